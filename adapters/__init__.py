@@ -1,0 +1,19 @@
+"""Model families: where things are in a model. No scoring maths lives here."""
+
+from __future__ import annotations
+
+from tokensieve.adapters.internvl import InternVLAdapter
+from tokensieve.adapters.llava import LlavaAdapter
+from tokensieve.adapters.qwen_vl import QwenVLAdapter
+from tokensieve.adapters.zoo import MODELS
+from tokensieve.core.plugins import Registry, hookimpl
+
+
+@hookimpl
+def tokensieve_register(registry: Registry) -> None:
+    """Add the built-in adapters and the built-in trained models."""
+    registry.add(InternVLAdapter)
+    registry.add(LlavaAdapter)
+    registry.add(QwenVLAdapter)
+    for name, folder in MODELS.items():
+        registry.add_model(name, folder)

@@ -1,0 +1,164 @@
+"""InternVL 2.5, 3 and 3.5 in Hugging Face format: InternViT, pixel shuffle, image tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from tokensieve.adapters.decoder import LlamaLikeModel, decoder_dims, placeholder_ids
+from tokensieve.adapters.vision import cls_row, raster, split_heads
+from tokensieve.core.adapter import Adapter, BoundModel, Panel, VisionRecord
+from tokensieve.core.errors import AttachError
+from tokensieve.core.flops import DecoderDims
+from tokensieve.core.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else (value[0], value[1])
+
+
+def tokens_per_tile(config: Any) -> tuple[int, int]:
+    """Rows and columns of visual tokens in a tile."""
+    vision = config.vision_config
+    (height, width), (down, across) = _pair(vision.image_size), _pair(vision.patch_size)
+    ratio = config.downsample_ratio
+    return int(height // down * ratio), int(width // across * ratio)
+
+
+class InternVLModel(LlamaLikeModel):
+    """An InternVL model.
+
+    [CLS] attention of the encoder layer that feeds the projector, pooled (mean) over the patches
+    that pixel shuffle puts into one token: the same 2-D neighbourhoods, never four in a row.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__(model, "internvl")
+        config = model.config
+        self.placeholder_ids = placeholder_ids(config, ["image_token_id"])
+        self.rows, self.columns = tokens_per_tile(config)
+        self.heads = config.vision_config.num_attention_heads
+        layers = self.inner.vision_tower.encoder.layer  # type: ignore[union-attr]
+        layer = config.vision_feature_layer
+        names = {"vision_attention", "vision_keys", "vision_features", "grid"}
+        self.missing = {"cls_feature": "the projector takes groups of patches, not single tokens"}
+        if config.vision_feature_select_strategy != "default":
+            reason = "the projector is fed with the [CLS] token"
+            self.missing |= dict.fromkeys(names, reason)
+            return
+        if not isinstance(layer, int):
+            reason = f"the projector reads several vision layers ({layer})"
+            self.missing |= dict.fromkeys(names, reason)
+            return
+        self.provides = self.provides | names
+        self.vision_layer: Any = layers[layer if layer < 0 else layer - 1]  # type: ignore[index]
+
+    def watch_vision(
+        self, signals: frozenset[str], deliver: Callable[[VisionRecord], None]
+    ) -> list[Any]:
+        """Hooks on the (normalised) projections of the chosen layer and on the projector."""
+        if not signals & (self.provides - LlamaLikeModel.provides):
+            return []
+        seen: dict[str, Tensor] = {}
+        attention = self.vision_layer.attention
+
+        def keep(name: str) -> Callable[..., None]:
+            def hook(module: Any, args: Any, output: Tensor) -> None:
+                seen[name] = output
+
+            return hook
+
+        def finish(module: Any, args: Any) -> None:
+            deliver(self._record(args[0], seen, signals))
+            seen.clear()
+
+        handles = [self.inner.multi_modal_projector.register_forward_pre_hook(finish)]  # type: ignore[union-attr]
+        if signals & {"vision_attention", "vision_keys"}:
+            handles.append(attention.q_norm.register_forward_hook(keep("queries")))
+            handles.append(attention.k_norm.register_forward_hook(keep("keys")))
+        return handles
+
+    def _record(
+        self, features: Tensor, seen: dict[str, Tensor], signals: frozenset[str]
+    ) -> VisionRecord:
+        tiles, tokens = features.shape[:2]
+        record = VisionRecord([tokens] * tiles)
+        record.features = features.flatten(0, 1)
+        record.grid = raster(self.rows, self.columns, tiles).to(features.device)
+        if "keys" in seen:
+            queries = split_heads(seen["queries"], self.heads)
+            keys = split_heads(seen["keys"], self.heads)
+            if "vision_attention" in signals:
+                scale = float(self.vision_layer.attention.scale)
+                record.attention = self._pooled(cls_row(queries, keys, scale).transpose(1, 2))
+            record.keys = self._pooled(keys.mean(dim=1)[:, 1:])
+        return record
+
+    def _pooled(self, patches: Tensor) -> Tensor:
+        """``[tiles, patches, n]`` -> ``[tiles * tokens, n]``, mean over the shuffled patches."""
+        inner: Any = self.inner
+        side = int(patches.shape[1] ** 0.5)
+        ratio = self.model.config.downsample_ratio
+        places = torch.arange(side * side, device=patches.device).view(1, side, side, 1)
+        members = inner.pixel_shuffle(places, scale_factor=ratio).reshape(-1, int(1 / ratio) ** 2)
+        return patches[:, members].mean(dim=2).flatten(0, 1)
+
+    def project(self, features: Tensor) -> Tensor:
+        """Layer norm and MLP on each (shuffled) token."""
+        projector: Any = self.inner.multi_modal_projector
+        vectors: Tensor = projector.forward(features)
+        return vectors
+
+    def panels(self, size: tuple[int, int], processor: Any, inputs: Any) -> list[Panel]:
+        """Tiles in raster order, then the thumbnail of the whole picture."""
+        tiles = int(inputs["pixel_values"].shape[0])
+        whole = Panel(self.rows, self.columns, (0.0, 0.0, 1.0, 1.0))
+        if tiles == 1:
+            return [whole]
+        columns, rows = tile_canvas(size, processor.image_processor, tiles - 1)
+        panels = [
+            Panel(
+                self.rows,
+                self.columns,
+                (column / columns, row / rows, (column + 1) / columns, (row + 1) / rows),
+            )
+            for row in range(rows)
+            for column in range(columns)
+        ]
+        return [*panels, whole]
+
+
+def tile_canvas(size: tuple[int, int], image_processor: Any, tiles: int) -> tuple[int, int]:
+    """Columns and rows of the tiling that the image processor chose."""
+    from transformers.models.got_ocr2.image_processing_got_ocr2 import get_optimal_tiled_canvas
+
+    tile = image_processor.size
+    side = (tile["height"], tile["width"])
+    canvas = get_optimal_tiled_canvas(
+        (size[1], size[0]), side, image_processor.min_patches, image_processor.max_patches
+    )
+    columns, rows = int(canvas[0]), int(canvas[1])
+    return (columns, rows) if columns * rows == tiles else (tiles, 1)
+
+
+class InternVLAdapter(Adapter):
+    """InternVL: InternViT with [CLS], pixel shuffle and tiles, Qwen2, Qwen3 or Llama decoder."""
+
+    name = "internvl"
+    model_types = frozenset({"internvl"})
+
+    @classmethod
+    def bind(cls, model: Any) -> BoundModel:
+        """Bind an ``InternVLForConditionalGeneration``."""
+        if not hasattr(model, "model") or not hasattr(model.model, "language_model"):
+            raise AttachError("adapter internvl: attach to InternVLForConditionalGeneration itself")
+        return InternVLModel(model)
+
+    @classmethod
+    def describe(cls, config: Any) -> tuple[DecoderDims, int]:
+        """Decoder sizes; tokens of one tile."""
+        rows, columns = tokens_per_tile(config)
+        return decoder_dims(config.text_config), rows * columns

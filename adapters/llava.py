@@ -1,0 +1,150 @@
+"""LLaVA-1.5 and its relatives: CLIP or SigLIP encoder, MLP projector, Llama-like decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from tokensieve.adapters.decoder import LlamaLikeModel, decoder_dims, placeholder_ids
+from tokensieve.adapters.vision import cls_row, raster, received, split_heads
+from tokensieve.core.adapter import Adapter, BoundModel, Panel, VisionRecord
+from tokensieve.core.errors import AttachError
+from tokensieve.core.flops import DecoderDims
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+VISION_MODELS = frozenset({"clip_vision_model", "siglip_vision_model"})
+
+
+class LlavaModel(LlamaLikeModel):
+    """A LLaVA model.
+
+    Vision signals come from the encoder layer whose output feeds the projector
+    (``vision_feature_layer``, -2 in LLaVA-1.5), as in VisionZip. Without a [CLS] token (SigLIP,
+    or ``vision_feature_select_strategy: full``) attention is the attention received from all
+    tokens.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__(model, "llava")
+        config = model.config
+        self.placeholder_ids = placeholder_ids(config, ["image_token_id"])
+        vision = config.vision_config
+        self.side = vision.image_size // vision.patch_size
+        self.has_cls = vision.model_type == "clip_vision_model"
+        self.crops_cls = config.vision_feature_select_strategy == "default"
+        self.tokens = self.side**2 + (0 if self.crops_cls or not self.has_cls else 1)
+        self._find_vision(config)
+
+    def _find_vision(self, config: Any) -> None:
+        """Say which vision signals this encoder gives, and why not the others."""
+        vision, layer = config.vision_config, config.vision_feature_layer
+        names = {"vision_attention", "vision_keys", "vision_features", "grid", "cls_feature"}
+        if vision.model_type not in VISION_MODELS:
+            reason = f"the vision encoder is a {vision.model_type}"
+            self.missing = dict.fromkeys(names, reason)
+            return
+        if not isinstance(layer, int):
+            reason = f"the projector reads several vision layers ({layer})"
+            self.missing = dict.fromkeys(names, reason)
+            return
+        if self.has_cls and not self.crops_cls:
+            self.missing = dict.fromkeys(names, "the [CLS] token itself is a visual token")
+            return
+        if not self.has_cls:
+            self.missing = {"cls_feature": "the vision encoder has no [CLS] token"}
+        self.provides = self.provides | (names - set(self.missing))
+        tower = self.inner.vision_tower
+        encoder = getattr(tower, "vision_model", tower).encoder  # type: ignore[arg-type]
+        depth = len(encoder.layers)
+        self.vision_layer = encoder.layers[layer if layer >= 0 else depth + layer + 1 - 1]
+        self.heads = vision.num_attention_heads
+
+    def watch_vision(
+        self, signals: frozenset[str], deliver: Callable[[VisionRecord], None]
+    ) -> list[Any]:
+        """Hooks on the chosen layer's projections and on the projector."""
+        if not signals & (self.provides - LlamaLikeModel.provides):
+            return []
+        seen: dict[str, Tensor] = {}
+        attention = self.vision_layer.self_attn
+
+        def keep(name: str) -> Callable[..., None]:
+            def hook(module: Any, args: Any, output: Any) -> None:
+                seen[name] = output[0] if isinstance(output, tuple) else output
+
+            return hook
+
+        def finish(module: Any, args: Any) -> None:
+            deliver(self._record(args[0], seen, signals))
+            seen.clear()
+
+        handles = [self.inner.multi_modal_projector.register_forward_pre_hook(finish)]  # type: ignore[union-attr]
+        if signals & {"vision_attention", "vision_keys"}:
+            handles.append(attention.q_proj.register_forward_hook(keep("queries")))
+            handles.append(attention.k_proj.register_forward_hook(keep("keys")))
+        if "cls_feature" in signals:
+            handles.append(self.vision_layer.register_forward_hook(keep("output")))
+        return handles
+
+    def _record(
+        self, features: Tensor, seen: dict[str, Tensor], signals: frozenset[str]
+    ) -> VisionRecord:
+        images, tokens = features.shape[:2]
+        record = VisionRecord([tokens] * images)
+        record.features = features.flatten(0, 1)
+        side = int(tokens**0.5)
+        record.grid = raster(side, tokens // side, images).to(features.device)
+        if "keys" in seen:
+            queries = split_heads(seen["queries"], self.heads)
+            keys = split_heads(seen["keys"], self.heads)
+            if "vision_attention" in signals:
+                scale = float(self.vision_layer.self_attn.scale)
+                measure = cls_row if self.has_cls else received
+                record.attention = measure(queries, keys, scale).transpose(1, 2).flatten(0, 1)
+            metric = keys.mean(dim=1)
+            record.keys = (metric[:, 1:] if self.has_cls else metric).flatten(0, 1)
+        if "output" in seen:
+            record.cls_features = seen["output"][:, 0]
+        return record
+
+    def project(self, features: Tensor) -> Tensor:
+        """The projector works on each token alone."""
+        projector: Any = self.inner.multi_modal_projector
+        vectors: Tensor = projector.forward(features)
+        return vectors
+
+    def split_run(self, length: int) -> list[int]:
+        """Touching images have the same known size."""
+        return [self.tokens] * (length // self.tokens) if length % self.tokens == 0 else [length]
+
+    def panels(self, size: tuple[int, int], processor: Any, inputs: Any) -> list[Panel]:
+        """The centre crop of the picture."""
+        width, height = size
+        crop: Any = getattr(processor.image_processor, "do_center_crop", False)
+        if not crop:
+            return [Panel(self.side, self.side, (0.0, 0.0, 1.0, 1.0))]
+        across, down = min(1.0, height / width), min(1.0, width / height)
+        box = ((1 - across) / 2, (1 - down) / 2, (1 + across) / 2, (1 + down) / 2)
+        return [Panel(self.side, self.side, box)]
+
+
+class LlavaAdapter(Adapter):
+    """LLaVA-1.5: CLIP encoder with [CLS], two-layer projector, Llama, Vicuna or Qwen2 decoder."""
+
+    name = "llava"
+    model_types = frozenset({"llava"})
+
+    @classmethod
+    def bind(cls, model: Any) -> BoundModel:
+        """Bind a ``LlavaForConditionalGeneration``."""
+        if not hasattr(model, "model") or not hasattr(model.model, "language_model"):
+            raise AttachError("adapter llava: attach to LlavaForConditionalGeneration itself")
+        return LlavaModel(model)
+
+    @classmethod
+    def describe(cls, config: Any) -> tuple[DecoderDims, int]:
+        """Decoder sizes; all images have the same number of tokens."""
+        vision = config.vision_config
+        return decoder_dims(config.text_config), (vision.image_size // vision.patch_size) ** 2

@@ -1,0 +1,163 @@
+"""What the engine needs to know about a model family, and nothing else.
+
+An :class:`Adapter` is a plugin: it recognises a model by its ``model_type`` and binds it. The
+:class:`BoundModel` says where things are; it computes no importance and knows no method.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from tokensieve.core.flops import DecoderDims
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor, nn
+
+DECODER_SIGNALS = frozenset(
+    {"hidden", "transitions", "block_transitions", "next_attention", "previous_attention"}
+)
+
+
+@dataclass
+class VisionRecord:
+    """What one pass of the vision encoder showed, flat in the order of the placeholders.
+
+    ``T`` counts the visual tokens of all images of the call, in decoder order: whatever an
+    encoder does inside (windows, pixel shuffle, patch merging) is undone.
+
+    Attributes:
+        images: visual tokens per image.
+        attention: ``[T, heads]`` float32 [CLS] row, or attention received from all queries.
+        keys: ``[T, head dim]`` mean over heads.
+        features: ``[T, vision dim]`` the projector's input.
+        cls_features: ``[images, vision dim]``.
+        grid: ``[T, 2]`` row and column.
+    """
+
+    images: list[int]
+    attention: Tensor | None = None
+    keys: Tensor | None = None
+    features: Tensor | None = None
+    cls_features: Tensor | None = None
+    grid: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A rectangle of the picture that consecutive visual tokens cover, row by row.
+
+    ``box`` is ``(left, top, right, bottom)`` as shares of the picture's width and height.
+    """
+
+    rows: int
+    columns: int
+    box: tuple[float, float, float, float]
+
+
+class BoundModel(ABC):
+    """One model, seen through its adapter.
+
+    Attributes:
+        model: the top-level model (``*ForConditionalGeneration``).
+        inner: the module whose forward receives ``input_ids`` and runs vision and decoder.
+        decoder: the text model; ``layers`` its decoder layers; ``rotary`` its rotary embedding.
+        dims: sizes of the decoder.
+        placeholder_ids: token ids that stand for visual tokens.
+        mrope: True if positions are three-dimensional.
+        provides: names of the signals this model can give.
+        missing: for signals it cannot give, why.
+    """
+
+    name: str
+    model: Any
+    inner: nn.Module
+    decoder: nn.Module
+    layers: Sequence[nn.Module]
+    rotary: nn.Module
+    dims: DecoderDims
+    placeholder_ids: tuple[int, ...]
+    mrope: bool = False
+    provides: frozenset[str] = DECODER_SIGNALS
+    missing: dict[str, str]
+
+    @abstractmethod
+    def attention_module(self, layer: int) -> nn.Module:
+        """The self-attention module of a decoder layer."""
+
+    @abstractmethod
+    def mlp_module(self, layer: int) -> nn.Module:
+        """The feed-forward module of a decoder layer."""
+
+    @abstractmethod
+    def queries(self, layer: int, hidden: Tensor) -> Tensor:
+        """Queries before RoPE of ``hidden`` ``[batch, rows, dim]``, normalised as the layer does:
+        ``[batch, heads, rows, head dim]``."""
+
+    @abstractmethod
+    def keys(self, layer: int, hidden: Tensor) -> Tensor:
+        """Keys before RoPE, ``[batch, kv heads, rows, head dim]``."""
+
+    @abstractmethod
+    def rotate(self, states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """Apply rotary embeddings ``[batch, rows, head dim]`` to queries or keys."""
+
+    @abstractmethod
+    def attention_scale(self, layer: int) -> float:
+        """The factor on query-key products."""
+
+    @abstractmethod
+    def watch_vision(
+        self, signals: frozenset[str], deliver: Callable[[VisionRecord], None]
+    ) -> list[Any]:
+        """Register the hooks that ``signals`` need; return their handles.
+
+        ``deliver`` is called once per pass of the vision encoder.
+        """
+
+    @abstractmethod
+    def project(self, features: Tensor) -> Tensor:
+        """Projector inputs ``[n, vision dim]`` -> decoder inputs ``[n, dim]``."""
+
+    def split_run(self, length: int) -> list[int]:
+        """Image sizes in a run of ``length`` placeholders that touch each other."""
+        return [length]
+
+    def panels(self, size: tuple[int, int], processor: Any, inputs: Any) -> list[Panel]:
+        """Where the visual tokens of a picture of ``size`` (width, height) lie on it."""
+        return []
+
+
+class Adapter(ABC):
+    """A model family."""
+
+    name: ClassVar[str] = ""
+    model_types: ClassVar[frozenset[str]] = frozenset()
+    """Values of ``config.model_type`` that the adapter supports."""
+
+    @classmethod
+    def summary(cls) -> str:
+        """First line of the docstring."""
+        return (cls.__doc__ or "").strip().splitlines()[0] if cls.__doc__ else ""
+
+    @classmethod
+    @abstractmethod
+    def bind(cls, model: Any) -> BoundModel:
+        """Look at ``model`` and say where its parts are; raise AttachError if it cannot be."""
+
+    @classmethod
+    @abstractmethod
+    def describe(cls, config: Any) -> tuple[DecoderDims, int]:
+        """Decoder sizes and the usual number of visual tokens of an image, from a config."""
+
+    @classmethod
+    def prompt(cls, processor: Any, question: str, images: Sequence[Image]) -> str:
+        """The text prompt that asks ``question`` about ``images``."""
+        content: list[dict[str, Any]] = [{"type": "image"} for _ in images]
+        content.append({"type": "text", "text": question})
+        messages = [{"role": "user", "content": content}]
+        text: str = processor.apply_chat_template(messages, add_generation_prompt=True)
+        return text

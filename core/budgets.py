@@ -1,0 +1,219 @@
+"""Budgets: the one place where tokens, shares, averages and FLOPs are converted and rounded.
+
+A budget says how many tokens of *one image* are alive after a boundary. Counts are integers,
+rounded down (``int(N0 * ratio)`` as TransPrune, FastV and PyramidDrop do), never below 1 and never
+above what is alive.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, model_serializer, model_validator
+
+from tokensieve.core.errors import AttachError
+from tokensieve.core.flops import DecoderDims, decoder_flops
+
+Kind = Literal["tokens", "share", "average", "flops"]
+Reference = Literal["original", "input", "current"]
+_SLACK = 1e-9  # 0.29 * 100 is 28.999999999999996: the person meant 29
+MAX_SCALE = 2.0**20
+
+
+class Budget(BaseModel):
+    """How many visual tokens of an image stay.
+
+    YAML: ``192`` (tokens), ``0.33`` (share of the image's original tokens),
+    ``{share: 0.5, of: input}`` (share of what entered the decoder; or ``of: current``),
+    ``{average: 192}`` (mean over decoder layers), ``{flops: 0.4}`` (share of the unpruned decoder
+    prefill, visual tokens only).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Kind
+    value: float
+    of: Reference = "original"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _parse(cls, value: Any) -> Any:
+        if isinstance(value, bool) or value is None:
+            raise ValueError(f"{value!r} is not a budget, {_ALLOWED}")
+        if isinstance(value, int):
+            return {"kind": "tokens", "value": value}
+        if isinstance(value, float):
+            return {"kind": "share", "value": value}
+        if isinstance(value, dict) and "kind" not in value:
+            return _parse_mapping(value)
+        if not isinstance(value, dict):
+            raise ValueError(f"{value!r} is not a budget, {_ALLOWED}")
+        return value
+
+    @model_validator(mode="after")
+    def _possible(self) -> Budget:
+        low = 1 if self.kind in ("tokens", "average") else 0
+        high = math.inf if self.kind in ("tokens", "average") else 1
+        if not (math.isfinite(self.value) and low <= self.value <= high) or self.value == 0:
+            allowed = "at least 1" if high == math.inf else "above 0 and at most 1"
+            raise ValueError(f"impossible budget {self.kind} = {self.value:g}, allowed: {allowed}")
+        if self.kind == "tokens" and self.value != int(self.value):
+            raise ValueError(f"{self.value:g} tokens is not a whole number")
+        return self
+
+    @model_serializer
+    def _plain(self) -> int | float | dict[str, Any]:
+        if self.kind == "tokens":
+            return int(self.value)
+        if self.kind == "share":
+            return float(self.value) if self.of == "original" else self._mapping()
+        return {self.kind: self.value}
+
+    def _mapping(self) -> dict[str, Any]:
+        return {"share": self.value, "of": self.of}
+
+    def __str__(self) -> str:
+        plain = self._plain()
+        return str(plain) if not isinstance(plain, dict) else str(plain).replace("'", "")
+
+
+_ALLOWED = (
+    "allowed: 192 (tokens), 0.33 (share), {share: 0.5, of: original|input|current}, "
+    "{average: 192}, {flops: 0.4}"
+)
+
+
+def _parse_mapping(value: dict[Any, Any]) -> dict[str, Any]:
+    kinds = [kind for kind in ("tokens", "share", "average", "flops") if kind in value]
+    if len(kinds) != 1:
+        raise ValueError(f"a budget has exactly one kind, {_ALLOWED}")
+    (kind,) = kinds
+    rest = {key: entry for key, entry in value.items() if key != kind}
+    if set(rest) - ({"of"} if kind == "share" else set()):
+        raise ValueError(f"unknown key {sorted(map(str, rest))[0]!r} in a budget, {_ALLOWED}")
+    if isinstance(value[kind], bool) or not isinstance(value[kind], int | float):
+        raise ValueError(f"{kind}: {value[kind]!r} is not a number")
+    return {"kind": kind, "value": value[kind], **rest}
+
+
+def whole(value: float) -> int:
+    """Round down, forgiving binary fractions."""
+    return math.floor(value + _SLACK)
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """One cut: after ``at`` decoder layers, to ``budget``."""
+
+    at: int
+    budget: Budget
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The cuts of a pipeline on a decoder, and an overall target that scales them, if any."""
+
+    cuts: tuple[Boundary, ...]
+    depth: int
+    dims: DecoderDims
+    overall: Budget | None = None
+
+    def counts(self, original: int) -> list[int]:
+        """Tokens alive after each cut for an image of ``original`` tokens."""
+        base = self._resolve(original)
+        if self.overall is None:
+            return base
+        return self._scaled(base, original, self.overall)
+
+    def per_layer(self, original: int, counts: Sequence[int]) -> list[int]:
+        """Visual tokens in each decoder layer."""
+        alive, layers = original, []
+        cuts = list(zip(self.cuts, counts, strict=True))
+        for layer in range(self.depth):
+            while cuts and cuts[0][0].at == layer:
+                alive = cuts.pop(0)[1]
+            layers.append(alive)
+        return layers
+
+    def _resolve(self, original: int) -> list[int]:
+        counts: list[int] = []
+        current = entered = original
+        for cut in self.cuts:
+            count = self._count(cut, original, entered, current, counts)
+            current = max(1, min(current, count)) if current else 0
+            if cut.at == 0:
+                entered = current
+            counts.append(current)
+        return counts
+
+    def _count(
+        self, cut: Boundary, original: int, entered: int, current: int, before: list[int]
+    ) -> int:
+        budget = cut.budget
+        if budget.kind == "tokens":
+            return int(budget.value)
+        if budget.kind == "share":
+            whole_of = {"original": original, "input": entered, "current": current}[budget.of]
+            return whole(budget.value * whole_of)
+        return self._largest_within(budget, original, before, current, cut.at)
+
+    def _largest_within(
+        self, budget: Budget, original: int, before: list[int], current: int, at: int
+    ) -> int:
+        """The most tokens that the cut may leave so that the whole decoder meets ``budget``."""
+        rest = len(self.cuts) - len(before)
+
+        def met(count: int) -> bool:
+            return self._meets(budget, original, [*before, *[count] * rest])
+
+        if current and not met(1):
+            raise AttachError(self._impossible(budget, original, [*before, *[1] * rest]))
+        low, high = 1, max(current, 1)
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if met(middle) else (low, middle - 1)
+        return low
+
+    def _scaled(self, base: list[int], original: int, overall: Budget) -> list[int]:
+        """Scale all cuts by one factor so that the decoder as a whole meets ``overall``."""
+
+        def scaled(factor: float) -> list[int]:
+            counts, current = [], original
+            for count in base:
+                current = max(1, min(current, whole(count * factor)))
+                counts.append(current)
+            return counts
+
+        if not self._meets(overall, original, scaled(0.0)):
+            raise AttachError(self._impossible(overall, original, scaled(0.0)))
+        if self._meets(overall, original, scaled(MAX_SCALE)):
+            return scaled(MAX_SCALE)
+        low, high = 0.0, MAX_SCALE
+        for _ in range(64):
+            middle = (low + high) / 2
+            low, high = (middle, high) if self._meets(overall, original, scaled(middle)) else (
+                low,
+                middle,
+            )
+        return scaled(low)
+
+    def _meets(self, budget: Budget, original: int, counts: list[int]) -> bool:
+        return self._cost(budget.kind, original, counts) <= budget.value + _SLACK
+
+    def _cost(self, kind: Kind, original: int, counts: list[int]) -> float:
+        layers = self.per_layer(original, counts)
+        if kind == "flops":
+            full = decoder_flops([original] * self.depth, self.dims)
+            return decoder_flops(layers, self.dims) / full if full else 0.0
+        return sum(layers) / self.depth
+
+    def _impossible(self, budget: Budget, original: int, least: list[int]) -> str:
+        reached = self._cost(budget.kind, original, least)
+        first = self.cuts[0].at if self.cuts else self.depth
+        return (
+            f"budget {budget} is impossible for an image of {original} tokens: the layers before "
+            f"boundary {first} alone cost {reached:.4g}; ask for more or cut earlier"
+        )

@@ -1,0 +1,68 @@
+"""Attention masks for reduced rows, in the form the attention backend wants."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from tokensieve.core.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+BACKENDS = ("sdpa", "eager")
+
+
+def check_backend(implementation: str | None) -> None:
+    """Only backends whose masks we can write, and that CI runs."""
+    if implementation not in BACKENDS:
+        raise UnsupportedError(
+            f"attention implementation {implementation!r} is not supported while pruning: "
+            f"load the model with attn_implementation= one of {', '.join(BACKENDS)}"
+        )
+
+
+def join_valid(
+    past: Tensor | None, new: Tensor | None, batch: int, past_rows: int, new_rows: int, device: object
+) -> Tensor | None:
+    """``[batch, past + new]`` bool, or None if every row is real."""
+    if past is None and new is None:
+        return None
+    parts = [
+        torch.ones(batch, count, dtype=torch.bool, device=device)  # type: ignore[call-overload]
+        if part is None
+        else part
+        for part, count in ((past, past_rows), (new, new_rows))
+    ]
+    return torch.cat(parts, dim=1)
+
+
+def visible(valid: Tensor | None, batch: int, queries: int, keys: int, device: object) -> Tensor:
+    """``[batch, queries, keys]`` bool: causal by row order, real rows only.
+
+    A padding row sees itself, so that no row is empty and nothing becomes NaN.
+    """
+    key = torch.arange(keys, device=device)  # type: ignore[call-overload]
+    query = torch.arange(keys - queries, keys, device=device)[:, None]  # type: ignore[call-overload]
+    seen = (key <= query).expand(batch, -1, -1)
+    if valid is None:
+        return seen
+    own = key == query
+    return (seen & valid[:, None, :]) | (own & ~valid[:, None, -queries:].transpose(1, 2))
+
+
+def layer_mask(
+    backend: str, valid: Tensor | None, batch: int, queries: int, keys: int, like: Tensor
+) -> Tensor | None:
+    """The ``attention_mask`` argument of a decoder layer over reduced rows.
+
+    None where the backend's own causal rule says the same (no padding, square or one query).
+    """
+    if valid is None and (queries == 1 or (backend == "sdpa" and queries == keys)):
+        return None
+    seen = visible(valid, batch, queries, keys, like.device)[:, None]
+    if backend == "sdpa":
+        return seen
+    lowest = torch.finfo(like.dtype).min
+    return torch.zeros(seen.shape, dtype=like.dtype, device=like.device).masked_fill(~seen, lowest)

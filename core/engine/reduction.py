@@ -1,0 +1,119 @@
+"""Index algebra of one reduction: decided once, applied to every tensor that has rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from tokensieve.core.engine.layout import Block, Layout
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The visual tokens of a boundary as a padded batch of images (or of samples).
+
+    Attributes:
+        blocks: the images of each row of the batch.
+        sample: ``[batch]`` the sample a row belongs to.
+        rows: ``[batch, tokens]`` sequence rows of its tokens (0 where not valid).
+        valid: ``[batch, tokens]`` bool.
+    """
+
+    blocks: list[list[Block]]
+    sample: Tensor
+    rows: Tensor
+    valid: Tensor
+
+    @classmethod
+    def of(cls, layout: Layout, scope: str, device: torch.device) -> Groups:
+        """Group the visual tokens of ``layout`` by image or by sample."""
+        blocks = layout.blocks()
+        if scope == "sample":
+            members = sorted({block.sample for block in blocks})
+            grouped = [[b for b in blocks if b.sample == sample] for sample in members]
+        else:
+            grouped = [[block] for block in blocks]
+        rows = [[r for b in group for r in range(b.start, b.start + b.length)] for group in grouped]
+        widest = max(len(row) for row in rows)
+        padded = torch.tensor([row + [-1] * (widest - len(row)) for row in rows])
+        sample = torch.tensor([group[0].sample for group in grouped])
+        valid = (padded >= 0).to(device, non_blocking=True)
+        return cls(grouped, sample.to(device), padded.clamp(min=0).to(device), valid)
+
+    @property
+    def sizes(self) -> list[int]:
+        """Tokens in each row of the batch."""
+        return [sum(block.length for block in group) for group in self.blocks]
+
+    def take(self, tensor: Tensor) -> Tensor:
+        """``[samples, sequence, ...]`` -> ``[batch, tokens, ...]``."""
+        return tensor[self.sample[:, None], self.rows]
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """New row ``i`` of a sample is old row ``order[sample, i]``; ``valid`` marks real ones.
+
+    ``written`` holds vectors that replace hidden states: old rows ``(sample, row)`` and values;
+    ``unplaced`` ``[samples, rows]`` marks old rows that now hold a token of no visual place.
+    """
+
+    order: Tensor
+    valid: Tensor | None
+    layout: Layout
+    written: tuple[Tensor, Tensor, Tensor] | None = None
+    unplaced: Tensor | None = None
+
+    def relabel(self, origin: Tensor) -> Tensor:
+        """Origins, -1 for the rows that an extra token takes over."""
+        return origin if self.unplaced is None else origin.masked_fill(self.unplaced, -1)
+
+    def rows(self, tensor: Tensor) -> Tensor:
+        """Apply to ``[samples, rows, ...]`` (a leading 1 is expanded)."""
+        if tensor.shape[0] != self.order.shape[0]:
+            tensor = tensor.expand(self.order.shape[0], *tensor.shape[1:])
+        order = self.order.to(tensor.device)
+        index = order.reshape(*order.shape, *[1] * (tensor.ndim - 2))
+        return tensor.gather(1, index.expand(*order.shape, *tensor.shape[2:]))
+
+    def hidden(self, hidden: Tensor) -> Tensor:
+        """Reduce hidden states, writing merged vectors in."""
+        if self.written is None:
+            return self.rows(hidden)
+        sample, row, values = (part.to(hidden.device) for part in self.written)
+        return self.rows(hidden.index_put((sample, row), values.to(hidden.dtype)))
+
+
+def reduce_rows(
+    layout: Layout, drop: Tensor, kept_counts: dict[tuple[int, int], int], rank: Tensor | None
+) -> Reduction:
+    """Build the reduction that removes the rows marked in ``drop`` ``[samples, rows]``.
+
+    Args:
+        layout: rows before.
+        drop: True for dropped visual tokens; filler rows are dropped here.
+        kept_counts: tokens left of each image ``(sample, image)``.
+        rank: ``[samples, rows]`` integers by which the remaining rows are ordered; None keeps
+            their order.
+    """
+    after = layout.with_images(kept_counts)
+    device = drop.device
+    if layout.ragged():
+        used = torch.tensor([layout.used(s) for s in range(len(layout.samples))], device=device)
+        filler = torch.arange(layout.length, device=device) < (layout.length - used)[:, None]
+        drop = drop | filler
+    if rank is None:
+        order = (~drop).to(torch.uint8).sort(dim=1, stable=True).indices
+    else:
+        order = rank.masked_fill(drop, -1).sort(dim=1, stable=True).indices
+    order = order[:, layout.length - after.length :]
+    valid = None
+    if after.ragged():
+        used = torch.tensor([after.used(s) for s in range(len(after.samples))], device=device)
+        valid = torch.arange(after.length, device=device) >= (after.length - used)[:, None]
+    return Reduction(order, valid, after)

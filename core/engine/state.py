@@ -1,0 +1,83 @@
+"""Everything that lives for one forward pass and is forgotten afterwards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from tokensieve.core.engine.layout import Layout
+from tokensieve.core.trace import Trace
+from tokensieve.core.view import Module
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass
+class RecordedTransition:
+    """A transition as it was captured, and where today's rows stood then."""
+
+    layer: int
+    module: Module
+    magnitude: Tensor
+    cosine: Tensor
+    valid: Tensor
+    rows: Tensor
+
+
+@dataclass
+class LayerInput:
+    """What entered the previous decoder layer."""
+
+    layer: int
+    hidden: Tensor
+    cos: Tensor
+    sin: Tensor
+
+
+@dataclass
+class ForwardState:
+    """One forward of the model.
+
+    Attributes:
+        layout: rows of this forward; None if it holds no visual token.
+        padding: ``[batch, past + rows]`` bool of the caller's attention mask, None if all real.
+        past: tokens in the cache before this forward; ``length`` tokens in it.
+        keys: per sample, an integer that depends on its prompt only.
+        origin: ``[batch, rows]`` index among the sample's original visual tokens, -1 otherwise.
+        positions: ``[axes, batch, rows]`` ids that the model computed, for today's rows.
+        columns: ``[batch, rows]`` where today's rows stood in the input; None: nothing moved.
+        valid: ``[batch, rows]`` bool of today's rows; None if all are real.
+        removed: ``[batch]`` bool, samples that lost rows; None if none did.
+    """
+
+    batch: int
+    length: int
+    past: int
+    cache: Any
+    padding: Tensor | None
+    layout: Layout | None
+    trace: Trace
+    keys: list[int]
+    origin: Tensor | None = None
+    positions: Tensor | None = None
+    columns: Tensor | None = None
+    valid: Tensor | None = None
+    removed: Tensor | None = None
+    lineage: tuple[tuple[int, int], ...] = ()
+    original: dict[tuple[int, int], int] = field(default_factory=dict)
+    targets: dict[tuple[int, int], list[int]] = field(default_factory=dict)
+    transitions: list[RecordedTransition] = field(default_factory=list)
+    previous: LayerInput | None = None
+    substitutes: dict[Any, Any] = field(default_factory=dict)
+    checks: list[tuple[str, Tensor]] = field(default_factory=list)
+
+    @property
+    def new_padding(self) -> Tensor | None:
+        """``[batch, length]`` bool of this forward's own tokens."""
+        return None if self.padding is None else self.padding[:, -self.length :]
+
+    @property
+    def past_padding(self) -> Tensor | None:
+        """``[batch, past]`` bool of the tokens seen before."""
+        return None if self.padding is None else self.padding[:, : self.past]

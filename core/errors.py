@@ -1,0 +1,38 @@
+"""Errors that are the user's to fix. The command line prints them in one line, exit code 2."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class TokensieveError(Exception):
+    """Something the caller can fix; the message says what, where and what to do."""
+
+
+class PipelineError(TokensieveError):
+    """A pipeline description is wrong."""
+
+
+class PluginError(TokensieveError):
+    """A plugin could not be loaded or breaks the contract."""
+
+
+class AttachError(TokensieveError):
+    """A pipeline cannot run on this model."""
+
+
+class UnsupportedError(TokensieveError):
+    """A call uses a feature that pruning does not support."""
+
+
+class SignalError(TokensieveError):
+    """A component reads a signal that it did not declare or that is not there."""
+
+
+def did_you_mean(word: str, allowed: Iterable[str]) -> str:
+    """``(did you mean 'x'?) allowed: a, b`` for an unknown ``word``."""
+    names = sorted(allowed)
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    return f"{hint}, allowed: {', '.join(names) or 'none'}"

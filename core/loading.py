@@ -1,0 +1,146 @@
+"""``load_pipeline``: from a preset name, a file, a dict or a pipeline to a valid pipeline."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from tokensieve.core.errors import PipelineError, PluginError, did_you_mean
+from tokensieve.core.pipeline import Pipeline, Stage, describe_problem
+from tokensieve.core.plugins import Registry, build_registry
+from tokensieve.core.yaml_source import Source, parse_yaml
+
+PipelineLike = str | os.PathLike[str] | Mapping[str, Any] | Pipeline
+_MODELS = {"Pipeline": Pipeline, "Stage": Stage}
+
+
+def load_pipeline(
+    source: PipelineLike,
+    *,
+    keep: Any = None,
+    plugins: Sequence[str | Path] = (),
+    registry: Registry | None = None,
+) -> Pipeline:
+    """Load and validate a pipeline.
+
+    Args:
+        source: a preset's name, a YAML file, a dict with the same keys, or a pipeline.
+        keep: replaces the pipeline's own budget (see :meth:`Pipeline.with_keep`).
+        plugins: plugin files whose components the pipeline may use.
+        registry: use this registry instead of building one.
+
+    Raises:
+        PipelineError: with ``FILE:LINE:COL: where: what, what is allowed``.
+
+    >>> load_pipeline({"at": 2, "score": "attention", "keep": 0.5}).stages[0].keep[0].kind
+    'share'
+    """
+    registry = registry or build_registry(plugins)
+    if isinstance(source, Pipeline):
+        pipeline = source
+    elif isinstance(source, Mapping):
+        pipeline = _validate(Source("<dict>", dict(source)), registry)
+    else:
+        path = _find(source, registry)
+        pipeline = _validate(parse_yaml(_read(path), _shown(path)), registry, path)
+    return pipeline if keep is None else _with_keep(pipeline, keep)
+
+
+def _with_keep(pipeline: Pipeline, keep: Any) -> Pipeline:
+    try:
+        return pipeline.with_keep(keep)
+    except ValidationError as error:
+        raise PipelineError(f"keep: {describe_problem(dict(error.errors()[0]))}") from None
+
+
+def _find(source: str | os.PathLike[str], registry: Registry) -> Path:
+    text = os.fspath(source)
+    presets = registry.entries["pipeline"]
+    if isinstance(source, str) and text in presets:
+        preset: Path = presets[text].value
+        return preset
+    path = Path(text).expanduser()
+    if path.suffix in (".yaml", ".yml") or os.sep in text or path.is_file():
+        return path
+    raise PipelineError(f"unknown pipeline {text!r}{did_you_mean(text, presets)}, or a YAML file")
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise PipelineError(f"{_shown(path)}: is not UTF-8 text (byte {error.start})") from None
+    except OSError as error:
+        raise PipelineError(f"{_shown(path)}: cannot be read: {error.strerror}") from None
+
+
+def _shown(path: Path) -> str:
+    return os.fspath(path)
+
+
+def _validate(source: Source, registry: Registry, path: Path | None = None) -> Pipeline:
+    if not isinstance(source.data, dict):
+        raise PipelineError(f"{source.where(())}: a pipeline is a mapping with the key 'stages'")
+    data = dict(source.data)
+    if path is not None:
+        data.setdefault("name", path.stem)
+    try:
+        return Pipeline.model_validate(data, context={"registry": registry})
+    except ValidationError as error:
+        raise PipelineError("\n".join(_lines(error, source))) from None
+    except PluginError as error:
+        raise PipelineError(f"{source.name}: {error}") from None
+
+
+def _lines(error: ValidationError, source: Source) -> list[str]:
+    lines = []
+    for problem in error.errors():
+        inner = (problem.get("ctx") or {}).get("path", ())
+        path = _real_path((*problem["loc"], *inner), source.data)
+        unknown = problem["type"] == "extra_forbidden"
+        message = describe_problem(dict(problem))
+        if unknown:
+            message += did_you_mean(str(path[-1]), _known_keys(path))
+        place = source.where(path, key=unknown)
+        lines.append(f"{place}: {_dotted(path)}: {message}")
+    return list(dict.fromkeys(lines))
+
+
+def _known_keys(path: tuple[str | int, ...]) -> list[str]:
+    model = Stage if len(path) > 1 and path[0] == "stages" else Pipeline
+    return list(model.model_fields)
+
+
+def _real_path(loc: Sequence[str | int], data: Any) -> tuple[str | int, ...]:
+    """Map pydantic's location to the document: single values may stand for one-item lists."""
+    path: list[str | int] = []
+    parts = list(loc)
+    if parts[:2] == ["stages", 0] and isinstance(data, dict) and "stages" not in data:
+        parts = parts[2:]
+    for position, part in enumerate(parts):
+        if isinstance(data, Mapping) and part in data:
+            path.append(part)
+            data = data[part]
+        elif isinstance(data, list) and isinstance(part, int) and part < len(data):
+            path.append(part)
+            data = data[part]
+        elif position == len(parts) - 1 and isinstance(part, str) and isinstance(data, Mapping):
+            path.append(part)
+    return tuple(path)
+
+
+def _dotted(path: Sequence[str | int]) -> str:
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text or "pipeline"
+
+
+def dump_yaml(pipeline: Pipeline) -> str:
+    """The pipeline as YAML that loads back to an equal pipeline."""
+    return yaml.safe_dump(pipeline.to_plain(), sort_keys=False, allow_unicode=True)

@@ -1,0 +1,338 @@
+"""Pipelines: what stands in a YAML file, validated.
+
+A :class:`Pipeline` is a list of :class:`Stage`; a stage cuts at one boundary or, with lists, at
+several. Components are looked up in the plugin registry while the file is validated, so a wrong
+parameter of a third-party scorer is reported like any other mistake.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from tokensieve.core.budgets import Boundary, Budget, Schedule
+from tokensieve.core.components import Component, Merger, Scorer, Selector
+from tokensieve.core.errors import PluginError, did_you_mean
+from tokensieve.core.flops import DecoderDims
+from tokensieve.core.plugins import Registry, build_registry
+
+PositionPolicy = Literal["keep", "reindex"]
+Normalize = Literal["none", "sum", "minmax", "rank", "zscore"]
+Scope = Literal["image", "sample"]
+
+
+def _component(kind: str, base: type[Component]) -> BeforeValidator:
+    """Validator that turns ``name`` or ``{kind: name, **parameters}`` into a component."""
+
+    def build(value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, base):
+            return value
+        if isinstance(value, str):
+            value = {kind: value}
+        if not isinstance(value, dict) or not isinstance(value.get(kind), str):
+            raise PydanticCustomError(
+                "component",
+                f"a {kind} is a name or a mapping with the key '{kind}', not {_short(value)}",
+            )
+        parameters = {key: entry for key, entry in value.items() if key != kind}
+        try:
+            component = registry_of(info).get(kind, value[kind])
+        except PluginError as error:
+            raise _located(str(error), (kind,)) from None
+        try:
+            return component.model_validate(parameters, context=info.context)
+        except ValidationError as error:
+            raise _relocated(error, component) from None
+
+    return BeforeValidator(build)
+
+
+def registry_of(info: ValidationInfo) -> Registry:
+    """The registry that the file is validated against."""
+    context = info.context or {}
+    registry: Registry = context.get("registry") or build_registry()
+    return registry
+
+
+def _located(message: str, path: tuple[str | int, ...]) -> PydanticCustomError:
+    return PydanticCustomError("located", "{message}", {"message": message, "path": path})
+
+
+def _relocated(error: ValidationError, component: type[Component]) -> PydanticCustomError:
+    """The first problem of a nested validation, with its path kept."""
+    first = error.errors()[0]
+    inner = (first.get("ctx") or {}).get("path", ())
+    message = describe_problem(dict(first))
+    if first["type"] == "extra_forbidden":
+        hint = did_you_mean(str(first["loc"][-1]), component.model_fields)
+        message = f"unknown parameter of {component.name!r}{hint}"
+    return _located(message, (*first["loc"], *inner))
+
+
+def describe_problem(problem: dict[str, Any]) -> str:
+    """One pydantic problem in our words."""
+    kind, given = problem["type"], _short(problem.get("input"))
+    if kind == "extra_forbidden":
+        return "unknown key"
+    if kind == "missing":
+        return "is missing"
+    if kind in ("located", "value_error"):
+        context = problem.get("ctx") or {}
+        return str(context.get("message") or context.get("error") or problem["msg"])
+    text = str(problem["msg"]).replace("Input should be", "must be")
+    return f"{text}, not {given}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."  # noqa: PLR2004 - one line
+
+
+def _dump_component(component: Component) -> Any:
+    kind = next(k for k, b in _BASES.items() if isinstance(component, b))
+    parameters = component.model_dump(exclude_defaults=True, mode="json")
+    return {kind: component.name, **parameters} if parameters else component.name
+
+
+_BASES: dict[str, type[Component]] = {"scorer": Scorer, "selector": Selector, "merger": Merger}
+AScorer = Annotated[Scorer, _component("scorer", Scorer), PlainSerializer(_dump_component)]
+ASelector = Annotated[Selector, _component("selector", Selector), PlainSerializer(_dump_component)]
+AMerger = Annotated[Merger, _component("merger", Merger), PlainSerializer(_dump_component)]
+
+
+class ScoreTerm(BaseModel):
+    """One scorer of a stage, how its scores are normalised over an image, and its weight."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    scorer: AScorer
+    weight: float = Field(default=1.0, allow_inf_nan=False)
+    normalize: Normalize = "none"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _inline(cls, value: Any) -> Any:
+        """``ttv`` or ``{scorer: ttv, normalize: sum, <parameters of ttv>}``."""
+        if isinstance(value, str | Scorer):
+            return {"scorer": value}
+        if isinstance(value, dict) and isinstance(value.get("scorer"), str):
+            own = {key: value[key] for key in ("weight", "normalize") if key in value}
+            return {**own, "scorer": {k: v for k, v in value.items() if k not in own}}
+        return value
+
+    def dump(self) -> Any:
+        """The shortest YAML spelling."""
+        plain = _dump_component(self.scorer)
+        own = self.model_dump(include={"weight", "normalize"}, exclude_defaults=True)
+        return plain if not own else {**(plain if isinstance(plain, dict) else {"scorer": plain}), **own}
+
+
+def _as_list(value: Any) -> Any:
+    return value if isinstance(value, list | tuple) else [value]
+
+
+AScoreTerm = Annotated[ScoreTerm, PlainSerializer(lambda term: term.dump())]
+ScoreTerms = Annotated[tuple[AScoreTerm, ...], BeforeValidator(_as_list)]
+
+
+class Stage(BaseModel):
+    """One reduction, or with lists several alike, at decoder boundaries."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    at: Annotated[tuple[Annotated[int, Field(ge=0, strict=True)], ...], BeforeValidator(_as_list)]
+    score: ScoreTerms = ()
+    select: ASelector = Field(default="top-k", validate_default=True)  # type: ignore[assignment]
+    keep: Annotated[tuple[Budget, ...], BeforeValidator(_as_list)] = Field(
+        default=1.0, validate_default=True  # type: ignore[assignment]
+    )
+    merge: AMerger | None = None
+    scope: Scope = "image"
+
+    @field_validator("at", "score")
+    @classmethod
+    def _not_empty(cls, value: tuple[Any, ...], info: ValidationInfo) -> tuple[Any, ...]:
+        if not value and info.field_name == "at":
+            raise ValueError("needs at least one boundary")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Stage:
+        if any(b <= a for a, b in zip(self.at, self.at[1:], strict=False)):
+            raise _located("boundaries must increase", ("at",))
+        if len(self.keep) not in (1, len(self.at)):
+            message = f"{len(self.keep)} budgets for {len(self.at)} boundaries, allowed: 1 or {len(self.at)}"
+            raise _located(message, ("keep",))
+        if not self.score and not self.select.terms():
+            raise _located("is missing: a stage needs a scorer", ("score",))
+        if self.merge is not None and self.at != (0,):
+            message = "merging happens before the projector: allowed only in a stage at boundary 0"
+            raise _located(message, ("merge",))
+        if self.merge is not None and self.select.adaptive_count:
+            raise _located(f"cannot follow the adaptive selector {self.select.name!r}", ("merge",))
+        if "keep" not in self.model_fields_set and not self.select.adaptive_count:
+            raise _located("is missing: a stage needs a budget", ("keep",))
+        return self
+
+    def budgets(self) -> tuple[Budget, ...]:
+        """One budget per boundary."""
+        return self.keep if len(self.keep) == len(self.at) else self.keep * len(self.at)
+
+    def terms(self) -> list[ScoreTerm]:
+        """All score terms of the stage, those inside its selector included."""
+        return [*self.score, *self.select.terms()]
+
+    def components(self) -> list[Component]:
+        """Everything that may read a signal."""
+        own: list[Component] = [self.select, *([self.merge] if self.merge else [])]
+        return [*own, *(term.scorer for term in self.terms())]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """One boundary of a stage on a concrete model."""
+
+    stage: Stage
+    number: int
+    at: int
+    written_at: int
+    budget: Budget
+
+
+class Pipeline(BaseModel):
+    """A named list of stages and what happens to positions.
+
+    ``depth`` is the number of decoder layers the boundaries were tuned for. A model that is deep
+    enough takes them as written; on a shallower one they are scaled in proportion.
+    ``keep`` is an overall budget that scales the stages' own budgets.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(default="unnamed", min_length=1)
+    description: str = ""
+    source: str = ""
+    depth: int | None = Field(default=None, ge=1, strict=True)
+    positions: PositionPolicy = "keep"
+    mrope_positions: PositionPolicy | None = None
+    keep: Budget | None = None
+    stages: tuple[Stage, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        """Stage keys at the top level describe a pipeline of one stage."""
+        if isinstance(value, dict) and "at" in value and "stages" not in value:
+            own = {key: entry for key, entry in value.items() if key in _PIPELINE_KEYS}
+            return {**own, "stages": [{k: v for k, v in value.items() if k not in own}]}
+        return value
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Pipeline:
+        last, share = -1, 1.0
+        for number, stage in enumerate(self.stages):
+            if stage.at[0] <= last:
+                message = f"boundary {stage.at[0]} comes after boundary {last}: stages must follow each other"
+                raise _located(message, ("stages", number, "at"))
+            last = stage.at[-1]
+            for budget in stage.budgets():
+                if budget.kind == "share" and budget.of == "original":
+                    if budget.value > share:
+                        message = f"keeps {budget} but {share:g} are left: a later boundary cannot keep more"
+                        raise _located(message, ("stages", number, "keep"))
+                    share = budget.value
+        return self
+
+    def cuts(self, depth: int) -> list[Cut]:
+        """The pipeline on a decoder of ``depth`` layers."""
+        written = [
+            (stage, number, at, budget)
+            for number, stage in enumerate(self.stages)
+            for at, budget in zip(stage.at, stage.budgets(), strict=True)
+        ]
+        real = self.boundaries(depth)
+        return [
+            Cut(stage, number, boundary, at, budget)
+            for (stage, number, at, budget), boundary in zip(written, real, strict=True)
+        ]
+
+    def boundaries(self, depth: int) -> list[int]:
+        """Boundaries on a decoder of ``depth`` layers: as written, or scaled to fit."""
+        written = [at for stage in self.stages for at in stage.at]
+        if not self.scales(depth):
+            return written
+        real: list[int] = []
+        for at in written:
+            scaled = self.scale(at, depth)
+            real.append(max(scaled, real[-1] + 1) if real and at else scaled)
+        return real
+
+    def scales(self, depth: int) -> bool:
+        """Whether the boundaries do not fit and have a tuned depth to be scaled from."""
+        deepest = max((at for stage in self.stages for at in stage.at), default=0)
+        return deepest >= depth and self.depth is not None and self.depth > depth
+
+    def scale(self, boundary: int, depth: int) -> int:
+        """A boundary tuned for ``self.depth`` layers, in proportion on ``depth`` layers."""
+        if not self.scales(depth) or self.depth is None or boundary == 0:
+            return boundary
+        return max(1, round(boundary * depth / self.depth))
+
+    def schedule(self, dims: DecoderDims) -> Schedule:
+        """The budgets, ready to be resolved for an image."""
+        cuts = self.cuts(dims.layers)
+        boundaries = tuple(Boundary(cut.at, cut.budget) for cut in cuts)
+        return Schedule(boundaries, dims.layers, dims, self.keep)
+
+    def with_keep(self, keep: Any) -> Pipeline:
+        """The pipeline with a budget from outside.
+
+        With one boundary it replaces the stage's budget; with several it scales them all, and a
+        number of tokens means the average over decoder layers.
+        """
+        budget = Budget.model_validate(keep)
+        boundaries = sum(len(stage.at) for stage in self.stages)
+        if boundaries == 1:
+            (stage,) = self.stages
+            return self.model_copy(update={"stages": (stage.model_copy(update={"keep": (budget,)}),)})
+        if budget.kind == "tokens":
+            budget = Budget(kind="average", value=budget.value)
+        return self.model_copy(update={"keep": budget}) if boundaries else self
+
+    def components(self) -> Iterator[Component]:
+        """Every component of every stage."""
+        for stage in self.stages:
+            yield from stage.components()
+
+    def to_plain(self) -> dict[str, Any]:
+        """Plain data that :func:`tokensieve.load_pipeline` reads back to an equal pipeline."""
+        plain: dict[str, Any] = self.model_dump(mode="json", exclude_defaults=True)
+        plain.pop("stages", None)
+        if self.stages:
+            plain["stages"] = [_plain_stage(stage) for stage in self.stages]
+        return plain
+
+
+def _plain_stage(stage: Stage) -> dict[str, Any]:
+    plain = stage.model_dump(mode="json", exclude_unset=True)
+    for key in ("at", "keep", "score"):
+        if key in plain and len(plain[key]) == 1:
+            (plain[key],) = plain[key]
+    return {key: plain[key] for key in Stage.model_fields if key in plain}
+
+
+_PIPELINE_KEYS = frozenset(Pipeline.model_fields) - {"stages", "keep"}

@@ -1,0 +1,87 @@
+"""Turn score terms into one importance per token: normalise per image, weight, add."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from tokensieve.core.errors import PluginError
+from tokensieve.core.lazy import torch
+from tokensieve.core.view import View, at_least_float32
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tokensieve.core.pipeline import ScoreTerm
+
+_EPSILON = 1e-8
+
+
+def combined_scores(terms: Iterable[ScoreTerm], view: View) -> Tensor:
+    """``sum_i weight_i * normalise_i(score_i)``, ``[batch, tokens]``, at least float32.
+
+    Raises:
+        PluginError: a scorer returned something that is not one number per token.
+    """
+    total: Tensor | None = None
+    for term in terms:
+        scorer = term.scorer
+        scores = scorer.score(view.for_component(f"scorer {scorer.name!r}", scorer.readable()))
+        if not isinstance(scores, torch.Tensor) or scores.shape != view.valid.shape:
+            got = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
+            raise PluginError(
+                f"scorer {scorer.name!r} must return a tensor [batch, tokens] = "
+                f"{tuple(view.valid.shape)}, got {got}"
+            )
+        scores = at_least_float32(scores)
+        weighted = NORMALIZERS[term.normalize](scores, view.valid) * term.weight
+        total = weighted if total is None else total + weighted
+    return torch.zeros(view.valid.shape, device=view.valid.device) if total is None else total
+
+
+def _none(scores: Tensor, valid: Tensor) -> Tensor:
+    return scores
+
+
+def _sum(scores: Tensor, valid: Tensor) -> Tensor:
+    """``s / (sum s + 1e-8)`` over the image's tokens (TransPrune's released code)."""
+    return scores / (scores.masked_fill(~valid, 0).sum(dim=1, keepdim=True) + _EPSILON)
+
+
+def _minmax(scores: Tensor, valid: Tensor) -> Tensor:
+    low = scores.masked_fill(~valid, float("inf")).amin(dim=1, keepdim=True)
+    high = scores.masked_fill(~valid, float("-inf")).amax(dim=1, keepdim=True)
+    return (scores - low) / (high - low + _EPSILON)
+
+
+def _rank(scores: Tensor, valid: Tensor) -> Tensor:
+    """0 for the lowest, 1 for the highest; equal scores rank by index, lowest index highest."""
+    order = scores.masked_fill(~valid, float("-inf")).sort(dim=1, descending=True, stable=True)
+    place = order.indices.argsort(dim=1).to(scores.dtype)
+    return 1 - place / (valid.sum(dim=1, keepdim=True) - 1).clamp(min=1)
+
+
+def _zscore(scores: Tensor, valid: Tensor) -> Tensor:
+    count = valid.sum(dim=1, keepdim=True)
+    mean = scores.masked_fill(~valid, 0).sum(dim=1, keepdim=True) / count
+    spread = (scores - mean).masked_fill(~valid, 0).square().sum(dim=1, keepdim=True) / count
+    return (scores - mean) / (spread.sqrt() + _EPSILON)
+
+
+NORMALIZERS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "none": _none,
+    "sum": _sum,
+    "minmax": _minmax,
+    "rank": _rank,
+    "zscore": _zscore,
+}
+
+
+def top_counts(scores: Tensor, available: Tensor, counts: list[int]) -> Tensor:
+    """The ``counts[i]`` highest available tokens of each row; ties go to the lowest index."""
+    ranked = scores.masked_fill(~available, float("-inf"))
+    order = ranked.sort(dim=1, descending=True, stable=True).indices
+    limit = torch.tensor(counts, device=scores.device)[:, None]
+    first = torch.arange(scores.shape[1], device=scores.device) < limit
+    taken = torch.zeros_like(available).scatter(1, order, first)
+    return taken & available

@@ -1,0 +1,220 @@
+"""``attach``: put a pipeline on a model, and take it off again without a trace."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from tokensieve.core.adapter import BoundModel
+from tokensieve.core.errors import AttachError, UnsupportedError, did_you_mean
+from tokensieve.core.loading import PipelineLike, load_pipeline
+from tokensieve.core.pipeline import Pipeline
+from tokensieve.core.plugins import Registry, build_registry
+
+if TYPE_CHECKING:
+    from tokensieve.core.engine.engine import Engine
+    from tokensieve.core.trace import Trace
+
+_ATTACHED: weakref.WeakKeyDictionary[Any, Session] = weakref.WeakKeyDictionary()
+_ABSENT = object()
+
+
+class Session:
+    """A pipeline on a model. Leave the ``with`` block or call :meth:`detach` to remove it.
+
+    Attributes:
+        model: the model, unmodified but for hooks.
+        pipeline: the validated pipeline.
+        bound: the model as its adapter sees it.
+    """
+
+    def __init__(self, model: Any, pipeline: Pipeline, bound: BoundModel, engine: Engine) -> None:
+        self.model = model
+        self.pipeline = pipeline
+        self.bound = bound
+        self._engine = engine
+        self._own_generate: Any = _ABSENT
+
+    @property
+    def trace(self) -> Trace:
+        """What the last prefill did (see :class:`tokensieve.core.trace.Trace`)."""
+        return self._engine.trace
+
+    @property
+    def attached(self) -> bool:
+        """Whether the pipeline is on the model."""
+        return _ATTACHED.get(self.model) is self
+
+    def detach(self) -> None:
+        """Restore the model exactly; calling it twice is harmless."""
+        if not self.attached:
+            return
+        self._engine.remove()
+        if self._own_generate is _ABSENT:
+            self.model.__dict__.pop("generate", None)
+        else:
+            self.model.__dict__["generate"] = self._own_generate
+        del _ATTACHED[self.model]
+
+    def _attach(self) -> None:
+        self._engine.install()
+        _ATTACHED[self.model] = self
+        self._own_generate = self.model.__dict__.get("generate", _ABSENT)
+        if self.pipeline.stages:
+            generate = getattr(self.model, "generate", None)
+            if generate is not None:
+                self.model.__dict__["generate"] = partial(_checked_generate, self.model, generate)
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.detach()
+
+
+def attach(
+    model: Any,
+    pipeline: PipelineLike,
+    *,
+    keep: Any = None,
+    seed: int = 0,
+    plugins: Sequence[str | Path] = (),
+) -> Session:
+    """Prune the visual tokens of ``model`` with ``pipeline`` from now on.
+
+    Args:
+        model: a Hugging Face vision-language model of a supported family, in eval mode.
+        pipeline: a preset's name, a YAML file, a dict, or a :class:`Pipeline`.
+        keep: replaces the pipeline's own budget: tokens, share, ``{"average": 192}`` or
+            ``{"flops": 0.4}``. A pipeline with several boundaries is scaled as a whole; a number
+            of tokens is then the average over decoder layers.
+        seed: for scorers that draw random numbers.
+        plugins: plugin files to load.
+
+    Returns:
+        A session; use it in ``with`` or call ``detach``. ``session.trace`` tells what happened.
+
+    Raises:
+        PipelineError: the pipeline is wrong.
+        AttachError: the pipeline cannot run on this model.
+    """
+    registry = build_registry(plugins)
+    loaded = load_pipeline(pipeline, keep=keep, registry=registry)
+    bound = bind(model, registry)
+    if model in _ATTACHED:
+        name = _ATTACHED[model].pipeline.name
+        raise AttachError(
+            f"pipeline {name!r} is already attached to this model: detach it first "
+            "(session.detach(), or leave its `with` block)"
+        )
+    check(loaded, bound)
+    from tokensieve.core.engine.engine import Engine
+
+    session = Session(model, loaded, bound, Engine(bound, loaded, seed))
+    session._attach()
+    return session
+
+
+def bind(model: Any, registry: Registry | None = None) -> BoundModel:
+    """Find the adapter of a model and bind it."""
+    adapter = find_adapter(getattr(model, "config", None), registry)
+    bound: BoundModel = adapter.bind(model)
+    return bound
+
+
+def find_adapter(config: Any, registry: Registry | None = None) -> Any:
+    """The adapter class for a model config; an error lists the supported families."""
+    registry = registry or build_registry()
+    kind = getattr(config, "model_type", None)
+    supported: dict[str, str] = {}
+    for entry in registry.all("adapter"):
+        for model_type in entry.value.model_types:
+            supported[model_type] = entry.name
+        if kind in entry.value.model_types:
+            return entry.value
+    shown = ", ".join(f"{model_type} ({name})" for model_type, name in sorted(supported.items()))
+    raise AttachError(
+        f"no adapter for model_type {kind!r}, supported: {shown}; "
+        "an adapter is a plugin (see docs/architecture.md)"
+    )
+
+
+def check(pipeline: Pipeline, bound: BoundModel) -> None:
+    """Refuse a pipeline that this model cannot run; say which stage, signal and adapter."""
+    depth = bound.dims.layers
+    cuts = pipeline.cuts(depth)
+    for cut in cuts:
+        where = f"stage {cut.number + 1} ({pipeline.name}) at boundary {cut.written_at}"
+        if cut.at >= depth:
+            raise AttachError(
+                f"{where}: the model has {depth} decoder layers, allowed: 0 to {depth - 1} "
+                "(or give the pipeline the `depth` it was tuned for, to have it scaled)"
+            )
+        for component in cut.stage.components():
+            _check_component(where, component, cut.at, pipeline, bound)
+    if any(b.at <= a.at for a, b in zip(cuts, cuts[1:], strict=False)):
+        shown = [cut.at for cut in cuts]
+        raise AttachError(f"{pipeline.name}: {depth} decoder layers are too few for {shown}")
+
+
+def _check_component(
+    where: str, component: Any, at: int, pipeline: Pipeline, bound: BoundModel
+) -> None:
+    missing = sorted(component.required() - bound.provides)
+    if missing:
+        signal = missing[0]
+        why = bound.missing.get(signal, "no such signal")
+        alternatives = ", ".join(sorted(bound.provides))
+        raise AttachError(
+            f"{where}: {component.name!r} needs {signal}; adapter {bound.name} provides none "
+            f"({why}): use another scorer or drop the stage (available: {alternatives})"
+        )
+    history = component.required() & {"transitions", "block_transitions", "previous_attention"}
+    if not history:
+        return
+    if at == 0:
+        raise AttachError(
+            f"{where}: {component.name!r} needs {sorted(history)[0]}, but no decoder layer has "
+            "run yet: use boundary 1 or later"
+        )
+    scaled = component.rescaled(partial(pipeline.scale, depth=bound.dims.layers))
+    span = scaled.history(at)
+    if span is None or span[0] >= at:
+        raise AttachError(
+            f"{where}: {component.name!r} reads layers from {span[0] if span else '-'} on, but only "
+            f"layers 0 to {at - 1} have run: start earlier or prune later"
+        )
+
+
+_REFUSED = {
+    "assistant_model": "assisted decoding",
+    "prompt_lookup_num_tokens": "prompt-lookup decoding",
+    "assistant_early_exit": "early-exit assisted decoding",
+    "prefill_chunk_size": "chunked prefill",
+}
+
+
+def _checked_generate(model: Any, generate: Any, *args: Any, **kwargs: Any) -> Any:
+    """``model.generate``, refusing decoding modes that prune wrongly."""
+    config = kwargs.get("generation_config") or getattr(model, "generation_config", None)
+    for option, meaning in _REFUSED.items():
+        if kwargs.get(option, getattr(config, option, None)) is not None:
+            raise UnsupportedError(
+                f"{meaning} ({option}) is not supported while pruning: leave it out or detach"
+            )
+    cache = kwargs.get("cache_implementation", getattr(config, "cache_implementation", None))
+    if cache not in (None, "dynamic"):
+        raise UnsupportedError(
+            f"cache_implementation={cache!r} is not supported while pruning"
+            f"{did_you_mean(str(cache), ['dynamic'])}"
+        )
+    return generate(*args, **kwargs)

@@ -1,0 +1,182 @@
+"""What a scorer, selector or merger may look at: one row per image, one column per visual token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from tokensieve.core.errors import SignalError
+from tokensieve.core.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+QueryRows = Literal["last", "after-image-text", "all-text"]
+Module = Literal["attention", "mlp", "block"]
+
+SIGNALS: dict[str, str] = {
+    "hidden": "hidden states that enter the boundary's decoder layer [batch, tokens, dim]",
+    "transitions": "input and output of decoder attention and MLP modules, per layer",
+    "block_transitions": "input and output of whole decoder blocks, per layer",
+    "next_attention": "attention of text rows to visual tokens in the layer about to run",
+    "previous_attention": "attention of text rows to visual tokens in the layer that just ran",
+    "vision_attention": "[CLS] row or received attention in the vision encoder "
+    "[batch, tokens, heads]",
+    "vision_keys": "vision-encoder keys, mean over heads [batch, tokens, head dim]",
+    "vision_features": "features that enter the projector [batch, tokens, vision dim]",
+    "cls_feature": "the vision encoder's [CLS] feature, projectable [batch, 1, vision dim]",
+    "grid": "row and column of each visual token in its image [batch, tokens, 2]",
+}
+
+
+@dataclass(frozen=True)
+class Transition:
+    """How one module changed every token of the sequence (not only the visual ones).
+
+    ``magnitude`` is ``|output| / |input|`` and ``cosine`` the cosine between input and output,
+    both ``[batch, rows]`` over the sequence as it was when the module ran; ``valid`` marks real
+    rows; ``columns`` ``[batch, tokens]`` says at which of those rows today's visual tokens stood.
+    """
+
+    layer: int
+    module: Module
+    magnitude: Tensor
+    cosine: Tensor
+    valid: Tensor
+    columns: Tensor
+
+    def at_tokens(self, values: Tensor) -> Tensor:
+        """Pick today's visual tokens: ``[batch, rows]`` -> ``[batch, tokens]``."""
+        return values.gather(1, self.columns)
+
+
+class TextAttention(Protocol):
+    """Attention probabilities from text rows to visual tokens, softmax over *all* keys."""
+
+    def received(self, rows: QueryRows) -> Tensor:
+        """Mean over the query rows: ``[batch, heads, tokens]``, at least float32."""
+
+
+class View:
+    """The visual tokens of a batch of images, and the signals a component declared.
+
+    ``batch`` runs over images (over samples for a stage with ``scope: sample``), so nothing that
+    is computed along it can mix two images. Rows are padded at the end; ``valid`` says which
+    tokens are real.
+
+    Attributes:
+        valid: ``[batch, tokens]`` bool.
+        index: ``[batch, tokens]`` position of each token among its sample's original visual
+            tokens, raster order; -1 for an extra token such as a kept [CLS].
+        keys: one integer per row that depends on the sample's prompt only; seeds randomness
+            independently of the batch.
+        boundary: number of decoder layers that have run.
+    """
+
+    def __init__(
+        self,
+        valid: Tensor,
+        index: Tensor,
+        signals: Mapping[str, Callable[[], Any]],
+        *,
+        keys: list[int] | None = None,
+        boundary: int = 0,
+        allowed: frozenset[str] | None = None,
+        reader: str = "this component",
+    ) -> None:
+        self.valid = valid
+        self.index = index
+        self.keys = keys if keys is not None else [0] * valid.shape[0]
+        self.boundary = boundary
+        self._signals = signals
+        self._allowed = frozenset(signals) if allowed is None else allowed
+        self._reader = reader
+
+    def for_component(self, name: str, allowed: frozenset[str]) -> View:
+        """The same view, restricted to the signals that component ``name`` declared."""
+        return View(
+            self.valid,
+            self.index,
+            self._signals,
+            keys=self.keys,
+            boundary=self.boundary,
+            allowed=allowed,
+            reader=name,
+        )
+
+    def has(self, signal: str) -> bool:
+        """Whether an optional signal is there."""
+        return signal in self._allowed and signal in self._signals
+
+    def read(self, signal: str) -> Any:
+        """The value of ``signal``; an error if it was not declared in ``needs`` or ``uses``."""
+        if signal not in self._allowed:
+            raise SignalError(
+                f"{self._reader} reads {signal!r} but does not declare it: "
+                f"add it to `needs` (declared: {', '.join(sorted(self._allowed)) or 'nothing'})"
+            )
+        if signal not in self._signals:
+            raise SignalError(f"{self._reader} needs {signal!r}, which is not available here")
+        return self._signals[signal]()
+
+    @property
+    def hidden(self) -> Tensor:
+        """``[batch, tokens, dim]`` hidden states that enter the boundary's layer."""
+        return self._tensor("hidden")
+
+    @property
+    def transitions(self) -> tuple[Transition, ...]:
+        """Attention and MLP transitions of the requested layers, oldest first."""
+        return tuple(self.read("transitions"))
+
+    @property
+    def block_transitions(self) -> tuple[Transition, ...]:
+        """Whole-block transitions of the requested layers, oldest first."""
+        return tuple(self.read("block_transitions"))
+
+    @property
+    def next_attention(self) -> TextAttention:
+        """Text attention in the layer that is about to run."""
+        attention: TextAttention = self.read("next_attention")
+        return attention
+
+    @property
+    def previous_attention(self) -> TextAttention:
+        """Text attention in the layer that ran just before this boundary."""
+        attention: TextAttention = self.read("previous_attention")
+        return attention
+
+    @property
+    def vision_attention(self) -> Tensor:
+        """``[batch, tokens, heads]`` [CLS] (or received) attention of the vision encoder."""
+        return self._tensor("vision_attention")
+
+    @property
+    def vision_keys(self) -> Tensor:
+        """``[batch, tokens, head dim]`` vision keys, mean over heads."""
+        return self._tensor("vision_keys")
+
+    @property
+    def vision_features(self) -> Tensor:
+        """``[batch, tokens, vision dim]`` what the projector is fed with."""
+        return self._tensor("vision_features")
+
+    @property
+    def cls_feature(self) -> Tensor:
+        """``[batch, 1, vision dim]`` the [CLS] feature of the projector's input layer."""
+        return self._tensor("cls_feature")
+
+    @property
+    def grid(self) -> Tensor:
+        """``[batch, tokens, 2]`` row and column of each token in its image (or tile)."""
+        return self._tensor("grid")
+
+    def _tensor(self, signal: str) -> Tensor:
+        value: Tensor = self.read(signal)
+        return value
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """``values`` in float32, or in float64 if they are: the precision in which we decide."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))

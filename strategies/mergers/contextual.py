@@ -1,0 +1,77 @@
+"""VisionZip's contextual tokens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from tokensieve.core.components import Merged, Merger, Split
+from tokensieve.core.lazy import torch
+from tokensieve.core.view import View, at_least_float32
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class ContextualMerger(Merger):
+    """Merge the tokens that were not selected into evenly spaced ones, by key similarity.
+
+    Of the ``M`` tokens left over (raster order) every ``max(1, M // C)``-th is a target, ``C`` in
+    all; each other one joins the target with the most similar vision key (cosine, ties to the
+    first target). The merged vectors go through the projector like any other token.
+
+    Source: VisionZip, arXiv 2412.04467, and its released code (methods.md 3.1).
+
+    * ``merge: target_plus_mean`` is the release: target plus the mean of its members, a sum of two
+      magnitudes (the target alone if it has no member);
+    * ``merge: average`` is the paper: mean of target and members.
+    * ``cls: true`` also lets the encoder's [CLS] token through, counted in the budget, where the
+      projector can take it (LLaVA); elsewhere one more token is selected instead.
+    * ``order: appended`` puts an image's tokens as [CLS], selected, merged (the release);
+      ``raster`` leaves every token at its place.
+    """
+
+    name = "contextual"
+    needs = frozenset({"vision_keys", "vision_features"})
+    uses = frozenset({"cls_feature"})
+
+    merge: Literal["target_plus_mean", "average"] = "target_plus_mean"
+    cls: bool = True
+    order: Literal["appended", "raster"] = "appended"
+
+    def split(self, total: int, available: int, has_cls: bool) -> Split:
+        """``total`` = selected + merged + [CLS]; at least one token is selected."""
+        extra = int(self.cls and has_cls and total > 1)
+        merged = min(self.merged_tokens(total), total - extra - 1)
+        return Split(total - merged - extra, max(merged, 0), extra)
+
+    def apply(self, kept: Tensor, counts: list[int], view: View) -> Merged:
+        """Merge the tokens outside ``kept`` into ``counts`` targets per image."""
+        rest = view.valid & ~kept
+        targets = self._targets(rest, counts)
+        vectors = self._merged(rest & ~targets, targets, view)
+        extra = view.cls_feature if self.cls and view.has("cls_feature") else None
+        return Merged(targets, vectors, extra, self.order == "appended")
+
+    def _targets(self, rest: Tensor, counts: list[int]) -> Tensor:
+        """Every ``step``-th of the rest, ``counts`` of them."""
+        place = rest.long().cumsum(dim=1) - 1
+        wanted = torch.tensor(counts, device=rest.device)[:, None]
+        step = (rest.sum(dim=1, keepdim=True) // wanted.clamp(min=1)).clamp(min=1)
+        return rest & (place % step == 0) & (place // step < wanted)
+
+    def _merged(self, members: Tensor, targets: Tensor, view: View) -> Tensor:
+        """``[batch, tokens, vision dim]``, merged vectors at the targets."""
+        keys = at_least_float32(view.vision_keys)
+        keys = keys / keys.norm(dim=-1, keepdim=True).clamp(min=torch.finfo(keys.dtype).tiny)
+        similar = (keys @ keys.transpose(1, 2)).masked_fill(~targets[:, None, :], float("-inf"))
+        nearest = similar.argmax(dim=-1)
+        features = at_least_float32(view.vision_features)
+        joins = torch.zeros_like(similar).scatter(2, nearest[..., None], 1.0)
+        joins = (joins * members[..., None]).to(features.dtype).transpose(1, 2)
+        count = joins.sum(dim=-1, keepdim=True)
+        summed = joins @ features
+        if self.merge == "average":
+            merged = (features + summed) / (1 + count)
+        else:
+            merged = features + summed / count.clamp(min=1)
+        return merged.to(view.vision_features.dtype)

@@ -1,0 +1,1 @@
+"""Presets: published methods and baselines as YAML."""

@@ -1,0 +1,1 @@
+"""Scorers: signals in, one importance per visual token out."""

@@ -1,0 +1,1 @@
+"""Selectors: importances and a budget in, the tokens that stay out."""

@@ -1,0 +1,96 @@
+"""Several selectors share one budget."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from tokensieve.core.budgets import whole
+from tokensieve.core.components import Component, Selector
+from tokensieve.core.pipeline import ASelector, ScoreTerms
+from tokensieve.core.scoring import combined_scores
+from tokensieve.core.view import View
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Part(BaseModel):
+    """One share of the budget, with its own scorers (default: the stage's) and selector."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    share: Annotated[float, Field(gt=0, le=1)] | None = None
+    score: ScoreTerms = ()
+    select: ASelector = Field(default="top-k", validate_default=True)  # type: ignore[assignment]
+
+
+class CompositeSelector(Selector):
+    """Fill the budget part by part; a later part chooses among what earlier ones left.
+
+    Each part takes ``share`` of the stage's budget, rounded down; the last part (or the one
+    without a share) takes the rest. ``83 % by attention, the rest evenly spread``::
+
+        select:
+          selector: composite
+          parts:
+            - {share: 0.83, score: attention}
+            - {score: uniform}
+    """
+
+    name = "composite"
+    adaptive_count: ClassVar[bool] = False
+
+    parts: Annotated[tuple[Part, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _fits(self) -> CompositeSelector:
+        if any(part.share is None for part in self.parts[:-1]):
+            raise ValueError("only the last part may leave out its share (it takes the rest)")
+        given = sum(part.share or 0.0 for part in self.parts)
+        if given > 1 + 1e-9:
+            raise ValueError(f"the shares add up to {given:g}, allowed: at most 1")
+        if any(part.select.adaptive_count for part in self.parts):
+            raise ValueError("a part must select a fixed count: adaptive selectors cannot share")
+        return self
+
+    def required(self) -> frozenset[str]:
+        """What the parts' selectors need; their scorers are asked separately."""
+        return frozenset().union(*(part.select.required() for part in self.parts))
+
+    def terms(self) -> list[Any]:
+        """The score terms of all parts."""
+        return [term for part in self.parts for term in part.score]
+
+    def rescaled(self, boundary: Any) -> Component:
+        """Rescale the parts."""
+        parts = tuple(
+            part.model_copy(
+                update={
+                    "score": tuple(
+                        t.model_copy(update={"scorer": t.scorer.rescaled(boundary)})
+                        for t in part.score
+                    ),
+                    "select": part.select.rescaled(boundary),
+                }
+            )
+            for part in self.parts
+        )
+        return self.model_copy(update={"parts": parts})
+
+    def select(self, scores: Tensor, available: Tensor, counts: list[int], view: View) -> Tensor:
+        """``[batch, tokens]`` bool."""
+        left, open_, kept = list(counts), available, available & False
+        for number, part in enumerate(self.parts):
+            last = number == len(self.parts) - 1
+            share = None if last else part.share
+            take = [
+                rest if share is None else min(rest, whole(share * total))
+                for rest, total in zip(left, counts, strict=True)
+            ]
+            own = combined_scores(part.score, view) if part.score else scores
+            chosen = part.select.select(own, open_, take, view)
+            kept, open_ = kept | chosen, open_ & ~chosen
+            left = [rest - taken for rest, taken in zip(left, take, strict=True)]
+        return kept
