@@ -26,6 +26,7 @@ from transformers import (
 
 VOCABULARY = 64
 PAD, BOS, EOS, IMAGE, VISION_START, VISION_END, VIDEO = 0, 1, 2, 60, 61, 62, 63
+SPECIAL = [IMAGE, VISION_START, VISION_END, VIDEO]  # never to be generated
 DEPTH = 6
 TEXT = {
     "vocab_size": VOCABULARY,

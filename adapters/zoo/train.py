@@ -45,7 +45,7 @@ class Recipe:
     """Everything that decides the result."""
 
     seed: int = 0
-    steps: int = 4000
+    steps: int = 2800
     sight_steps: int = 1000
     batch_size: int = 32
     questions: int = 12
