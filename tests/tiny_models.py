@@ -74,6 +74,7 @@ def qwen(**text: Any) -> Qwen2_5_VLForConditionalGeneration:
             "window_size": 16,
             "fullatt_block_indexes": [1],
             "out_hidden_size": 32,
+            "initializer_range": 0.2,
         },
         text_config={
             **TEXT,
