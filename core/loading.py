@@ -16,7 +16,7 @@ from tokensieve.core.plugins import Registry, build_registry
 from tokensieve.core.yaml_source import Source, parse_yaml
 
 PipelineLike = str | os.PathLike[str] | Mapping[str, Any] | Pipeline
-_MODELS = {"Pipeline": Pipeline, "Stage": Stage}
+_KINDS = ("scorer", "selector", "merger")
 
 
 def load_pipeline(
@@ -123,13 +123,18 @@ def _real_path(loc: Sequence[str | int], data: Any) -> tuple[str | int, ...]:
     if parts[:2] == ["stages", 0] and isinstance(data, dict) and "stages" not in data:
         parts = parts[2:]
     for position, part in enumerate(parts):
+        last = position == len(parts) - 1
+        if not last and part in _KINDS and isinstance(data, Mapping):
+            inline = isinstance(data.get(part), str)
+            if inline:  # {scorer: ttv, variant: x}: parameters stand beside the name
+                continue
         if isinstance(data, Mapping) and part in data:
             path.append(part)
             data = data[part]
         elif isinstance(data, list) and isinstance(part, int) and part < len(data):
             path.append(part)
             data = data[part]
-        elif position == len(parts) - 1 and isinstance(part, str) and isinstance(data, Mapping):
+        elif last and isinstance(part, str) and isinstance(data, Mapping):
             path.append(part)
     return tuple(path)
 
@@ -142,5 +147,13 @@ def _dotted(path: Sequence[str | int]) -> str:
 
 
 def dump_yaml(pipeline: Pipeline) -> str:
-    """The pipeline as YAML that loads back to an equal pipeline."""
-    return yaml.safe_dump(pipeline.to_plain(), sort_keys=False, allow_unicode=True)
+    """The pipeline as YAML that loads back to an equal pipeline; lists of plain values in line."""
+    parts = []
+    for key, value in pipeline.to_plain().items():
+        flow = None if isinstance(value, list) else False
+        parts.append(
+            yaml.safe_dump(
+                {key: value}, sort_keys=False, allow_unicode=True, default_flow_style=flow, width=96
+            )
+        )
+    return "".join(parts)

@@ -45,13 +45,15 @@ class Recipe:
     """Everything that decides the result."""
 
     seed: int = 0
-    steps: int = 2800
+    steps: int = 2000
     sight_steps: int = 1000
     batch_size: int = 32
     questions: int = 12
     learning_rate: float = 1.5e-3
     weight_decay: float = 0.05
-    warmup_steps: int = 200
+    sight_warmup_steps: int = 200
+    warmup_steps: int = 100
+    decay_steps: int = 400
     sight_weight: float = 0.5
     grounding_weight: float = 0.5
     grounding_layer: int = 5
@@ -135,12 +137,17 @@ class Packer:
         self.tokenizer = tiny_llava.build_tokenizer()
         self.image_id = int(self.tokenizer.convert_tokens_to_ids("<image>"))
         head = self.tokenizer("USER:")["input_ids"]
+        self.words: dict[str, int] = self.tokenizer.get_vocab()
+        self.known: dict[tuple[str, str], list[int]] = {}
         self.prefix = [*head, *[self.image_id] * PATCHES_PER_SIDE**2]
 
     def _question(self, question: scenes.Question) -> list[int]:
-        text = f"{question.text} ASSISTANT: {question.answer}"
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return [*ids, int(self.tokenizer.eos_token_id)]
+        key = question.text, question.answer
+        if key not in self.known:
+            text = f"{question.text} ASSISTANT: {question.answer}"
+            ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+            self.known[key] = [*ids, int(self.tokenizer.eos_token_id)]
+        return self.known[key]
 
     def sequence(
         self, scene: scenes.Scene, questions: list[scenes.Question]
@@ -172,7 +179,7 @@ class Packer:
                 digit.left // tiny_llava.PATCH_SIZE,
             )
             for word in (str(digit.value), digit.colour):
-                found[int(self.tokenizer.convert_tokens_to_ids(word))] = facts
+                found[self.words[word]] = facts
         return [*(found.get(token, NOTHING) for token in tokens[:-2]), NOTHING, NOTHING]
 
     def batch(self, split: scenes.Split, first: int) -> dict[str, torch.Tensor]:
@@ -256,14 +263,18 @@ def losses(
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
-    """Linear warm-up, then cosine to 2 % of the peak; each phase starts anew."""
+    """Learning rate at ``step``; each phase warms up anew.
+
+    The sight phase decays by a cosine. The joint phase stays at the peak and falls linearly over
+    its last ``decay_steps``, so that a run can be prolonged without having been another run.
+    """
     if step < recipe.sight_steps:
-        begin, end = 0, recipe.sight_steps
-    else:
-        begin, end = recipe.sight_steps, recipe.steps
-    done = (step - begin) / (end - begin)
-    warm = min(1.0, (step - begin + 1) / recipe.warmup_steps)
-    return recipe.learning_rate * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
+        warm = min(1.0, (step + 1) / recipe.sight_warmup_steps)
+        cosine = 0.5 * (1 + math.cos(math.pi * step / recipe.sight_steps))
+        return recipe.learning_rate * warm * (0.02 + 0.98 * cosine)
+    warm = min(1.0, (step - recipe.sight_steps) / recipe.warmup_steps + 1e-3)
+    left = (recipe.steps - step) / recipe.decay_steps
+    return recipe.learning_rate * warm * min(1.0, left)
 
 
 def build_optimizer(recipe: Recipe, *modules: nn.Module) -> torch.optim.Optimizer:
