@@ -6,14 +6,17 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tokensieve.adapters.decoder import LlamaLikeModel, decoder_dims, placeholder_ids
-from tokensieve.adapters.vision import cls_row, raster, split_heads
+from tokensieve.adapters.synthetic import random_pixels, random_prompts, text_settings
+from tokensieve.adapters.vision import cls_row, feeding_layer, raster, split_heads
 from tokensieve.core.adapter import Adapter, BoundModel, Panel, VisionRecord
-from tokensieve.core.errors import AttachError
+from tokensieve.core.errors import AttachError, UnsupportedError
 from tokensieve.core.flops import DecoderDims
 from tokensieve.core.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from tokensieve.core.sizes import ModelSize
 
 
 def _pair(value: Any) -> tuple[int, int]:
@@ -41,7 +44,7 @@ class InternVLModel(LlamaLikeModel):
         self.placeholder_ids = placeholder_ids(config, ["image_token_id"])
         self.rows, self.columns = tokens_per_tile(config)
         self.heads = config.vision_config.num_attention_heads
-        layers = self.inner.vision_tower.encoder.layer  # type: ignore[union-attr]
+        tower: Any = self.inner.vision_tower
         layer = config.vision_feature_layer
         names = {"vision_attention", "vision_keys", "vision_features", "grid"}
         self.missing = {"cls_feature": "the projector takes groups of patches, not single tokens"}
@@ -53,8 +56,12 @@ class InternVLModel(LlamaLikeModel):
             reason = f"the projector reads several vision layers ({layer})"
             self.missing |= dict.fromkeys(names, reason)
             return
+        self.vision_layer = feeding_layer(tower.encoder.layer, layer)
+        if self.vision_layer is None:
+            reason = "no vision layer runs before the projector"
+            self.missing |= dict.fromkeys(names, reason)
+            return
         self.provides = self.provides | names
-        self.vision_layer: Any = layers[layer if layer < 0 else layer - 1]  # type: ignore[index]
 
     def watch_vision(
         self, signals: frozenset[str], deliver: Callable[[VisionRecord], None]
@@ -162,3 +169,35 @@ class InternVLAdapter(Adapter):
         """Decoder sizes; tokens of one tile."""
         rows, columns = tokens_per_tile(config)
         return decoder_dims(config.text_config), rows * columns
+
+    @classmethod
+    def sized_config(cls, size: ModelSize) -> Any:
+        """Qwen2 behind InternViT-300M with tiles of 448 pixels, unless the size says otherwise."""
+        from transformers import InternVLConfig
+
+        return InternVLConfig(
+            vision_config={"model_type": "internvl_vision", "attention_bias": True, **size.vision},
+            text_config={"model_type": "qwen2", **text_settings(size)},
+            image_token_id=size.vocabulary - 1,
+            tie_word_embeddings=False,
+        )
+
+    @classmethod
+    def synthetic_inputs(
+        cls, config: Any, size: ModelSize, text: tuple[int, int], batch: int
+    ) -> dict[str, Tensor]:
+        """Text, ``<img>``, the placeholders of all tiles, ``</img>``, text."""
+        rows, columns = tokens_per_tile(config)
+        tiles = size.visual_tokens // (rows * columns)
+        if tiles * rows * columns != size.visual_tokens:
+            raise UnsupportedError(
+                f"size {size.name}: {size.visual_tokens} visual tokens are no whole number of "
+                f"tiles of {rows * columns}"
+            )
+        run = [config.image_token_id] * size.visual_tokens
+        delimiters = (size.vocabulary - 2, size.vocabulary - 3)
+        height, width = _pair(config.vision_config.image_size)
+        return {
+            "input_ids": random_prompts(size, text, run, batch, delimiters),
+            "pixel_values": random_pixels(tiles * batch, 3, height, width),
+        }

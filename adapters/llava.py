@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tokensieve.adapters.decoder import LlamaLikeModel, decoder_dims, placeholder_ids
-from tokensieve.adapters.vision import cls_row, raster, received, split_heads
+from tokensieve.adapters.synthetic import image_side, random_pixels, random_prompts, text_settings
+from tokensieve.adapters.vision import cls_row, feeding_layer, raster, received, split_heads
 from tokensieve.core.adapter import Adapter, BoundModel, Panel, VisionRecord
 from tokensieve.core.errors import AttachError
 from tokensieve.core.flops import DecoderDims
@@ -14,7 +15,17 @@ from tokensieve.core.flops import DecoderDims
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from tokensieve.core.sizes import ModelSize
+
 VISION_MODELS = frozenset({"clip_vision_model", "siglip_vision_model"})
+PATCH = 14
+CLIP_LARGE = {
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "projection_dim": 768,
+}
 
 
 class LlavaModel(LlamaLikeModel):
@@ -34,7 +45,9 @@ class LlavaModel(LlamaLikeModel):
         self.side = vision.image_size // vision.patch_size
         self.has_cls = vision.model_type == "clip_vision_model"
         self.crops_cls = config.vision_feature_select_strategy == "default"
-        self.tokens = self.side**2 + (0 if self.crops_cls or not self.has_cls else 1)
+        self.tokens = self.side**2
+        if vision.model_type in VISION_MODELS:
+            self.tokens += int(self.has_cls) - int(self.crops_cls)
         self._find_vision(config)
 
     def _find_vision(self, config: Any) -> None:
@@ -49,16 +62,21 @@ class LlavaModel(LlamaLikeModel):
             reason = f"the projector reads several vision layers ({layer})"
             self.missing = dict.fromkeys(names, reason)
             return
-        if self.has_cls and not self.crops_cls:
-            self.missing = dict.fromkeys(names, "the [CLS] token itself is a visual token")
+        if self.has_cls != self.crops_cls:
+            reason = "the [CLS] token itself is a visual token"
+            if not self.has_cls:
+                reason = "the encoder has no [CLS] token, and its first patch is cut off instead"
+            self.missing = dict.fromkeys(names, reason)
+            return
+        tower: Any = self.inner.vision_tower
+        encoder = getattr(tower, "vision_model", tower).encoder
+        self.vision_layer = feeding_layer(encoder.layers, layer)
+        if self.vision_layer is None:
+            self.missing = dict.fromkeys(names, "no vision layer runs before the projector")
             return
         if not self.has_cls:
             self.missing = {"cls_feature": "the vision encoder has no [CLS] token"}
         self.provides = self.provides | (names - set(self.missing))
-        tower = self.inner.vision_tower
-        encoder = getattr(tower, "vision_model", tower).encoder  # type: ignore[arg-type]
-        depth = len(encoder.layers)
-        self.vision_layer = encoder.layers[layer if layer >= 0 else depth + layer + 1 - 1]
         self.heads = vision.num_attention_heads
 
     def watch_vision(
@@ -148,3 +166,28 @@ class LlavaAdapter(Adapter):
         """Decoder sizes; all images have the same number of tokens."""
         vision = config.vision_config
         return decoder_dims(config.text_config), (vision.image_size // vision.patch_size) ** 2
+
+    @classmethod
+    def sized_config(cls, size: ModelSize) -> Any:
+        """Llama behind CLIP with square images; CLIP ViT-L/14 if the size names no encoder."""
+        from transformers import LlavaConfig
+
+        vision = {**CLIP_LARGE, **size.vision, "image_size": PATCH * image_side(size)}
+        return LlavaConfig(
+            vision_config={"model_type": "clip_vision_model", "patch_size": PATCH, **vision},
+            text_config={"model_type": "llama", **text_settings(size)},
+            image_token_index=size.vocabulary - 1,
+            image_seq_length=size.visual_tokens,
+        )
+
+    @classmethod
+    def synthetic_inputs(
+        cls, config: Any, size: ModelSize, text: tuple[int, int], batch: int
+    ) -> dict[str, Tensor]:
+        """Text, the image's placeholders, text."""
+        side = config.vision_config.image_size
+        run = [config.image_token_id] * size.visual_tokens
+        return {
+            "input_ids": random_prompts(size, text, run, batch),
+            "pixel_values": random_pixels(batch, 3, side, side),
+        }

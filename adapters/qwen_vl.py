@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tokensieve.adapters.decoder import LlamaLikeModel, decoder_dims, placeholder_ids
+from tokensieve.adapters.synthetic import random_pixels, random_prompts, text_settings
 from tokensieve.adapters.vision import raster, received
 from tokensieve.core.adapter import Adapter, BoundModel, Panel, VisionRecord
 from tokensieve.core.errors import AttachError
@@ -15,7 +17,11 @@ from tokensieve.core.lazy import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from tokensieve.core.sizes import ModelSize
+
 TYPICAL_TOKENS = 1296  # an image of about one megapixel
+VISION_7B = {"hidden_size": 1280, "intermediate_size": 3420, "depth": 32, "num_heads": 16}
+MROPE_SHARES = (2, 3, 3)  # of the half head: time, height, width (16, 24, 24 of 64)
 
 
 class QwenVLModel(LlamaLikeModel):
@@ -170,3 +176,44 @@ class QwenVLAdapter(Adapter):
     def describe(cls, config: Any) -> tuple[DecoderDims, int]:
         """Decoder sizes; tokens of a one-megapixel image (the resolution is dynamic)."""
         return decoder_dims(config.text_config), TYPICAL_TOKENS
+
+    @classmethod
+    def sized_config(cls, size: ModelSize) -> Any:
+        """Qwen2.5 with M-RoPE behind the 7B model's vision encoder, unless the size has another."""
+        from transformers import Qwen2_5_VLConfig
+
+        unit = size.dims.head_dim // 2 // sum(MROPE_SHARES)
+        sections = [share * unit for share in MROPE_SHARES]
+        rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": sections}
+        vision = {**VISION_7B, **size.vision, "out_hidden_size": size.dims.dim}
+        full = [vision["depth"] * quarter // 4 - 1 for quarter in (1, 2, 3, 4)]
+        vocabulary = size.vocabulary
+        return Qwen2_5_VLConfig(
+            vision_config={**vision, "fullatt_block_indexes": full},
+            text_config={**text_settings(size), "rope_parameters": rope},
+            image_token_id=vocabulary - 1,
+            vision_start_token_id=vocabulary - 2,
+            vision_end_token_id=vocabulary - 3,
+            video_token_id=vocabulary - 4,
+            tie_word_embeddings=False,
+        )
+
+    @classmethod
+    def synthetic_inputs(
+        cls, config: Any, size: ModelSize, text: tuple[int, int], batch: int
+    ) -> dict[str, Tensor]:
+        """Text, vision start, the image's placeholders, vision end, text; the squarest image."""
+        vision = config.vision_config
+        unit, tokens = vision.spatial_merge_size, size.visual_tokens
+        rows = next(n for n in range(math.isqrt(tokens), 0, -1) if tokens % n == 0)
+        grid = [1, rows * unit, tokens // rows * unit]
+        run = [config.image_token_id] * tokens
+        delimiters = (config.vision_start_token_id, config.vision_end_token_id)
+        ids = random_prompts(size, text, run, batch, delimiters)
+        width = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
+        return {
+            "input_ids": ids,
+            "pixel_values": random_pixels(batch * tokens * unit**2, width),
+            "image_grid_thw": torch.tensor([grid] * batch),
+            "mm_token_type_ids": (ids == config.image_token_id).int(),
+        }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from tokensieve.core.lazy import torch
 from tokensieve.core.view import at_least_float32
@@ -11,6 +12,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CHUNK_ELEMENTS = 16_000_000
+
+
+def feeding_layer(layers: Sequence[Any], index: int) -> Any:
+    """The layer whose output is ``hidden_states[index]``; None for 0, the patch embeddings.
+
+    ``hidden_states`` has one entry more than there are layers: -1 is the last layer's output and
+    1 the first's.
+    """
+    number = index if index >= 0 else len(layers) + 1 + index
+    return layers[number - 1] if 0 < number <= len(layers) else None
 
 
 def cls_row(queries: Tensor, keys: Tensor, scale: float) -> Tensor:

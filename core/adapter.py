@@ -11,11 +11,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from tokensieve.core.errors import UnsupportedError
 from tokensieve.core.flops import DecoderDims
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor, nn
+
+    from tokensieve.core.sizes import ModelSize
 
 DECODER_SIGNALS = frozenset(
     {"hidden", "transitions", "block_transitions", "next_attention", "previous_attention"}
@@ -161,3 +164,19 @@ class Adapter(ABC):
         messages = [{"role": "user", "content": content}]
         text: str = processor.apply_chat_template(messages, add_generation_prompt=True)
         return text
+
+    @classmethod
+    def sized_config(cls, size: ModelSize) -> Any:
+        """The family's own config at ``size``, for a model with random weights."""
+        raise UnsupportedError(f"adapter {cls.name} cannot build a model of a chosen size")
+
+    @classmethod
+    def synthetic_inputs(
+        cls, config: Any, size: ModelSize, text: tuple[int, int], batch: int
+    ) -> dict[str, Tensor]:
+        """What the family's processor would make of one image per sample, with random content.
+
+        ``text`` are the tokens in front of the image and behind it, the family's own image
+        delimiters included. Pixels are float32.
+        """
+        raise UnsupportedError(f"adapter {cls.name} cannot make synthetic inputs")

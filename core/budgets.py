@@ -140,37 +140,44 @@ class Schedule:
 
     def _resolve(self, original: int) -> list[int]:
         counts: list[int] = []
-        current = entered = original
         for cut in self.cuts:
-            count = self._count(cut, original, entered, current, counts)
-            current = max(1, min(current, count)) if current else 0
-            if cut.at == 0:
-                entered = current
-            counts.append(current)
+            current = counts[-1] if counts else original
+            if cut.budget.kind in ("average", "flops"):
+                count = self._largest_within(cut.budget, original, counts, current)
+            else:
+                count = self._stated(cut, original, counts)
+            counts.append(max(1, min(current, count)) if current else 0)
         return counts
 
-    def _count(
-        self, cut: Boundary, original: int, entered: int, current: int, before: list[int]
-    ) -> int:
+    def _stated(self, cut: Boundary, original: int, before: list[int]) -> int:
+        """What a budget in tokens or shares asks for, given the counts ``before``."""
         budget = cut.budget
         if budget.kind == "tokens":
             return int(budget.value)
-        if budget.kind == "share":
-            whole_of = {"original": original, "input": entered, "current": current}[budget.of]
-            return whole(budget.value * whole_of)
-        return self._largest_within(budget, original, before, current, cut.at)
+        entered = before[0] if before and self.cuts[0].at == 0 else original
+        current = before[-1] if before else original
+        whole_of = {"original": original, "input": entered, "current": current}[budget.of]
+        return whole(budget.value * whole_of)
+
+    def _with_rest(self, original: int, counts: list[int]) -> list[int]:
+        """``counts`` and what the later cuts make of them; open budgets keep what is left."""
+        for cut in self.cuts[len(counts) :]:
+            open_ = cut.budget.kind in ("average", "flops")
+            count = counts[-1] if open_ else self._stated(cut, original, counts)
+            counts = [*counts, max(1, min(counts[-1], count))]
+        return counts
 
     def _largest_within(
-        self, budget: Budget, original: int, before: list[int], current: int, at: int
+        self, budget: Budget, original: int, before: list[int], current: int
     ) -> int:
         """The most tokens that the cut may leave so that the whole decoder meets ``budget``."""
-        rest = len(self.cuts) - len(before)
 
         def met(count: int) -> bool:
-            return self._meets(budget, original, [*before, *[count] * rest])
+            return self._meets(budget, original, self._with_rest(original, [*before, count]))
 
         if current and not met(1):
-            raise AttachError(self._impossible(budget, original, [*before, *[1] * rest]))
+            least = self._with_rest(original, [*before, 1])
+            raise AttachError(self._impossible(budget, original, least))
         low, high = 1, max(current, 1)
         while low < high:
             middle = (low + high + 1) // 2
@@ -194,10 +201,10 @@ class Schedule:
         low, high = 0.0, MAX_SCALE
         for _ in range(64):
             middle = (low + high) / 2
-            low, high = (middle, high) if self._meets(overall, original, scaled(middle)) else (
-                low,
-                middle,
-            )
+            if self._meets(overall, original, scaled(middle)):
+                low = middle
+            else:
+                high = middle
         return scaled(low)
 
     def _meets(self, budget: Budget, original: int, counts: list[int]) -> bool:
@@ -208,7 +215,8 @@ class Schedule:
         if kind == "flops":
             full = decoder_flops([original] * self.depth, self.dims)
             return decoder_flops(layers, self.dims) / full if full else 0.0
-        return sum(layers) / self.depth
+        average = sum(layers) / self.depth
+        return average / original if kind == "share" and original else average
 
     def _impossible(self, budget: Budget, original: int, least: list[int]) -> str:
         reached = self._cost(budget.kind, original, least)

@@ -54,7 +54,16 @@ class Component(BaseModel, ABC):
     @classmethod
     def summary(cls) -> str:
         """First line of the docstring."""
-        return (cls.__doc__ or "").strip().splitlines()[0] if cls.__doc__ else ""
+        return next(iter((cls.__doc__ or "").strip().splitlines()), "")
+
+    @classmethod
+    def examples(cls) -> list[dict[str, Any]]:
+        """Parameter sets that the conformance suite tries.
+
+        To be written where a parameter has no default, or for a parameter that the suite cannot
+        vary by itself: it tries every option of ``Literal`` and ``bool`` parameters besides.
+        """
+        return [{}]
 
 
 class Scorer(Component):

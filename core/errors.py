@@ -18,6 +18,10 @@ class PluginError(TokensieveError):
     """A plugin could not be loaded or breaks the contract."""
 
 
+class ModelError(TokensieveError):
+    """A model, its files, or what it is asked about cannot be used."""
+
+
 class AttachError(TokensieveError):
     """A pipeline cannot run on this model."""
 

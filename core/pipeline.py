@@ -141,12 +141,13 @@ class ScoreTerm(BaseModel):
         return plain if not own else {**(plain if isinstance(plain, dict) else {"scorer": plain}), **own}
 
 
-def _as_list(value: Any) -> Any:
+def as_list(value: Any) -> Any:
+    """A single value may stand for a list of one."""
     return value if isinstance(value, list | tuple) else [value]
 
 
 AScoreTerm = Annotated[ScoreTerm, PlainSerializer(lambda term: term.dump())]
-ScoreTerms = Annotated[tuple[AScoreTerm, ...], BeforeValidator(_as_list)]
+ScoreTerms = Annotated[tuple[AScoreTerm, ...], BeforeValidator(as_list)]
 
 
 class Stage(BaseModel):
@@ -154,10 +155,10 @@ class Stage(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    at: Annotated[tuple[Annotated[int, Field(ge=0, strict=True)], ...], BeforeValidator(_as_list)]
+    at: Annotated[tuple[Annotated[int, Field(ge=0, strict=True)], ...], BeforeValidator(as_list)]
     score: ScoreTerms = ()
     select: ASelector = Field(default="top-k", validate_default=True)  # type: ignore[assignment]
-    keep: Annotated[tuple[Budget, ...], BeforeValidator(_as_list)] = Field(
+    keep: Annotated[tuple[Budget, ...], BeforeValidator(as_list)] = Field(
         default=1.0, validate_default=True  # type: ignore[assignment]
     )
     merge: AMerger | None = None
@@ -277,7 +278,7 @@ class Pipeline(BaseModel):
             return written
         real: list[int] = []
         for at in written:
-            scaled = self.scale(at, depth)
+            scaled = self._in_proportion(at, depth)
             real.append(max(scaled, real[-1] + 1) if real and at else scaled)
         return real
 
@@ -287,7 +288,17 @@ class Pipeline(BaseModel):
         return deepest >= depth and self.depth is not None and self.depth > depth
 
     def scale(self, boundary: int, depth: int) -> int:
-        """A boundary tuned for ``self.depth`` layers, in proportion on ``depth`` layers."""
+        """Where a boundary tuned for ``self.depth`` layers lies on ``depth`` layers.
+
+        The pipeline's own boundaries are moved apart where proportion alone would join them, and
+        layer ranges that end at one have to move along.
+        """
+        written = [at for stage in self.stages for at in stage.at]
+        if boundary in written:
+            return self.boundaries(depth)[written.index(boundary)]
+        return self._in_proportion(boundary, depth)
+
+    def _in_proportion(self, boundary: int, depth: int) -> int:
         if not self.scales(depth) or self.depth is None or boundary == 0:
             return boundary
         return max(1, round(boundary * depth / self.depth))
@@ -325,6 +336,18 @@ class Pipeline(BaseModel):
         if self.stages:
             plain["stages"] = [_plain_stage(stage) for stage in self.stages]
         return plain
+
+
+def scaling_notes(pipeline: Pipeline, depth: int) -> list[str]:
+    """Say that boundaries were scaled, where they were."""
+    if not pipeline.scales(depth):
+        return []
+    written = [at for stage in pipeline.stages for at in stage.at]
+    real = pipeline.boundaries(depth)
+    return [
+        f"boundaries {written} are tuned for {pipeline.depth} decoder layers; "
+        f"this model has {depth}: scaled to {real}"
+    ]
 
 
 def _plain_stage(stage: Stage) -> dict[str, Any]:

@@ -7,13 +7,12 @@ adapters come in by the same door. A plugin that breaks is reported by name and 
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
-import sys
+import inspect
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,6 +22,15 @@ import pluggy
 from tokensieve.core.adapter import Adapter
 from tokensieve.core.components import Component, Merger, Scorer, Selector
 from tokensieve.core.errors import PluginError, did_you_mean
+from tokensieve.core.plugin_files import (
+    BREAKAGE,
+    first_line,
+    in_line,
+    load_plugin_file,
+    plugin_path,
+    read_plugin_file,
+)
+from tokensieve.core.view import SIGNALS
 
 PROJECT = "tokensieve"
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -34,6 +42,12 @@ KINDS: dict[str, type[Any]] = {
     "merger": Merger,
     "adapter": Adapter,
 }
+RESERVED_PARAMETERS: dict[str, frozenset[str]] = {
+    "scorer": frozenset({"scorer", "weight", "normalize"}),
+    "selector": frozenset({"selector"}),
+    "merger": frozenset({"merger"}),
+}
+"""Keys that YAML reads itself beside a component's parameters."""
 
 
 class HookSpecs:
@@ -41,7 +55,7 @@ class HookSpecs:
 
     @hookspec
     def tokensieve_register(self, registry: Registry) -> None:
-        """Add scorers, selectors, mergers, adapters, pipelines or models to ``registry``."""
+        """Add components, adapters, pipelines, models or examples to ``registry``."""
 
 
 @dataclass(frozen=True)
@@ -54,54 +68,74 @@ class Entry:
     owner: str
 
 
+@dataclass(frozen=True)
+class Example:
+    """A picture to try things on, and a question that it answers."""
+
+    image: Path
+    question: str
+
+
 @dataclass
 class Registry:
-    """Everything that plugins added, by kind and name."""
+    """Everything that plugins added, by kind and name.
+
+    Attributes:
+        entries: per kind, the entries by name.
+        problems: one line for each installed plugin that was left out.
+        owner: who is registering at the moment.
+    """
 
     entries: dict[str, dict[str, Entry]] = field(
-        default_factory=lambda: {kind: {} for kind in (*KINDS, "pipeline", "model")}
+        default_factory=lambda: {kind: {} for kind in (*KINDS, "pipeline", "model", "example")}
     )
     problems: list[str] = field(default_factory=list)
-    owner: str = "tokensieve"
+    owner: str = PROJECT
 
     def add(self, component: type[Component] | type[Adapter]) -> None:
-        """Register a component or adapter class under its ``name``."""
-        kind = next(
-            (
-                kind
-                for kind, base in KINDS.items()
-                if isinstance(component, type) and issubclass(component, base)
-            ),
-            None,
-        )
-        if kind is None:
-            raise PluginError(
-                f"{component!r} is no subclass of Scorer, Selector, Merger or Adapter"
-            )
+        """Register a component or adapter class under its ``name``.
+
+        Raises:
+            PluginError: the class breaks the contract, or its name is taken.
+        """
+        kind = kind_of(component)
+        _check_class(kind, component)
         self._put(kind, component.name, component)
 
-    def add_pipelines(self, folder: Path) -> None:
+    def add_pipelines(self, folder: str | Path) -> None:
         """Register every ``*.yaml`` of ``folder`` as a preset named like the file."""
-        for path in sorted(folder.glob("*.yaml")):
+        if not Path(folder).is_dir():
+            raise PluginError(f"pipelines of {self.owner!r}: there is no folder {folder}")
+        for path in sorted(Path(folder).glob("*.yaml")):
             self._put("pipeline", path.stem, path)
 
-    def add_model(self, name: str, folder: Path) -> None:
+    def add_model(self, name: str, folder: str | Path) -> None:
         """Register a local checkpoint folder under a short name."""
-        self._put("model", name, folder)
+        self._put("model", name, Path(folder))
+
+    def add_example(self, name: str, image: str | Path, question: str) -> None:
+        """Register a picture and a question, for ``tokensieve run`` without ``--image``."""
+        self._put("example", name, Example(Path(image), question))
 
     def get(self, kind: str, name: str) -> Any:
         """The registered value; an error with suggestions if there is none."""
         entries = self.entries[kind]
         if name not in entries:
-            raise PluginError(f"unknown {kind} {name!r}{did_you_mean(name, entries)}")
+            left_out = f"; {'; '.join(self.problems)}" if self.problems else ""
+            raise PluginError(f"unknown {kind} {name!r}{did_you_mean(name, entries)}{left_out}")
         return entries[name].value
 
     def all(self, kind: str) -> Iterator[Entry]:
         """All entries of a kind, by name."""
         yield from (entry for _, entry in sorted(self.entries[kind].items()))
 
+    def copy(self) -> Registry:
+        """A registry with the same entries, to which more can be added."""
+        entries = {kind: dict(named) for kind, named in self.entries.items()}
+        return Registry(entries, list(self.problems), self.owner)
+
     def _put(self, kind: str, name: str, value: Any) -> None:
-        if not name:
+        if not isinstance(name, str) or not name.strip():
             raise PluginError(f"{value!r} has no name: set the class attribute `name`")
         taken = self.entries[kind].get(name)
         if taken is not None:
@@ -112,83 +146,122 @@ class Registry:
         self.entries[kind][name] = Entry(name, kind, value, self.owner)
 
 
-def build_registry(plugins: Sequence[str | Path] = ()) -> Registry:
-    """Registry of all installed plugins and of the given plugin files."""
-    files = [Path(plugin).expanduser().resolve() for plugin in plugins]
-    return _build(tuple((path, path.stat().st_mtime_ns if path.exists() else 0) for path in files))
+def kind_of(component: Any) -> str:
+    """``scorer``, ``selector``, ``merger`` or ``adapter``."""
+    for kind, base in KINDS.items():
+        if isinstance(component, type) and issubclass(component, base):
+            return kind
+        if isinstance(component, base):
+            raise PluginError(f"{component!r} is an object: add the class itself")
+    raise PluginError(f"{component!r} is no subclass of Scorer, Selector, Merger or Adapter")
+
+
+def _check_class(kind: str, component: type[Any]) -> None:
+    """Refuse what would only fail later, while a pipeline is read or runs."""
+    title = f"{kind} {component.__qualname__!r}"
+    if inspect.isabstract(component):
+        missing = ", ".join(sorted(component.__abstractmethods__))
+        raise PluginError(f"{title} is not complete: define {missing}")
+    if not issubclass(component, Component):
+        return
+    base = KINDS[kind]
+    hidden = sorted(set(component.model_fields) & set(dir(base)) - set(base.model_fields))
+    if hidden:
+        raise PluginError(
+            f"{title}: parameter {hidden[0]!r} hides an attribute of {base.__name__}: "
+            f"write `{hidden[0]} = ...` without a type if you mean that attribute, or rename it"
+        )
+    reserved = sorted(set(component.model_fields) & RESERVED_PARAMETERS[kind])
+    if reserved:
+        raise PluginError(
+            f"{title}: parameter {reserved[0]!r} is a key of its own in YAML: rename it"
+        )
+    for attribute in ("needs", "uses"):
+        _check_signals(title, attribute, getattr(component, attribute))
+
+
+def _check_signals(title: str, attribute: str, signals: Any) -> None:
+    if not isinstance(signals, frozenset | set):
+        raise PluginError(
+            f"{title}: `{attribute}` is {signals!r}, allowed: a set of signals such as "
+            'frozenset({"hidden"})'
+        )
+    for signal in sorted(map(str, signals - SIGNALS.keys())):
+        hint = did_you_mean(signal, SIGNALS)
+        raise PluginError(f"{title}: `{attribute}` names the unknown signal {signal!r}{hint}")
+
+
+def build_registry(plugins: str | Path | Sequence[str | Path] = ()) -> Registry:
+    """Registry of all installed plugins and of the given plugin files.
+
+    It is built once; a plugin file is read again when its content has changed.
+
+    Raises:
+        PluginError: a plugin file cannot be loaded.
+    """
+    given = [plugins] if isinstance(plugins, str | os.PathLike) else plugins
+    paths = dict.fromkeys(plugin_path(plugin) for plugin in given)
+    return _build(tuple((path, read_plugin_file(path)) for path in paths))
 
 
 @lru_cache(maxsize=16)
-def _build(files: tuple[tuple[Path, int], ...]) -> Registry:
+def _build(files: tuple[tuple[Path, bytes], ...]) -> Registry:
     registry = Registry()
-    for point in sorted(entry_points(group=PROJECT), key=lambda p: (not _built_in(p), p.name)):
+    points = sorted(entry_points(group=PROJECT), key=lambda p: (not _built_in(p), p.name))
+    if not any(map(_built_in, points)):
+        raise PluginError(
+            f"{PROJECT} is not installed here, only its source is: run `pip install -e .` in it"
+        )
+    for point in points:
         _load_installed(registry, point)
-    for path, _ in files:
-        module = load_plugin_file(path)
-        _register(registry, module, str(path))
+    for path, source in files:
+        _register(registry, load_plugin_file(path, source), str(path))
     return registry
 
 
-def _built_in(point: Any) -> bool:
+def _built_in(point: EntryPoint) -> bool:
     return bool(point.dist is not None and point.dist.name == PROJECT)
 
 
-def _load_installed(registry: Registry, point: Any) -> None:
-    owner = PROJECT if _built_in(point) else f"{point.dist.name if point.dist else point.value}"
+def _load_installed(registry: Registry, point: EntryPoint) -> None:
+    owner = str(getattr(point.dist, "name", None) or point.value)
     try:
         _register(registry, point.load(), owner)
-    except Exception as error:  # a broken third-party plugin must not stop the others
+    except BREAKAGE as error:  # a broken third-party plugin must not stop the others
         if owner == PROJECT:
             raise
-        registry.problems.append(f"plugin {owner!r} ({point.value}) is left out: {_first(error)}")
+        registry.problems.append(
+            f"plugin {owner!r} ({point.value}) is left out: {first_line(error)}"
+        )
 
 
 def _register(registry: Registry, module: ModuleType, owner: str) -> None:
-    """Let one plugin add to a copy, so that a failing plugin leaves nothing half-added."""
+    """Let one plugin add its parts; of a plugin that fails, nothing stays."""
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(HookSpecs)
     try:
         manager.register(module, name=owner)
         manager.check_pending()
     except pluggy.PluginValidationError as error:
-        raise PluginError(f"plugin {owner!r}: {_first(error)}; the hook is tokensieve_register") from error
+        reason = " ".join(str(error).split())
+        raise PluginError(
+            f"plugin {owner!r}: {reason}; the hook is tokensieve_register(registry)"
+        ) from error
     if not manager.hook.tokensieve_register.get_hookimpls():
         raise PluginError(
             f"plugin {owner!r} registers nothing: define "
             "`@tokensieve.hookimpl def tokensieve_register(registry)`"
         )
-    before = {kind: dict(entries) for kind, entries in registry.entries.items()}
+    before = registry.copy().entries
     registry.owner = owner
     try:
         manager.hook.tokensieve_register(registry=registry)
-    except Exception as error:
+    except BaseException as error:
         registry.entries.update(before)
-        if isinstance(error, PluginError):
+        if isinstance(error, PluginError) or not isinstance(error, BREAKAGE):
             raise
-        raise PluginError(f"plugin {owner!r} failed: {_first(error)}") from error
+        raise PluginError(
+            f"plugin {owner!r} failed{in_line(error, owner)}: {first_line(error)}"
+        ) from error
     finally:
         registry.owner = PROJECT
-
-
-def load_plugin_file(path: Path) -> ModuleType:
-    """Import the plugin file that the user named."""
-    if not path.is_file():
-        raise PluginError(f"plugin file {path} does not exist")
-    digest = hashlib.sha256(str(path).encode()).hexdigest()[:12]
-    name = f"_tokensieve_plugin_{path.stem}_{digest}".replace("-", "_")
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise PluginError(f"plugin file {path} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[name]
-        raise PluginError(f"plugin file {path} failed to import: {_first(error)}") from error
-    return module
-
-
-def _first(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0] if text else 'no message'}"

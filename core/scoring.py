@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tokensieve.core.errors import PluginError
 from tokensieve.core.lazy import torch
-from tokensieve.core.view import View, at_least_float32
+from tokensieve.core.view import View, at_least_float32, on_device
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -81,7 +81,7 @@ def top_counts(scores: Tensor, available: Tensor, counts: list[int]) -> Tensor:
     """The ``counts[i]`` highest available tokens of each row; ties go to the lowest index."""
     ranked = scores.masked_fill(~available, float("-inf"))
     order = ranked.sort(dim=1, descending=True, stable=True).indices
-    limit = torch.tensor(counts, device=scores.device)[:, None]
+    limit = on_device(counts, scores.device)[:, None]
     first = torch.arange(scores.shape[1], device=scores.device) < limit
     taken = torch.zeros_like(available).scatter(1, order, first)
     return taken & available

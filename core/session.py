@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tokensieve.core.adapter import BoundModel
 from tokensieve.core.errors import AttachError, UnsupportedError, did_you_mean
 from tokensieve.core.loading import PipelineLike, load_pipeline
-from tokensieve.core.pipeline import Pipeline
+from tokensieve.core.pipeline import Cut, Pipeline
 from tokensieve.core.plugins import Registry, build_registry
 
 if TYPE_CHECKING:
@@ -150,20 +150,28 @@ def find_adapter(config: Any, registry: Registry | None = None) -> Any:
 
 def check(pipeline: Pipeline, bound: BoundModel) -> None:
     """Refuse a pipeline that this model cannot run; say which stage, signal and adapter."""
-    depth = bound.dims.layers
+    check_depth(pipeline, bound.dims.layers)
+    for cut in pipeline.cuts(bound.dims.layers):
+        for component in cut.stage.components():
+            _check_component(_place(pipeline, cut), component, cut.at, pipeline, bound)
+
+
+def check_depth(pipeline: Pipeline, depth: int) -> None:
+    """Refuse a pipeline whose boundaries do not fit a decoder of ``depth`` layers."""
     cuts = pipeline.cuts(depth)
     for cut in cuts:
-        where = f"stage {cut.number + 1} ({pipeline.name}) at boundary {cut.written_at}"
         if cut.at >= depth:
             raise AttachError(
-                f"{where}: the model has {depth} decoder layers, allowed: 0 to {depth - 1} "
-                "(or give the pipeline the `depth` it was tuned for, to have it scaled)"
+                f"{_place(pipeline, cut)}: the model has {depth} decoder layers, allowed: 0 to "
+                f"{depth - 1} (or give the pipeline the `depth` it was tuned for, to have it scaled)"
             )
-        for component in cut.stage.components():
-            _check_component(where, component, cut.at, pipeline, bound)
     if any(b.at <= a.at for a, b in zip(cuts, cuts[1:], strict=False)):
         shown = [cut.at for cut in cuts]
         raise AttachError(f"{pipeline.name}: {depth} decoder layers are too few for {shown}")
+
+
+def _place(pipeline: Pipeline, cut: Cut) -> str:
+    return f"stage {cut.number + 1} ({pipeline.name}) at boundary {cut.written_at}"
 
 
 def _check_component(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from tokensieve.core.errors import SignalError
+from tokensieve.core.errors import SignalError, did_you_mean
 from tokensieve.core.lazy import torch
 
 if TYPE_CHECKING:
@@ -28,6 +28,9 @@ SIGNALS: dict[str, str] = {
     "cls_feature": "the vision encoder's [CLS] feature, projectable [batch, 1, vision dim]",
     "grid": "row and column of each visual token in its image [batch, tokens, 2]",
 }
+
+HISTORY_SIGNALS = frozenset({"transitions", "block_transitions", "previous_attention"})
+"""Signals of layers that have run: there is none at boundary 0."""
 
 
 @dataclass(frozen=True)
@@ -107,18 +110,34 @@ class View:
 
     def has(self, signal: str) -> bool:
         """Whether an optional signal is there."""
+        self._known(signal)
         return signal in self._allowed and signal in self._signals
 
     def read(self, signal: str) -> Any:
-        """The value of ``signal``; an error if it was not declared in ``needs`` or ``uses``."""
+        """The value of ``signal``.
+
+        Raises:
+            SignalError: it was not declared in ``needs`` or ``uses``, or it is not there.
+        """
+        self._known(signal)
         if signal not in self._allowed:
             raise SignalError(
-                f"{self._reader} reads {signal!r} but does not declare it: "
-                f"add it to `needs` (declared: {', '.join(sorted(self._allowed)) or 'nothing'})"
+                f"{self._reader} reads {signal!r} but does not declare it: add it to `needs`, or "
+                "to `uses` if it can do without "
+                f"(declared: {', '.join(sorted(self._allowed)) or 'nothing'})"
             )
         if signal not in self._signals:
-            raise SignalError(f"{self._reader} needs {signal!r}, which is not available here")
+            raise SignalError(
+                f"{self._reader} reads {signal!r}, which this model does not give at boundary "
+                f"{self.boundary}: ask `view.has({signal!r})` first, or declare it in `needs`"
+            )
         return self._signals[signal]()
+
+    def _known(self, signal: str) -> None:
+        if signal not in SIGNALS:
+            raise SignalError(
+                f"{self._reader}: no signal {signal!r}{did_you_mean(signal, SIGNALS)}"
+            )
 
     @property
     def hidden(self) -> Tensor:
@@ -175,6 +194,14 @@ class View:
     def _tensor(self, signal: str) -> Tensor:
         value: Tensor = self.read(signal)
         return value
+
+
+def on_device(numbers: list[Any], device: torch.device) -> Tensor:
+    """Numbers of the host as a tensor on ``device``, without waiting for the device's other work.
+
+    CUDA stages a copy from pageable memory before the call returns; other devices promise nothing.
+    """
+    return torch.tensor(numbers).to(device, non_blocking=device.type == "cuda")
 
 
 def at_least_float32(values: Tensor) -> Tensor:

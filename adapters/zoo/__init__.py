@@ -4,6 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+EXAMPLES = {
+    image.stem: (image, question)
+    for image, question in (
+        (Path(__file__).parent / "assets" / "scene.png", "How many digits are there?"),
+    )
+    if image.is_file()
+}
+"""Name -> picture and a question about it."""
+
 MODELS = {
     folder.name: folder
     for folder in sorted((Path(__file__).parent / "checkpoints").glob("*"))

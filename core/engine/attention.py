@@ -14,7 +14,7 @@ import torch
 from tokensieve.core.adapter import BoundModel
 from tokensieve.core.engine.layout import Layout
 from tokensieve.core.engine.reduction import Groups
-from tokensieve.core.view import QueryRows, at_least_float32
+from tokensieve.core.view import QueryRows, at_least_float32, on_device
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,8 +52,9 @@ class LayerAttention:
         """
         asked = [query_rows(self.layout, sample, rows) for sample in range(len(self.layout.samples))]
         widest = max(len(row) for row in asked)
-        padded = torch.tensor([row + [-1] * (widest - len(row)) for row in asked])
-        padded = padded.to(self.hidden.device)
+        padded = on_device(
+            [row + [-1] * (widest - len(row)) for row in asked], self.hidden.device
+        )
         keys = at_least_float32(self._keys())
         total = None
         step = max(1, CHUNK_ELEMENTS // max(1, keys.shape[0] * self.bound.dims.heads * keys.shape[2]))
@@ -61,7 +62,7 @@ class LayerAttention:
             summed = self._attention(chunk, keys)
             total = summed if total is None else total + summed
         assert total is not None  # a sample always has a last row
-        counts = torch.tensor([len(row) for row in asked], device=total.device)
+        counts = on_device([len(row) for row in asked], total.device)
         mean = total / counts[:, None, None]
         return self.groups.take(mean.transpose(1, 2)).transpose(1, 2)
 

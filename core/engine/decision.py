@@ -14,7 +14,7 @@ from tokensieve.core.engine.signals import SignalBoard
 from tokensieve.core.errors import PluginError
 from tokensieve.core.pipeline import Cut
 from tokensieve.core.scoring import combined_scores
-from tokensieve.core.view import View
+from tokensieve.core.view import View, on_device
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -95,7 +95,7 @@ def _check_mask(name: str, kept: Tensor, groups: Groups) -> None:
 
 def _check_count(name: str, kept: Tensor, counts: list[int], checks: Checks) -> None:
     """A wrong count would break the layout: on the CPU, where it costs nothing, say so at once."""
-    wrong = (kept.sum(dim=1) != torch.tensor(counts, device=kept.device)).any()
+    wrong = (kept.sum(dim=1) != on_device(counts, kept.device)).any()
     message = f"selector {name!r} kept another number of tokens than it was asked for ({counts})"
     if kept.device.type == "cpu" and bool(wrong):
         raise PluginError(message)
@@ -134,7 +134,7 @@ def _extra_places(stay: Tensor, groups: Groups, splits: list[Split]) -> Tensor:
     """One dropped place per image that lends its row to the extra token."""
     free = (~stay & groups.valid).to(torch.uint8)
     first = torch.zeros_like(stay).scatter(1, free.argmax(dim=1, keepdim=True), True)
-    wanted = torch.tensor([bool(split.extra) for split in splits], device=stay.device)
+    wanted = on_device([bool(split.extra) for split in splits], stay.device)
     return first & wanted[:, None] & (free > 0)
 
 
@@ -171,7 +171,7 @@ def _ranks(groups: Groups, layout: Layout, merged: Merged, extra: Tensor | None)
     rows = torch.arange(1, layout.length + 1, device=groups.rows.device) * wide
     ranks = rows.expand(len(layout.samples), -1).contiguous()
     start = groups.rows[:, :1]
-    end = start + torch.tensor(groups.sizes, device=start.device)[:, None] - 1
+    end = start + on_device(groups.sizes, start.device)[:, None] - 1
     own = (groups.rows + 1) * wide
     if merged.appended:
         own = torch.where(merged.targets, (end + 1) * wide + 1 + groups.rows - start, own)

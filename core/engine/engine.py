@@ -19,9 +19,9 @@ from tokensieve.core.engine.reduction import Groups, Reduction
 from tokensieve.core.engine.signals import Embeddings, SignalBoard
 from tokensieve.core.engine.state import ForwardState, LayerInput, RecordedTransition
 from tokensieve.core.errors import PluginError, UnsupportedError
-from tokensieve.core.pipeline import Cut, Pipeline
+from tokensieve.core.pipeline import Cut, Pipeline, scaling_notes
 from tokensieve.core.trace import StageTrace, Trace
-from tokensieve.core.view import Module, at_least_float32
+from tokensieve.core.view import Module, at_least_float32, on_device
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -67,7 +67,7 @@ class Engine:
         keep(bound.inner.register_forward_hook(self._end, with_kwargs=True, always_call=True))
         keep(bound.decoder.register_forward_hook(self._restore_length, with_kwargs=True))
         keep(bound.rotary.register_forward_hook(self._positions, with_kwargs=True))
-        previous = self._boundaries_reading("previous_attention")
+        previous = self._boundaries_reading("previous_attention") - {0}  # nothing ran before 0
         first = min([*self.cuts, *(at - 1 for at in previous)])
         for index in range(first, bound.dims.layers):
             hook = self._before_layer(index, remember=index + 1 in previous)
@@ -106,7 +106,7 @@ class Engine:
         layers: set[int] = set()
         for at, (_, cut) in self.cuts.items():
             for component in cut.stage.components():
-                if signal in component.required():
+                if signal in component.readable():
                     span = component.rescaled(self._scale).history(at)
                     if span is not None:
                         layers.update(range(span[0], min(span[1], at - 1) + 1))
@@ -223,7 +223,7 @@ class Engine:
             hidden = hidden * state.valid.to(hidden.device)[..., None]
         full = hidden.new_zeros(hidden.shape[0], state.length, hidden.shape[2])
         index = columns[..., None].expand(*columns.shape, hidden.shape[2])
-        output.last_hidden_state = full.scatter(1, index, hidden)
+        output.last_hidden_state = full.scatter_(1, index, hidden)
 
     def _see(self, record: VisionRecord) -> None:
         self.vision = record
@@ -295,7 +295,7 @@ class Engine:
             reduction.layout.used(sample) != state.layout.used(sample)
             for sample in range(state.batch)
         ]
-        lost = torch.tensor(changed, device=hidden.device)
+        lost = on_device(changed, hidden.device)
         state.removed = lost if state.removed is None else state.removed | lost
         state.lineage = (*state.lineage, (state.past, index))
         state.layout = reduction.layout
@@ -361,13 +361,13 @@ class Engine:
         if state.columns is not None:
             columns = state.columns.to(ids.device)
             ids = ids.gather(2, columns[None].expand(ids.shape[0], -1, -1))
-        nobody = torch.zeros(state.batch, dtype=torch.bool, device=ids.device)
-        removed = nobody if state.removed is None else state.removed.to(ids.device)
+        if state.removed is None:  # every decode step: ids only follow what earlier turns removed
+            return ids if shift is None else ids - shift.to(ids.device)[:, None]
         valid = state.valid if state.columns is not None else state.new_padding
         return reindexed(
             ids,
             None if valid is None else valid.to(ids.device),
-            removed,
+            state.removed.to(ids.device),
             None if shift is None else shift.to(ids.device),
         )
 
@@ -438,16 +438,4 @@ def prompt_keys(ids: Tensor | None, real: Tensor | None, batch: int, seed: int) 
     ]
 
 
-def scaling_notes(pipeline: Pipeline, depth: int) -> list[str]:
-    """Say that boundaries were scaled, where they were."""
-    if not pipeline.scales(depth):
-        return []
-    written = [at for stage in pipeline.stages for at in stage.at]
-    real = pipeline.boundaries(depth)
-    return [
-        f"boundaries {written} are tuned for {pipeline.depth} decoder layers; "
-        f"this model has {depth}: scaled to {real}"
-    ]
-
-
-__all__ = ["Engine", "Layout", "change", "prompt_keys", "scaling_notes"]
+__all__ = ["Engine", "Layout", "change", "prompt_keys"]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from tokensieve.core.engine.layout import Block, Layout
+from tokensieve.core.view import on_device
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,10 +41,9 @@ class Groups:
             grouped = [[block] for block in blocks]
         rows = [[r for b in group for r in range(b.start, b.start + b.length)] for group in grouped]
         widest = max(len(row) for row in rows)
-        padded = torch.tensor([row + [-1] * (widest - len(row)) for row in rows])
-        sample = torch.tensor([group[0].sample for group in grouped])
-        valid = (padded >= 0).to(device, non_blocking=True)
-        return cls(grouped, sample.to(device), padded.clamp(min=0).to(device), valid)
+        padded = on_device([row + [-1] * (widest - len(row)) for row in rows], device)
+        sample = on_device([group[0].sample for group in grouped], device)
+        return cls(grouped, sample, padded.clamp(min=0), padded >= 0)
 
     @property
     def sizes(self) -> list[int]:
@@ -78,8 +78,8 @@ class Reduction:
         if tensor.shape[0] != self.order.shape[0]:
             tensor = tensor.expand(self.order.shape[0], *tensor.shape[1:])
         order = self.order.to(tensor.device)
-        index = order.reshape(*order.shape, *[1] * (tensor.ndim - 2))
-        return tensor.gather(1, index.expand(*order.shape, *tensor.shape[2:]))
+        sample = torch.arange(order.shape[0], device=tensor.device)[:, None]
+        return tensor[sample, order]  # copies whole rows; gather reads an index per element
 
     def hidden(self, hidden: Tensor) -> Tensor:
         """Reduce hidden states, writing merged vectors in."""
@@ -104,7 +104,7 @@ def reduce_rows(
     after = layout.with_images(kept_counts)
     device = drop.device
     if layout.ragged():
-        used = torch.tensor([layout.used(s) for s in range(len(layout.samples))], device=device)
+        used = on_device([layout.used(s) for s in range(len(layout.samples))], device)
         filler = torch.arange(layout.length, device=device) < (layout.length - used)[:, None]
         drop = drop | filler
     if rank is None:
@@ -114,6 +114,6 @@ def reduce_rows(
     order = order[:, layout.length - after.length :]
     valid = None
     if after.ragged():
-        used = torch.tensor([after.used(s) for s in range(len(after.samples))], device=device)
+        used = on_device([after.used(s) for s in range(len(after.samples))], device)
         valid = torch.arange(after.length, device=device) >= (after.length - used)[:, None]
     return Reduction(order, valid, after)

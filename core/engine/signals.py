@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from tokensieve.core.adapter import BoundModel, VisionRecord
 from tokensieve.core.engine.attention import LayerAttention
 from tokensieve.core.engine.masks import join_valid
 from tokensieve.core.engine.reduction import Groups
 from tokensieve.core.engine.state import ForwardState
 from tokensieve.core.errors import SignalError
-from tokensieve.core.view import Module, Transition, View
+from tokensieve.core.view import HISTORY_SIGNALS, Module, Transition, View, on_device
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,7 +57,11 @@ class SignalBoard:
             "grid": lambda: self._vision("grid", index),
             "cls_feature": self._cls_feature,
         }
-        offered = {name: reader for name, reader in readers.items() if name in self.bound.provides}
+        offered = {
+            name: reader
+            for name, reader in readers.items()
+            if name in self.bound.provides and (self.boundary or name not in HISTORY_SIGNALS)
+        }
         keys = [state.keys[group[0].sample] for group in groups.blocks]
         return View(groups.valid, index, offered, keys=keys, boundary=self.boundary)
 
@@ -161,7 +163,7 @@ class SignalBoard:
             starts.append(total)
             if sample % copies == copies - 1:
                 total += count
-        return record, torch.tensor(starts, device=self.groups.sample.device)
+        return record, on_device(starts, self.groups.sample.device)
 
     def _cls_feature(self) -> Tensor:
         record, _ = self._located()

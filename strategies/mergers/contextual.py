@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tokensieve.core.components import Merged, Merger, Split
 from tokensieve.core.lazy import torch
@@ -37,6 +37,11 @@ class ContextualMerger(Merger):
     merge: Literal["target_plus_mean", "average"] = "target_plus_mean"
     cls: bool = True
     order: Literal["appended", "raster"] = "appended"
+
+    @classmethod
+    def examples(cls) -> list[dict[str, Any]]:
+        """A number of merged tokens, and a share of the budget."""
+        return [{"keep": 3}, {"keep": 0.3}]
 
     def split(self, total: int, available: int, has_cls: bool) -> Split:
         """``total`` = selected + merged + [CLS]; at least one token is selected."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -42,6 +42,11 @@ class TtvScorer(Scorer):
         default=None,
         description="first and last decoder layer (0-based); default: the one before the boundary",
     )
+
+    @classmethod
+    def examples(cls) -> list[dict[str, Any]]:
+        """The layer before the boundary, and a range of layers."""
+        return [{}, {"layers": [2, 4]}]
 
     @model_validator(mode="after")
     def _ordered(self) -> TtvScorer:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tokensieve.core.budgets import whole
-from tokensieve.core.components import Component, Selector
+from tokensieve.core.components import Component, LayerRange, Selector
 from tokensieve.core.pipeline import ASelector, ScoreTerms
 from tokensieve.core.scoring import combined_scores
 from tokensieve.core.view import View
@@ -44,6 +44,17 @@ class CompositeSelector(Selector):
 
     parts: Annotated[tuple[Part, ...], Field(min_length=1)]
 
+    @classmethod
+    def examples(cls) -> list[dict[str, Any]]:
+        """Own scorers, shares that round down to nothing, and a composite of composites."""
+        own = [{"share": 0.6, "score": "random"}, {"score": "uniform"}]
+        inner = {"selector": "composite", "parts": [{"share": 0.5, "score": "attention"}, {}]}
+        return [
+            {"parts": own},
+            {"parts": [{"share": 0.05}, {"share": 0.4}, {}]},
+            {"parts": [{"share": 0.5, "select": inner}, {"score": "iga"}]},
+        ]
+
     @model_validator(mode="after")
     def _fits(self) -> CompositeSelector:
         if any(part.share is None for part in self.parts[:-1]):
@@ -59,9 +70,21 @@ class CompositeSelector(Selector):
         """What the parts' selectors need; their scorers are asked separately."""
         return frozenset().union(*(part.select.required() for part in self.parts))
 
+    def readable(self) -> frozenset[str]:
+        """What the parts' selectors may read."""
+        return frozenset().union(*(part.select.readable() for part in self.parts))
+
+    def history(self, boundary: int) -> LayerRange | None:
+        """All layers that some part's selector reads."""
+        spans = [part.select.history(boundary) for part in self.parts]
+        known = [span for span in spans if span is not None]
+        if not known:
+            return None
+        return min(span[0] for span in known), max(span[1] for span in known)
+
     def terms(self) -> list[Any]:
-        """The score terms of all parts."""
-        return [term for part in self.parts for term in part.score]
+        """The score terms of all parts, those inside a part's selector included."""
+        return [term for part in self.parts for term in (*part.score, *part.select.terms())]
 
     def rescaled(self, boundary: Any) -> Component:
         """Rescale the parts."""
@@ -90,7 +113,8 @@ class CompositeSelector(Selector):
                 for rest, total in zip(left, counts, strict=True)
             ]
             own = combined_scores(part.score, view) if part.score else scores
-            chosen = part.select.select(own, open_, take, view)
+            reader = view.for_component(f"selector {part.select.name!r}", part.select.readable())
+            chosen = part.select.select(own, open_, take, reader)
             kept, open_ = kept | chosen, open_ & ~chosen
             left = [rest - taken for rest, taken in zip(left, take, strict=True)]
         return kept

@@ -25,9 +25,6 @@ def length(vector: Array) -> float:
     return math.sqrt(float(vector @ vector))
 
 
-# --- TransPrune: token transition variation ------------------------------------------------------
-
-
 def ttv_of_module(inputs: Array, outputs: Array, variant: str = "code") -> Array:
     """Magnitude change times softmaxed direction change, for *every* token of the sequence.
 
@@ -57,9 +54,6 @@ def ttv_of_block(inputs: Array, outputs: Array) -> Array:
     )
 
 
-# --- Attention rows ------------------------------------------------------------------------------
-
-
 def rotate(vector: Array, cos: Array, sin: Array) -> Array:
     """Rotary embedding of one head vector: pairs are (i, i + half), as in Llama and Qwen."""
     half = len(vector) // 2
@@ -73,10 +67,7 @@ def rotate(vector: Array, cos: Array, sin: Array) -> Array:
 def rotate_all(vectors: Array, cos: Array, sin: Array) -> Array:
     """``[rows, heads, head dim]`` rotated row by row with ``cos`` and ``sin`` ``[rows, dim]``."""
     return np.array(
-        [
-            [rotate(head, cos[row], sin[row]) for head in vectors[row]]
-            for row in range(len(vectors))
-        ]
+        [[rotate(head, cos[row], sin[row]) for head in vectors[row]] for row in range(len(vectors))]
     )
 
 
@@ -117,9 +108,6 @@ def received_attention(queries: Array, keys: Array) -> Array:
     return np.mean([attention_row(query, keys) for query in queries], axis=0)
 
 
-# --- Choosing ------------------------------------------------------------------------------------
-
-
 def normalised(scores: Array) -> Array:
     """L1 normalisation over one image's tokens, as TransPrune's code does it."""
     return scores / (scores.sum() + 1e-8)
@@ -137,8 +125,8 @@ def top_k(scores: Array, count: int) -> list[int]:
 
 
 def above(scores: Array, limit: float) -> list[int]:
-    """Tokens that score at least ``limit``; the best one if there is none."""
-    return [j for j in range(len(scores)) if scores[j] >= limit] or top_k(scores, 1)
+    """Tokens that score more than ``limit``; the best one if there is none."""
+    return [j for j in range(len(scores)) if scores[j] > limit] or top_k(scores, 1)
 
 
 def quantile(scores: Array, at: float) -> float:
@@ -164,9 +152,6 @@ def in_parts(parts: Sequence[tuple[Array, int]]) -> list[int]:
         free.sort(key=lambda token: (-scores[token], token))
         taken += free[:count]
     return sorted(taken)
-
-
-# --- VisionZip -----------------------------------------------------------------------------------
 
 
 def visionzip_plan(

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
+
 from references import formulas
 from references.formulas import Array
-from torch import Tensor
 
 
 @dataclass
@@ -238,7 +239,8 @@ def _shorten(state: State, score: Score, choose: Choose, outcome: Outcome, reind
         chosen = choose(values, image)
         alive += [columns[choice] for choice in chosen]
         all_scores.append(values)
-        outcome.margins.append(_margin(values, chosen))
+        if values.ndim == 1:
+            outcome.margins.append(_margin(values, chosen))
     shorter = rows.only(sorted(alive))
     if reindex:
         shorter.positions = torch.arange(len(alive))

@@ -3,39 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
+
 from references import formulas
 from references.forward import Rows
 from references.vision import Encoded, encode_clip, encode_intern, encode_qwen
-from torch import Tensor
 
 
-def encode(model: Any, inputs: dict[str, Any]) -> list[list[Encoded]]:
-    """The images of one sample; each is a list of encoder runs (InternVL: one per tile)."""
-    kind = model.config.model_type
+def encode(model: Any, inputs: dict[str, Any]) -> list[Encoded]:
+    """The images of one sample, in the order of the prompt; tiles of an image are put together."""
     if "pixel_values" not in inputs:
         return []
-    if kind == "qwen2_5_vl":
+    if model.config.model_type == "qwen2_5_vl":
         start, images = 0, []
         for frames, height, width in inputs["image_grid_thw"].tolist():
             stop = start + frames * height * width
-            images.append([encode_qwen(model, inputs["pixel_values"][start:stop], height, width)])
+            images.append(encode_qwen(model, inputs["pixel_values"][start:stop], height, width))
             start = stop
         return images
-    single = encode_clip if kind == "llava" else encode_intern
-    runs = [single(model, pixels[None]) for pixels in inputs["pixel_values"]]
-    images, start = [], 0
-    for count in _runs_of_image_tokens(model, inputs["input_ids"][0].tolist()):
-        taken, images_so_far = 0, []
-        while taken < count:
-            images_so_far.append(runs[start])
-            taken += len(runs[start].features)
-            start += 1
-        images.append(images_so_far)
+    single = encode_clip if model.config.model_type == "llava" else encode_intern
+    parts = [single(model, pixels[None]) for pixels in inputs["pixel_values"]]
+    images = []
+    for tokens in _runs_of_image_tokens(model, inputs["input_ids"][0].tolist()):
+        tiles = [parts.pop(0)]
+        while sum(len(tile.features) for tile in tiles) < tokens:
+            tiles.append(parts.pop(0))
+        images.append(_together(tiles))
     return images
+
+
+def _together(tiles: list[Encoded]) -> Encoded:
+    return Encoded(
+        features=torch.cat([tile.features for tile in tiles]),
+        attention=np.concatenate([tile.attention for tile in tiles], axis=1),
+        inner=np.concatenate([tile.inner for tile in tiles]),
+        keys=np.concatenate([tile.keys for tile in tiles]),
+        cls=tiles[0].cls,
+        project=tiles[0].project,
+    )
 
 
 def _runs_of_image_tokens(model: Any, ids: list[int]) -> list[int]:
@@ -70,7 +80,7 @@ def mrope_positions(ids: list[int], image_token: int, grids: list[tuple[int, int
     return torch.tensor(places).T
 
 
-def sequence(model: Any, inputs: dict[str, Any], images: list[list[Encoded]]) -> Rows:
+def sequence(model: Any, inputs: dict[str, Any], images: Sequence[Encoded]) -> Rows:
     """Text embeddings with the images' projected features in their places."""
     ids = inputs["input_ids"][0].tolist()
     embeddings = model.model.language_model.embed_tokens(inputs["input_ids"])[0]
@@ -88,7 +98,7 @@ def sequence(model: Any, inputs: dict[str, Any], images: list[list[Encoded]]) ->
         visual.append(seen)
         seen += 1
     hidden = embeddings.clone()
-    features = [part.features for image in images for part in image]
+    features = [image.features for image in images]
     where = [row for row, image in enumerate(owner) if image is not None]
     if features:
         hidden[where] = torch.cat(features)
@@ -103,28 +113,53 @@ def _positions(model: Any, inputs: dict[str, Any], ids: list[int]) -> Tensor:
     return mrope_positions(ids, model.config.image_token_id, grids)
 
 
+@dataclass
+class Zip:
+    """How many patches of an image stay, into how many vectors the others are merged, and how."""
+
+    dominant: int
+    contextual: int
+    rule: str = "target_plus_mean"
+    cls: bool = True
+
+
 def reduced_by_visionzip(
-    rows: Rows, encoded: Encoded, dominant: int, contextual: int, rule: str
+    rows: Rows, images: Sequence[Encoded], how: Zip, *, reindex: bool = True
 ) -> tuple[Rows, list[int]]:
-    """LLaVA with one image: [CLS], ``dominant`` patches in raster order, merged vectors.
+    """Every image becomes [CLS], the dominant patches in raster order, the merged vectors.
 
-    Returns the sequence that enters decoder layer 0, contiguously positioned, and the original
-    visual tokens that stand in it (dominant patches and targets), ascending.
+    Returns the sequence that enters decoder layer 0, and the original visual tokens that stand in
+    it (dominant patches and targets), ascending. Without ``reindex`` a vector keeps the position
+    of its patch or target.
     """
-    scores = encoded.attention.sum(axis=0)
-    kept, groups = formulas.visionzip_plan(scores, encoded.keys, dominant, contextual)
-    merged = formulas.visionzip_merge(encoded.inner, groups, rule)
-    vectors = np.concatenate([encoded.cls[None], encoded.inner[kept], merged])
-    projected = encoded.project(vectors)
-    before = [row for row in range(rows.columns(0)[0])]
-    after = [row for row in range(rows.columns(0)[-1] + 1, len(rows.image))]
-    hidden = torch.cat([rows.hidden[before], projected, rows.hidden[after]])
-    image: list[int | None] = [None] * len(before) + [0] * len(vectors) + [None] * len(after)
-    visual: list[int | None] = [None] * len(before) + [-1, *kept, *groups] + [None] * len(after)
-    shorter = Rows(hidden, torch.arange(len(hidden)), image, visual)
-    return shorter, sorted([*kept, *groups])
-
-
-def last_rows(values: Sequence[Tensor]) -> Tensor:
-    """The last row of each sample's ``[rows, dim]``."""
-    return torch.stack([value[-1] for value in values])
+    hidden, positions, owner, visual = [], [], [], []
+    row = 0
+    while row < len(rows.image):
+        image = rows.image[row]
+        if image is None:
+            hidden.append(rows.hidden[row : row + 1])
+            positions.append(rows.positions[..., row])
+            owner.append(None)
+            visual.append(None)
+            row += 1
+            continue
+        columns, encoded = rows.columns(image), images[image]
+        kept, groups = formulas.visionzip_plan(
+            encoded.attention.sum(axis=0), encoded.keys, how.dominant, how.contextual
+        )
+        vectors = [encoded.inner[kept], formulas.visionzip_merge(encoded.inner, groups, how.rule)]
+        anchors = [*kept, *groups]
+        if how.cls:
+            vectors.insert(0, encoded.cls[None])
+            positions.append(rows.positions[..., row])  # only read when positions are renumbered
+            owner.append(image)
+            visual.append(-1)
+        hidden.append(encoded.project(np.concatenate(vectors)))
+        positions += [rows.positions[..., columns[anchor]] for anchor in anchors]
+        owner += [image] * len(anchors)
+        visual += [rows.visual[columns[anchor]] for anchor in anchors]
+        row = columns[-1] + 1
+    vectors = torch.cat(hidden)
+    places = torch.arange(len(vectors)) if reindex else torch.stack(positions, dim=-1)
+    standing = sorted(token for token in visual if token is not None and token >= 0)
+    return Rows(vectors, places, owner, visual), standing

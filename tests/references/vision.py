@@ -12,13 +12,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from references.formulas import Array, attention_row, received_attention, rotate_all
 from torch import Tensor
+
+from references.formulas import Array, attention_row, received_attention, rotate_all
 
 
 @dataclass
 class Encoded:
-    """One image. ``inner`` and ``keys`` ``[patches, ...]`` are what VisionZip merges and compares."""
+    """One image. VisionZip merges ``inner`` ``[tokens, vision dim]``, the projector's input, and
+    compares ``keys`` ``[tokens, head dim]``; ``cls`` is empty where there is none."""
 
     features: Tensor
     attention: Array
@@ -33,9 +35,14 @@ def _heads(values: Tensor, heads: int) -> Array:
 
 
 def encode_clip(model: Any, pixels: Tensor) -> Encoded:
-    """LLaVA: the layer that produces ``hidden_states[vision_feature_layer]``; patches only."""
+    """LLaVA: the layer that produces ``hidden_states[vision_feature_layer]``; patches only.
+
+    CLIP: the [CLS] row. SigLIP has no [CLS]: the attention that each patch receives.
+    """
     tower, projector = model.model.vision_tower, model.model.multi_modal_projector
-    states = [tower.pre_layrnorm(tower.embeddings(pixels))]
+    is_clip = hasattr(tower, "pre_layrnorm")
+    embedded = tower.embeddings(pixels)
+    states = [tower.pre_layrnorm(embedded) if is_clip else embedded]
     for layer in tower.encoder.layers:
         states.append(layer(states[-1], attention_mask=None))
     chosen = list(range(len(states)))[model.config.vision_feature_layer]
@@ -44,14 +51,15 @@ def encode_clip(model: Any, pixels: Tensor) -> Encoded:
     heads = layer.self_attn.num_heads
     queries = _heads(layer.self_attn.q_proj(normed), heads)
     keys = _heads(layer.self_attn.k_proj(normed), heads)
-    inner = states[chosen][0]
+    inner, first = states[chosen][0], int(is_clip)
+    row = attention_row(queries[0], keys) if is_clip else received_attention(queries, keys)
     return Encoded(
-        features=projector(inner[1:]),
-        attention=attention_row(queries[0], keys)[:, 1:],
-        inner=inner[1:].double().numpy(),
-        keys=keys[1:].mean(axis=1),
-        cls=inner[0].double().numpy(),
-        project=lambda vectors: projector(torch.from_numpy(vectors).to(inner.dtype)),
+        features=projector(inner[first:]),
+        attention=row[:, first:],
+        inner=inner[first:].double().numpy(),
+        keys=keys[first:].mean(axis=1),
+        cls=inner[0].double().numpy() if is_clip else np.empty(0),
+        project=lambda vectors: projector(torch.from_numpy(vectors)),
     )
 
 
@@ -144,5 +152,7 @@ def encode_qwen(model: Any, patches: Tensor, height: int, width: int) -> Encoded
         inner=hidden.double().numpy().reshape(len(groups), -1),
         keys=np.stack([keys[group].mean(axis=(0, 1)) for group in groups]),
         cls=np.empty(0),
-        project=lambda vectors: tower.merger(torch.from_numpy(vectors).reshape(4 * len(vectors), -1)),
+        project=lambda vectors: tower.merger(
+            torch.from_numpy(vectors).reshape(4 * len(vectors), -1)
+        ),
     )

@@ -1,0 +1,68 @@
+"""What ``tokensieve bench`` does once its options are read."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import Progress
+
+from tokensieve.core.bench.clock import clock_for
+from tokensieve.core.bench.result import BenchResult
+from tokensieve.core.bench.runner import Bench, Plan
+from tokensieve.core.bench.subject import Setup, build_subject
+from tokensieve.core.bench.table import show
+from tokensieve.core.errors import ModelError, TokensieveError, did_you_mean
+from tokensieve.core.models import find_device
+from tokensieve.core.sizes import ModelSize
+
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float64": torch.float64,
+}
+
+
+def make_setup(
+    device: str, dtype: str | None, attention: str, *, batch: int, text_tokens: int
+) -> Setup:
+    """Read the options of the model; float32 on a CPU and bfloat16 on CUDA by default."""
+    place = find_device(device)
+    clock_for(place)  # refuses what cannot be timed
+    name = dtype or ("bfloat16" if place.type == "cuda" else "float32")
+    if name not in DTYPES:
+        raise ModelError(f"unknown dtype {name!r}{did_you_mean(name, DTYPES)}")
+    return Setup(place, DTYPES[name], attention, batch, text_tokens)
+
+
+def make_plan(setup: Setup, runs: int | None, warmup: int | None) -> Plan:
+    """A plan with the usual rounds: 2 + 5 on a CPU, 5 + 15 on CUDA."""
+    usual = (5, 15) if setup.device.type == "cuda" else (2, 5)
+    return Plan(warmup=usual[0] if warmup is None else warmup, runs=runs or usual[1])
+
+
+def measure(size: ModelSize, setup: Setup, plan: Plan) -> BenchResult:
+    """Build the model and run the plan behind a progress bar on standard error."""
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(f"building {size.name}", total=None)
+        subject = build_subject(size, setup)
+        bar.update(task, total=plan.steps + 1)
+        bench = Bench(subject, plan, lambda text: bar.update(task, advance=1, description=text))
+        return bench.run()
+
+
+def report(result: BenchResult, file: Path | None) -> None:
+    """Table to the terminal, numbers to the file; the file appears only when it is whole."""
+    show(result, Console())
+    if file is None:
+        return
+    part = file.with_name(f".{file.name}.part")
+    try:
+        part.write_text(json.dumps(result.to_plain(), indent=1) + "\n", encoding="utf-8")
+        os.replace(part, file)
+    except OSError as error:
+        raise TokensieveError(f"--json {file}: cannot be written: {error.strerror}") from None

@@ -1,0 +1,139 @@
+"""What a bench found, in numbers and in one line."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+FORMAT = 1
+CLOSE = 1.05  # time over FLOPs up to which time is said to follow FLOPs
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Median and quartiles of repeated measurements."""
+
+    median: float
+    low: float
+    high: float
+    values: list[float]
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        """Quartiles interpolate linearly; one value is its own quartiles."""
+        if len(values) == 1:
+            return cls(values[0], values[0], values[0], list(values))
+        low, median, high = statistics.quantiles(values, n=4, method="inclusive")
+        return cls(median, low, high, list(values))
+
+
+def paired(ours: Spread, reference: Spread) -> Spread:
+    """Ratios of measurements that were made side by side."""
+    return Spread.of([a / b for a, b in zip(ours.values, reference.values, strict=True)])
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One variant of the model: untouched, or with a pipeline.
+
+    Times are seconds. ``decode`` is per token (each value the median over the tokens of a run);
+    ``peak_bytes`` is the prefill's memory beyond weights and inputs; ``layer_tokens`` are visual
+    tokens of the first sample in each decoder layer; ``flops`` the decoder prefill's
+    multiply-accumulates, all samples.
+    """
+
+    name: str
+    prefill: Spread
+    decoder: Spread
+    decode: Spread
+    scoring: Spread | None
+    hooks: Spread | None
+    peak_bytes: int
+    kv_bytes: int
+    flops: float
+    layer_tokens: list[int]
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A pipeline against the untouched model; ratios below 1 mean less than untouched."""
+
+    variant: Variant
+    prefill: Spread
+    decoder: Spread
+    decode: Spread
+    flops: float
+    peak: float
+    kv: float
+
+    @classmethod
+    def of(cls, variant: Variant, untouched: Variant) -> Comparison:
+        """Times by paired ratios, the rest by plain ones."""
+        return cls(
+            variant,
+            paired(variant.prefill, untouched.prefill),
+            paired(variant.decoder, untouched.decoder),
+            paired(variant.decode, untouched.decode),
+            variant.flops / untouched.flops,
+            variant.peak_bytes / untouched.peak_bytes,
+            variant.kv_bytes / untouched.kv_bytes,
+        )
+
+    @property
+    def time_over_flops(self) -> float:
+        """Decoder time ratio over FLOPs ratio: 1 if time follows FLOPs, above if it lags."""
+        return self.decoder.median / self.flops
+
+    @property
+    def verdict(self) -> str:
+        """One line for people."""
+        return f"{_prefill_words(self)}; {_decode_words(self.decode)}"
+
+
+def _prefill_words(comparison: Comparison) -> str:
+    ratio = comparison.prefill
+    if ratio.low > 1:
+        return f"slower here: prefill takes {ratio.median:.2f}x the time"
+    if ratio.high >= 1:
+        return f"no faster here: prefill takes {ratio.median:.2f}x the time, within the noise"
+    lag = comparison.time_over_flops
+    follows = "as its FLOPs say" if lag <= CLOSE else f"but {lag - 1:.0%} behind its FLOPs"
+    return f"faster: prefill {1 / ratio.median:.2f}x, {follows}"
+
+
+def _decode_words(ratio: Spread) -> str:
+    if ratio.low > 1:
+        return f"decoding is slower, {ratio.median:.2f}x the time"
+    if ratio.high >= 1:
+        return "decoding as fast as untouched"
+    return f"decoding {1 / ratio.median:.2f}x"
+
+
+@dataclass(frozen=True)
+class BenchResult:
+    """Everything a bench found, and where."""
+
+    environment: dict[str, Any]
+    options: dict[str, Any]
+    untouched: Variant
+    comparisons: list[Comparison]
+
+    def to_plain(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {
+            "format": FORMAT,
+            "environment": self.environment,
+            "options": self.options,
+            "untouched": asdict(self.untouched),
+            "pipelines": [_plain(comparison) for comparison in self.comparisons],
+        }
+
+
+def _plain(comparison: Comparison) -> dict[str, Any]:
+    data = asdict(comparison)
+    measured = data.pop("variant")
+    ratios = {**data, "time_over_flops": comparison.time_over_flops}
+    return {**measured, "ratios": ratios, "verdict": comparison.verdict}

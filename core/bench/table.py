@@ -1,0 +1,97 @@
+"""A bench result for people: one column per variant, one line of verdict per pipeline."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from tokensieve.core.bench.result import BenchResult, Comparison, Spread, Variant
+
+MIB = 2**20
+
+
+def show(result: BenchResult, console: Console) -> None:
+    """Print the table, the verdicts, and what a reader should know."""
+    console.print(_heading(result))
+    console.print(_table(result))
+    for comparison in result.comparisons:
+        name = escape(comparison.variant.name)
+        console.print(f"[bold]{name}[/bold]: {escape(comparison.verdict)}", highlight=False)
+    for note in _notes(result):
+        console.print(f"[dim]{escape(note)}[/dim]", highlight=False)
+
+
+def _heading(result: BenchResult) -> str:
+    options, where = result.options, result.environment
+    return escape(
+        f"{options['size']}: {options['visual_tokens']} visual + {options['text_tokens']} text "
+        f"tokens, batch {options['batch']}; {where['device_name']}, {where['dtype']}, "
+        f"{where['attention']}, {where['threads']} threads; median and quartiles of "
+        f"{options['runs']} interleaved runs after {options['warmup']} warm-up"
+    )
+
+
+def _table(result: BenchResult) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("", no_wrap=True)
+    variants = [result.untouched, *(comparison.variant for comparison in result.comparisons)]
+    for variant in variants:
+        table.add_column(variant.name, justify="right", overflow="fold")
+    for label, cell in _MEASURED:
+        table.add_row(label, *(cell(variant) for variant in variants))
+    table.add_section()
+    for label, ratio in _RATIOS:
+        table.add_row(label, "", *(ratio(comparison) for comparison in result.comparisons))
+    return table
+
+
+def _ms(spread: Spread | None) -> str:
+    if spread is None:
+        return "-"
+    digits = max(0, 2 - int(math.log10(max(spread.median * 1e3, 1))))  # three figures
+    low, median, high = (
+        f"{value * 1e3:.{digits}f}" for value in (spread.low, spread.median, spread.high)
+    )
+    return f"{median}\n[dim]{low}-{high}[/dim]"
+
+
+def _mib(size: int) -> str:
+    return f"{size / MIB:.1f}"
+
+
+_MEASURED: list[tuple[str, Callable[[Variant], str]]] = [
+    ("prefill, ms", lambda v: _ms(v.prefill)),
+    ("- decoder, ms", lambda v: _ms(v.decoder)),
+    ("- scoring, ms", lambda v: _ms(v.scoring)),
+    ("- all hooks, ms", lambda v: _ms(v.hooks)),
+    ("decode, ms/token", lambda v: _ms(v.decode)),
+    ("peak memory, MiB", lambda v: _mib(v.peak_bytes)),
+    ("KV cache, MiB", lambda v: _mib(v.kv_bytes)),
+    ("tokens, last layer", lambda v: str(v.layer_tokens[-1])),
+]
+_RATIOS: list[tuple[str, Callable[[Comparison], str]]] = [
+    ("prefill time ratio", lambda c: f"{c.prefill.median:.3f}"),
+    ("decoder time ratio", lambda c: f"{c.decoder.median:.3f}"),
+    ("decoder FLOPs ratio", lambda c: f"{c.flops:.3f}"),
+    ("time / FLOPs", lambda c: f"{c.time_over_flops:.3f}"),
+    ("decode time ratio", lambda c: f"{c.decode.median:.3f}"),
+    ("peak memory ratio", lambda c: f"{c.peak:.3f}"),
+    ("KV cache ratio", lambda c: f"{c.kv:.3f}"),
+]
+
+
+def _notes(result: BenchResult) -> list[str]:
+    options = result.options
+    notes = [
+        f"FLOPs: {options['flops']}. Peak memory beyond weights: {options['peak_memory']}.",
+        "Times include scoring and selection; 'all hooks' also gathers the rows that stay. Ratios "
+        "of times are medians of paired ratios; time / FLOPs is decoder time over decoder FLOPs.",
+    ]
+    for comparison in result.comparisons:
+        variant = comparison.variant
+        notes += [f"{variant.name}: {note}" for note in variant.notes]
+    return notes

@@ -1,0 +1,57 @@
+"""The command line: ``tokensieve COMMAND``. Light to import; torch comes with the first model."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from tokensieve.core.cli import bench, catalogue, check, files, run, show
+from tokensieve.core.errors import TokensieveError
+
+USER_ERROR = 2
+
+app = typer.Typer(
+    name="tokensieve",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from tokensieve import __version__
+
+        typer.echo(f"tokensieve {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """Make vision-language models cheaper by removing the visual tokens that do no work."""
+
+
+for module in (catalogue, show, files, run, bench, check):
+    module.register(app)
+
+
+def main() -> None:
+    """The console entry point. Errors that are the user's to fix: one line, exit code 2."""
+    try:
+        app()
+    except TokensieveError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(USER_ERROR) from None
+
+
+__all__ = ["app", "main"]

@@ -1,0 +1,63 @@
+"""``tokensieve bench``: is a pipeline faster here?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tokensieve.core.errors import TokensieveError
+from tokensieve.core.sizes import SIZES, find_size
+from tokensieve.core.yaml_source import parse_yaml
+
+PIPELINES = ("fastv", "transprune", "visionzip", "random")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("bench")(bench)
+
+
+def bench(  # noqa: PLR0913 - one parameter per option
+    size: Annotated[str, typer.Option(help=f"Model size: {', '.join(SIZES)}.")] = "small",
+    pipeline: Annotated[
+        list[str] | None,
+        typer.Option(help=f"Preset or YAML file; repeatable. (default: {', '.join(PIPELINES)})"),
+    ] = None,
+    keep: Annotated[
+        str | None, typer.Option(help="Budget in place of the pipelines' own: 64, 0.22, ...")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
+    dtype: Annotated[
+        str | None, typer.Option(help="(default: float32 on cpu, bfloat16 on cuda)")
+    ] = None,
+    attention: Annotated[str, typer.Option(help="Attention backend of all variants.")] = "sdpa",
+    batch: Annotated[int, typer.Option(min=1, help="Prompts at once.")] = 1,
+    text_tokens: Annotated[int, typer.Option(min=4, help="Text tokens of a prompt.")] = 64,
+    decode_tokens: Annotated[int, typer.Option(min=1, help="Tokens to decode.")] = 8,
+    runs: Annotated[
+        int | None, typer.Option(min=1, help="Timed rounds. (default: 5 on cpu, 15 on cuda)")
+    ] = None,
+    warmup: Annotated[
+        int | None, typer.Option(min=0, help="Rounds before. (default: 2 on cpu, 5 on cuda)")
+    ] = None,
+    plugin: Annotated[list[Path] | None, typer.Option(help="Plugin file; repeatable.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write all numbers to this file.")] = None,
+) -> None:
+    """Time the untouched model against pipelines, in interleaved runs, scoring included.
+
+    The model has random weights: speed does not depend on them. Nothing is downloaded.
+    """
+    if json is not None and (json.is_dir() or not json.parent.is_dir()):
+        raise TokensieveError(f"--json {json}: not a file in an existing folder")
+    chosen = find_size(size)
+    budget = None if keep is None else parse_yaml(keep, "--keep").data
+    from tokensieve.core.bench import command  # torch and transformers come with it
+
+    setup = command.make_setup(device, dtype, attention, batch=batch, text_tokens=text_tokens)
+    plan = command.make_plan(setup, runs, warmup)
+    plan.pipelines, plan.plugins = pipeline or PIPELINES, plugin or ()
+    plan.keep, plan.decode_tokens = budget, decode_tokens
+    result = command.measure(chosen, setup, plan)
+    command.report(result, json)

@@ -1,0 +1,78 @@
+"""``tokensieve list``: what is registered, and where it comes from."""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tokensieve.core.cli.options import Plugins, console, open_registry, table
+from tokensieve.core.errors import PipelineError
+from tokensieve.core.plugins import Entry
+from tokensieve.core.yaml_source import parse_yaml
+
+
+class Kind(StrEnum):
+    """What can be listed; the registry calls them in the singular."""
+
+    SCORERS = "scorers"
+    SELECTORS = "selectors"
+    MERGERS = "mergers"
+    PIPELINES = "pipelines"
+    ADAPTERS = "adapters"
+    MODELS = "models"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("list")(list_entries)
+
+
+def list_entries(
+    kind: Annotated[Kind | None, typer.Argument(help="Only these.")] = None,
+    plugin: Plugins = None,
+) -> None:
+    """List scorers, selectors, mergers, pipelines, adapters and models, and who brings them."""
+    registry = open_registry(plugin)
+    rows = table("kind", "name", "summary", "source", left=["kind", "name", "summary", "source"])
+    for wanted in [kind] if kind else Kind:
+        singular = wanted.value.removesuffix("s")
+        for entry in registry.all(singular):
+            rows.add_row(singular, entry.name, _summary(entry), entry.owner)
+    console().print(rows)
+
+
+def _summary(entry: Entry) -> str:
+    """One line about an entry."""
+    if entry.kind == "pipeline":
+        return _pipeline_summary(entry.value)
+    if entry.kind == "model":
+        return _model_summary(entry.value)
+    summary: str = entry.value.summary()
+    if entry.kind == "adapter":
+        kinds = ", ".join(sorted(entry.value.model_types))
+        return f"{summary} (model_type {kinds})"
+    return summary
+
+
+def _pipeline_summary(path: Path) -> str:
+    try:
+        data = parse_yaml(path.read_text(encoding="utf-8"), str(path)).data
+    except (PipelineError, OSError, UnicodeDecodeError) as error:
+        print(error, file=sys.stderr)
+        return "(cannot be read)"
+    return str(data.get("description", "")) if isinstance(data, dict) else ""
+
+
+def _model_summary(folder: Path) -> str:
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    except (OSError, ValueError) as error:
+        print(f"model folder {folder}: {error}", file=sys.stderr)
+        return "(cannot be read)"
+    return f"model_type {config.get('model_type')}, {size / 1e6:.1f} MB, {folder}"

@@ -1,0 +1,46 @@
+"""``tokensieve validate`` and ``tokensieve schema``: pipeline files."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+
+from tokensieve.core.cli.options import Plugins, open_registry
+from tokensieve.core.errors import PipelineError
+from tokensieve.core.loading import load_pipeline
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("validate")(validate)
+    app.command("schema")(schema)
+
+
+def validate(
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="YAML files or presets.")],
+    plugin: Plugins = None,
+) -> None:
+    """Check pipeline files; errors name file, line and column. Exit code 2 if one is wrong."""
+    registry = open_registry(plugin)
+    wrong = False
+    for file in files:
+        try:
+            pipeline = load_pipeline(file, registry=registry)
+        except PipelineError as error:
+            print(error, file=sys.stderr)
+            wrong = True
+        else:
+            count = len(pipeline.stages)
+            print(f"{file}: ok ({pipeline.name}, {count} stage{'' if count == 1 else 's'})")
+    if wrong:
+        raise typer.Exit(2)
+
+
+def schema(plugin: Plugins = None) -> None:
+    """Print the JSON Schema of a pipeline file, parameters of all plugins included."""
+    from tokensieve.core.schema import pipeline_schema
+
+    print(json.dumps(pipeline_schema(open_registry(plugin)), indent=2))

@@ -1,0 +1,121 @@
+"""``tokensieve run``: one question, with and without pruning."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from tokensieve.core.cli.options import Keep, Plugins, open_registry, parse_keep
+from tokensieve.core.cli.run_report import as_json, print_report, save_overlay
+from tokensieve.core.errors import ModelError
+from tokensieve.core.loading import load_pipeline
+from tokensieve.core.models import DTYPES, load_model
+from tokensieve.core.plugins import Example, Registry
+from tokensieve.core.running import Question, compare, open_image, prepare
+
+DEFAULT_MODEL = "tiny-llava"
+DEFAULT_EXAMPLE = "scene"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("run")(run)
+
+
+def run(  # noqa: PLR0913 - one parameter per option
+    model: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="Built-in model, local folder, or Hugging Face id (owner/name)."
+        ),
+    ] = DEFAULT_MODEL,
+    image: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Picture; may be repeated. Default: the example scene."),
+    ] = None,
+    prompt: Annotated[
+        str | None, typer.Option(help="Question; default: the example scene's.")
+    ] = None,
+    pipeline: Annotated[str, typer.Option(help="A preset's name or a YAML file.")] = "transprune",
+    keep: Keep = None,
+    seed: Annotated[int, typer.Option(help="For scorers that draw random numbers.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
+    dtype: Annotated[
+        str, typer.Option(help=f"{', '.join(DTYPES)} (auto: the checkpoint's own).")
+    ] = "auto",
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Length of the answer at most.")] = 64,
+    repeats: Annotated[int, typer.Option(min=1, help="Timed runs of each, interleaved.")] = 3,
+    overlay: Annotated[
+        Path | None,
+        typer.Option(metavar="PNG", help="Where to draw what survives; default: named by picture."),
+    ] = None,
+    plugin: Plugins = None,
+    as_data: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Answer a question with and without pruning; count, time and draw the difference."""
+    registry = open_registry(plugin)
+    chosen = load_pipeline(pipeline, keep=parse_keep(keep), registry=registry)
+    files, text = _question(image, prompt, registry)
+    target = _overlay_path(overlay, files, chosen.name)
+    question = Question(text, tuple(open_image(file) for file in files))
+
+    from tokensieve.core.quiet import quiet_transformers
+
+    waiting = Console(stderr=True)
+    with quiet_transformers():
+        with waiting.status(f"loading {model} (the first use of a Hugging Face id downloads it)"):
+            loaded = load_model(model, registry, device=device, dtype=dtype)
+        with waiting.status("answering with and without pruning"):
+            inputs = prepare(loaded, question)
+            result = compare(
+                loaded,
+                chosen,
+                inputs,
+                plugins=plugin or (),
+                seed=seed,
+                max_new_tokens=max_new_tokens,
+                repeats=repeats,
+            )
+            drawn = save_overlay(target, loaded, chosen.name, question, result)
+    if as_data:
+        print(json.dumps(as_json(loaded, chosen.name, files, question, result, drawn), indent=2))
+    else:
+        print_report(loaded, chosen.name, question, result, drawn)
+    if drawn is None:
+        adapter = loaded.bound.name
+        print(f"no overlay: adapter {adapter} cannot place the tokens on this", file=sys.stderr)
+
+
+def _question(
+    images: Sequence[Path] | None, prompt: str | None, registry: Registry
+) -> tuple[list[Path], str]:
+    """Pictures and question; without ``--image`` those of the example."""
+    if images:
+        if prompt is None:
+            raise ModelError("--prompt is missing: the question about --image")
+        return list(images), prompt
+    known = registry.entries["example"]
+    if DEFAULT_EXAMPLE not in known:
+        raise ModelError("no example picture is installed: give --image FILE and --prompt TEXT")
+    example: Example = known[DEFAULT_EXAMPLE].value
+    return [example.image], example.question if prompt is None else prompt
+
+
+def _overlay_path(wanted: Path | None, images: Sequence[Path], pipeline: str) -> Path:
+    """Where the overlay goes; refused before any work if it cannot go there."""
+    plain = re.sub(r"[^\w.+-]+", "-", pipeline)
+    path = wanted or Path(f"{images[0].stem}-{plain}.png")
+    if path.suffix.lower() != ".png":
+        raise ModelError(f"overlay {path}: the name must end in .png")
+    if not path.parent.is_dir():
+        raise ModelError(f"overlay {path}: there is no folder {path.parent}")
+    if path.resolve() in [image.resolve() for image in images]:
+        raise ModelError(f"overlay {path}: would overwrite the picture itself")
+    return path

@@ -1,0 +1,143 @@
+"""Find and load a model: a built-in one by name, a local folder, or a Hugging Face id.
+
+Only safetensors are read and no code of a model repository is ever run.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tokensieve.core.adapter import BoundModel
+from tokensieve.core.errors import ModelError, TokensieveError, did_you_mean
+from tokensieve.core.lazy import torch
+from tokensieve.core.plugins import Registry
+from tokensieve.core.session import find_adapter
+
+if TYPE_CHECKING:
+    from torch import device as Device
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*\Z")
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model in eval mode, its processor, its family's adapter, and how that sees the model."""
+
+    name: str
+    model: Any
+    processor: Any
+    adapter: Any
+    bound: BoundModel
+
+
+def locate(name: str, registry: Registry, also: Iterable[str] = ()) -> str:
+    """Folder or Hugging Face id of the model called ``name``.
+
+    ``also`` are further names that the caller understands, for the error's list.
+    """
+    known = registry.entries["model"]
+    if name in known:
+        return str(known[name].value)
+    folder = Path(name).expanduser()
+    if folder.exists():
+        if not (folder / "config.json").is_file():
+            raise ModelError(f"model {name!r}: no Hugging Face model folder: it has no config.json")
+        return str(folder)
+    if _HUB_ID.match(name):
+        return name
+    hint = did_you_mean(name, [*known, *also])
+    raise ModelError(
+        f"unknown model {name!r}{hint}, a local folder, or a Hugging Face id (owner/name)"
+    )
+
+
+def load_config(name: str, registry: Registry, also: Iterable[str] = ()) -> Any:
+    """The config of a model; nothing else is read."""
+    where = locate(name, registry, also)
+    with _one_line(name):
+        from transformers import AutoConfig
+
+        return AutoConfig.from_pretrained(where, trust_remote_code=False)
+
+
+def load_model(
+    name: str, registry: Registry, *, device: str = "cpu", dtype: str = "auto"
+) -> LoadedModel:
+    """Load a model and its processor.
+
+    Args:
+        name: a built-in model, a local folder, or a Hugging Face id.
+        registry: knows the built-in models and the adapters.
+        device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        dtype: ``auto`` takes the checkpoint's own.
+
+    Raises:
+        ModelError: there is no such model, device or dtype, or the files are unusable.
+        AttachError: no adapter supports the family.
+    """
+    if dtype not in DTYPES:
+        raise ModelError(f"unknown dtype {dtype!r}{did_you_mean(dtype, DTYPES)}")
+    place = find_device(device)
+    config = load_config(name, registry)
+    adapter = find_adapter(config, registry)
+    where = locate(name, registry)
+    with _one_line(name):
+        transformers: Any = importlib.import_module("transformers")
+        model, report = transformers.AutoModelForImageTextToText.from_pretrained(
+            where,
+            dtype=dtype if dtype == "auto" else getattr(torch, dtype),
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+        if report["missing_keys"]:
+            missing = sorted(report["missing_keys"])
+            raise ModelError(
+                f"model {name!r}: {len(missing)} weights are missing, the first is {missing[0]}"
+            )
+        processor = transformers.AutoProcessor.from_pretrained(where, trust_remote_code=False)
+        model = model.to(place).eval()
+        return LoadedModel(name, model, processor, adapter, adapter.bind(model))
+
+
+def find_device(name: str) -> Device:
+    """The torch device; an error if this machine does not have it."""
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda", "mps"):
+        raise ModelError(f"unknown device {name!r}, allowed: cpu, cuda, cuda:0, cuda:1, ..., mps")
+    available = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }[device.type]
+    if not available:
+        raise ModelError(f"device {name!r} is not available on this machine, try: --device cpu")
+    return device
+
+
+@contextmanager
+def _one_line(name: str) -> Iterator[None]:
+    """Turn whatever a broken or missing model raises into one line."""
+    try:
+        yield
+    except TokensieveError:
+        raise
+    except Exception as error:
+        text = str(error).strip()
+        if "trust_remote_code" in text:
+            text = (
+                "it needs code from its own repository, which is never run: use the model in "
+                "Transformers' own format (its name often ends in -hf)"
+            )
+        first = text.splitlines()[0] if text else type(error).__name__
+        raise ModelError(f"model {name!r} cannot be loaded: {first}") from error

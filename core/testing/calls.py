@@ -1,0 +1,131 @@
+"""How each kind of component is called, as the engine calls it, and what is read of its answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tokensieve.core.budgets import whole
+from tokensieve.core.components import Merged, Split
+from tokensieve.core.scoring import top_counts
+from tokensieve.core.testing.batch import Record, SyntheticBatch
+from tokensieve.core.view import View, at_least_float32
+
+Outcome = dict[str, Tensor]
+
+
+def sizes(batch: SyntheticBatch) -> list[int]:
+    """Visual tokens of each image."""
+    return [int(count) for count in batch.valid.sum(dim=1)]
+
+
+def available(batch: SyntheticBatch) -> Tensor:
+    """``[batch, tokens]`` bool, the tokens that a selector may take."""
+    return batch.tensors["available"] & batch.valid
+
+
+def selector_counts(batch: SyntheticBatch, share: float) -> list[int]:
+    """How many tokens a selector is asked for, per image."""
+    return [whole(share * int(count)) for count in available(batch).sum(dim=1)]
+
+
+def splits(merger: Any, batch: SyntheticBatch, share: float, has_cls: bool) -> list[Split]:
+    """How a merger divides the budget of each image; nothing to merge where all tokens stay."""
+    totals = [max(1, whole(share * size)) for size in sizes(batch)]
+    return [
+        merger.split(total, size, has_cls) if total < size else Split(total, 0, 0)
+        for total, size in zip(totals, sizes(batch), strict=True)
+    ]
+
+
+def selected(batch: SyntheticBatch, divided: list[Split]) -> Tensor:
+    """``[batch, tokens]`` bool, what a selector left to the merger."""
+    counts = [split.selected for split in divided]
+    return top_counts(batch.tensors["scores"], batch.valid, counts)
+
+
+def call_scorer(
+    scorer: Any, batch: SyntheticBatch, share: float, record: Record, view: View
+) -> Any:
+    """The scores, as returned."""
+    return scorer.score(view)
+
+
+def call_selector(
+    selector: Any, batch: SyntheticBatch, share: float, record: Record, view: View
+) -> Any:
+    """The mask, as returned. Padding of the scores is NaN: nothing promises more."""
+    scores = batch.tensors["scores"].masked_fill(~batch.valid, float("nan"))
+    return selector.select(
+        record.give("scores", scores),
+        record.give("available", available(batch)),
+        record.give_list("counts", selector_counts(batch, share)),
+        view,
+    )
+
+
+def call_merger(
+    merger: Any, batch: SyntheticBatch, share: float, record: Record, view: View
+) -> Merged | None:
+    """What was merged; None if there is nothing to merge, and the merger is not asked."""
+    divided = splits(merger, batch, share, view.has("cls_feature"))
+    if not any(split.merged or split.extra for split in divided):
+        return None
+    counts = record.give_list("counts", [split.merged for split in divided])
+    merged: Merged = merger.apply(record.give("kept", selected(batch, divided)), counts, view)
+    return merged
+
+
+CALLS: dict[str, Callable[..., Any]] = {
+    "scorer": call_scorer,
+    "selector": call_selector,
+    "merger": call_merger,
+}
+
+
+def read_scores(answer: Tensor, batch: SyntheticBatch) -> Outcome:
+    """Scores of the real tokens."""
+    return {"scores": at_least_float32(answer).masked_fill(~batch.valid, 0)}
+
+
+def read_kept(answer: Tensor, batch: SyntheticBatch) -> Outcome:
+    """The mask over the real tokens."""
+    return {"kept": answer & batch.valid}
+
+
+def read_merged(answer: Merged | None, batch: SyntheticBatch) -> Outcome:
+    """Targets, the vectors at the targets, and the extra tokens if there are any."""
+    if answer is None:
+        features = at_least_float32(batch.tensors["vision_features"])
+        return {"targets": batch.valid & False, "vectors": torch.zeros_like(features)}
+    vectors = at_least_float32(answer.vectors).masked_fill(~answer.targets[..., None], 0)
+    return {"targets": answer.targets, "vectors": vectors}
+
+
+READERS: dict[str, Callable[..., Outcome]] = {
+    "scorer": read_scores,
+    "selector": read_kept,
+    "merger": read_merged,
+}
+
+
+def difference(one: Outcome, other: Outcome) -> str:
+    """Names the values that differ by more than the rounding of another order of summing."""
+    for name, values in one.items():
+        if values.shape != other[name].shape or not _close(values, other[name]):
+            return name
+    return ""
+
+
+def _close(one: Tensor, other: Tensor) -> bool:
+    if one.dtype == torch.bool:
+        return bool((one == other).all())
+    if bool((one.isfinite() != other.isfinite()).any()):
+        return False
+    one, other = (values.double().nan_to_num(0, 0, 0).flatten(1) for values in (one, other))
+    spread = one.amax(dim=1) - one.amin(dim=1)
+    allowed = 1e-3 * spread + 1e-5 * one.abs().amax(dim=1)
+    return bool(((one - other).abs() <= allowed[:, None]).all())

@@ -1,0 +1,97 @@
+"""A check: one rule of the contract, with a name, a meaning, and a way to run it."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from tokensieve.core.errors import TokensieveError
+from tokensieve.core.testing.trials import CheckFailed, Subject, Trial, require
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """One check of one component; ``detail`` says what is wrong."""
+
+    component: str
+    kind: str
+    check: str
+    passed: bool
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One rule of the contract.
+
+    Called with a component class it raises an ``AssertionError`` if the class breaks the rule, so
+    it can be a pytest parameter.
+
+    Attributes:
+        name: kebab-case.
+        meaning: the rule in one line.
+        run: raises :class:`CheckFailed`.
+        gate: where this fails, the checks that follow make no sense.
+    """
+
+    name: str
+    meaning: str
+    run: Callable[[Subject], None] = field(repr=False)
+    gate: bool = False
+
+    def __call__(self, component_class: type[Any]) -> None:
+        """Raise :class:`CheckFailed` if the class breaks the rule."""
+        result = self.result(Subject(component_class))
+        require(result.passed, f"{result.kind} {result.component!r}: {self.name}: {result.detail}")
+
+    def __str__(self) -> str:
+        return self.name
+
+    def result(self, subject: Subject) -> CheckResult:
+        """Run the check; whatever the component raises counts as a failure."""
+        name = str(subject.cls.name or subject.cls.__name__)
+        try:
+            with torch.no_grad():
+                self.run(subject)
+        except Exception as error:  # what a component raises is a result, not a crash
+            return CheckResult(name, subject.kind, self.name, False, explained(error, subject.cls))
+        return CheckResult(name, subject.kind, self.name, True)
+
+
+def check(function: Callable[[Subject], None], *, gate: bool = False) -> Check:
+    """A check of the class: named like the function, explained by its docstring."""
+    name = function.__name__.replace("_", "-")
+    return Check(name, (function.__doc__ or "").strip().splitlines()[0], function, gate)
+
+
+def check_each(function: Callable[[Trial], None], *, gate: bool = False) -> Check:
+    """A check of every parameter set of the class."""
+
+    def run(subject: Subject) -> None:
+        for trial in subject.trials:
+            try:
+                function(trial)
+            except Exception as error:  # see Check.result
+                detail = explained(error, subject.cls)
+                raise CheckFailed(f"{detail}{trial.suffix}") from error
+
+    run.__name__, run.__doc__ = function.__name__, function.__doc__
+    return check(run, gate=gate)
+
+
+def explained(error: Exception, cls: type[Any]) -> str:
+    """The error in one line, with the line of the component's own file that led to it."""
+    text = (str(error).strip().splitlines() or ["no message"])[0]
+    if isinstance(error, CheckFailed):
+        return text
+    file = getattr(sys.modules.get(cls.__module__), "__file__", None)
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == file]
+    where = f" (line {frames[-1].lineno})" if frames else ""
+    if isinstance(error, TokensieveError):
+        return f"{text}{where}"
+    return f"raised {type(error).__name__}: {text}{where}"

@@ -1,0 +1,213 @@
+"""Checks of what each kind of component promises: scores, masks, merged tokens."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tokensieve.core.components import Merged, Split
+from tokensieve.core.testing.batch import SyntheticBatch
+from tokensieve.core.testing.behaviour_checks import BEHAVIOUR_CHECKS, DETERMINISTIC, RUNS
+from tokensieve.core.testing.calls import available, selected, selector_counts, splits
+from tokensieve.core.testing.checks import Check, check_each
+from tokensieve.core.testing.class_checks import CLASS_CHECKS, DOCUMENTED, REGISTERS
+from tokensieve.core.testing.synthetic import HALF_TYPES
+from tokensieve.core.testing.trials import Case, Trial, require
+
+SIZES = (1, 2, 3, 4, 9, 25)
+
+
+def _described(answer: Any) -> str:
+    if isinstance(answer, Tensor):
+        return f"{str(answer.dtype).removeprefix('torch.')} {tuple(answer.shape)}"
+    return type(answer).__name__
+
+
+def _has_shape(answer: Any, shape: tuple[int, ...], batch: SyntheticBatch) -> bool:
+    return (
+        isinstance(answer, Tensor)
+        and tuple(answer.shape) == shape
+        and answer.device == batch.valid.device
+        and not answer.is_complex()
+    )
+
+
+# ---------------------------------------------------------------------------------- scorers
+
+
+def score_shape(trial: Trial) -> None:
+    """it returns one number per token, `[batch, tokens]`, on the device of its inputs"""
+    for case in trial.cases():
+        shape, answer = tuple(case.batch.valid.shape), case.answer()
+        wrong = f"returns {_described(answer)}, expected [batch, tokens] = {shape} ({case})"
+        require(_has_shape(answer, shape, case.batch), wrong)
+
+
+def finite(trial: Trial) -> None:
+    """the scores of all real tokens are finite, also where all tokens are alike"""
+    for case in trial.cases():
+        wrong = ~case.outcome()["scores"].isfinite()
+        image, token = (wrong.nonzero().tolist() or [[0, 0]])[0]
+        require(not wrong.any(), f"image {image}, token {token}: NaN or infinite ({case})")
+
+
+# -------------------------------------------------------------------------------- selectors
+
+
+def mask_shape(trial: Trial) -> None:
+    """it returns a bool `[batch, tokens]`, on the device of its inputs"""
+    for case in trial.cases():
+        shape, answer = tuple(case.batch.valid.shape), case.answer()
+        good = _has_shape(answer, shape, case.batch) and answer.dtype == torch.bool
+        require(good, f"returns {_described(answer)}, expected bool {shape} ({case})")
+
+
+def count(trial: Trial) -> None:
+    """it takes exactly as many as asked; adaptive ones at most as many, and at least one"""
+    for case in trial.cases():
+        taken = case.outcome()["kept"].sum(dim=1).tolist()
+        wanted = selector_counts(case.batch, case.share)
+        for image, (got, asked) in enumerate(zip(taken, wanted, strict=True)):
+            least = min(asked, 1) if trial.component.adaptive_count else asked
+            require(
+                least <= got <= asked,
+                f"takes {got} tokens of image {image} where {asked} are asked for ({case})",
+            )
+
+
+def available_only(trial: Trial) -> None:
+    """it takes no padding, and no token that is not available"""
+    for case in trial.cases():
+        wrong = case.answer() & ~available(case.batch)
+        require(not wrong.any(), f"takes {int(wrong.sum())} tokens that are not available ({case})")
+
+
+def ties_by_lowest_index(trial: Trial) -> None:
+    """of equally important tokens it takes the first ones, unless it looks at more than scores"""
+    if trial.readable or len(trial.readers) > 1:
+        return
+    for case in trial.cases():
+        if _draws_by_key(case):
+            return
+        kept, may = case.outcome()["kept"], available(case.batch)
+        scores = case.batch.tensors["scores"]
+        tied = (scores[:, :, None] == scores[:, None, :]) & may[:, :, None] & may[:, None, :]
+        skipped = (tied & ~kept[:, :, None] & kept[:, None, :]).triu(diagonal=1)
+        image, first, later = (skipped.nonzero().tolist() or [[0, 0, 0]])[0]
+        message = f"image {image}: takes token {later} but not {first}, as important ({case})"
+        require(not skipped.any(), message)
+
+
+def _draws_by_key(case: Case) -> bool:
+    """Whether it samples: seeded by the prompt's key, it owes ties nothing."""
+    other = replace(case.batch, keys=tuple(key + 1 for key in case.batch.keys))
+    return not torch.equal(case.outcome()["kept"], case.outcome(other)["kept"])
+
+
+# ---------------------------------------------------------------------------------- mergers
+
+
+def split(trial: Trial) -> None:
+    """split() adds up to the total, at least one selected, an extra token only for a [CLS]"""
+    for size in SIZES:
+        for total in range(1, size):
+            for has_cls in (False, True):
+                _check_split(trial.component.split(total, size, has_cls), total, size, has_cls)
+
+
+def _check_split(divided: Any, total: int, size: int, has_cls: bool) -> None:
+    where = f"split({total}, {size}, {has_cls}) is {divided}"
+    require(isinstance(divided, Split), f"{where}, expected a Split")
+    parts = (divided.selected, divided.merged, divided.extra)
+    require(sum(parts) == total, f"{where}: it adds up to {sum(parts)}")
+    require(divided.selected >= 1, f"{where}: at least one token must be selected")
+    require(min(parts) >= 0, f"{where}: negative")
+    require(divided.extra <= int(has_cls), f"{where}: at most one extra token, for a [CLS]")
+
+
+def merged_shape(trial: Trial) -> None:
+    """it returns Merged: bool targets, projector inputs, an extra token where split() has one"""
+    for case in trial.cases():
+        for dtype in (torch.float32, *HALF_TYPES):
+            _check_merged(case.changed(dtype=dtype))
+
+
+def _check_merged(case: Case) -> None:
+    answer, batch = case.answer(), case.batch
+    if answer is None:
+        return
+    require(isinstance(answer, Merged), f"returns {_described(answer)}, expected a Merged")
+    divided = splits(case.trial.component, batch, case.share, True)
+    dtype, shape = case.scene.dtype, tuple(batch.valid.shape)
+    dim = batch.tensors["vision_features"].shape[-1]
+    wanted = [
+        ("targets", answer.targets, torch.bool, shape),
+        ("vectors", answer.vectors, dtype, (*shape, dim)),
+    ]
+    if any(part.extra for part in divided):
+        wanted.append(("extra", answer.extra, dtype, (shape[0], 1, dim)))
+    for name, value, kind, size in wanted:
+        expected = f"{str(kind).removeprefix('torch.')} {size}"
+        good = _has_shape(value, size, batch) and value.dtype == kind
+        require(good, f"{name}: {_described(value)}, expected {expected} ({case})")
+
+
+def target_count(trial: Trial) -> None:
+    """it merges into exactly as many targets as asked"""
+    for case in trial.cases():
+        wanted = [s.merged for s in splits(trial.component, case.batch, case.share, True)]
+        got = case.outcome()["targets"].sum(dim=1).tolist()
+        require(got == wanted, f"merges into {got} targets where {wanted} are asked for ({case})")
+
+
+def separate_targets(trial: Trial) -> None:
+    """targets are real tokens that were not selected"""
+    for case in trial.cases():
+        kept = selected(case.batch, splits(trial.component, case.batch, case.share, True))
+        wrong = case.outcome()["targets"] & (kept | ~case.batch.valid)
+        message = f"{int(wrong.sum())} targets are selected tokens or padding ({case})"
+        require(not wrong.any(), message)
+
+
+def finite_vectors(trial: Trial) -> None:
+    """merged vectors are finite, also where all tokens are alike"""
+    for case in trial.cases():
+        wrong = ~case.outcome()["vectors"].isfinite()
+        require(not wrong.any(), f"{int(wrong.sum())} values are NaN or infinite ({case})")
+
+
+def _each(*functions: Any) -> tuple[Check, ...]:
+    return tuple(check_each(function) for function in functions)
+
+
+CHECKS: dict[str, tuple[Check, ...]] = {
+    "scorer": (
+        *CLASS_CHECKS,
+        RUNS,
+        check_each(score_shape, gate=True),
+        DETERMINISTIC,
+        *_each(finite),
+        *BEHAVIOUR_CHECKS,
+    ),
+    "selector": (
+        *CLASS_CHECKS,
+        RUNS,
+        check_each(mask_shape, gate=True),
+        DETERMINISTIC,
+        *_each(count, available_only, ties_by_lowest_index),
+        *BEHAVIOUR_CHECKS,
+    ),
+    "merger": (
+        *CLASS_CHECKS,
+        check_each(split, gate=True),
+        RUNS,
+        check_each(merged_shape, gate=True),
+        DETERMINISTIC,
+        *_each(target_count, separate_targets, finite_vectors),
+        *BEHAVIOUR_CHECKS,
+    ),
+    "adapter": (REGISTERS, DOCUMENTED),
+}
