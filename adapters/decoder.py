@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from tokensieve.core.adapter import DECODER_SIGNALS, BoundModel
 from tokensieve.core.errors import AttachError
 from tokensieve.core.flops import DecoderDims
-from tokensieve.core.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -89,9 +88,13 @@ class LlamaLikeModel(BoundModel):
 
     def rotate(self, states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """Rotate the two halves of each head against each other."""
-        first, second = states.chunk(2, dim=-1)
-        turned = torch.cat((-second, first), dim=-1)
-        return states * cos[:, None] + turned * sin[:, None]
+        half = states.shape[-1] // 2
+        first, second = states[..., :half], states[..., half:]
+        rotated = states * cos[:, None]
+        # in place: this runs over all keys at a boundary, and copies cost as much as the products
+        rotated[..., :half] -= second * sin[:, None, :, :half]
+        rotated[..., half:] += first * sin[:, None, :, half:]
+        return rotated
 
     def attention_scale(self, layer: int) -> float:
         """Factor on query-key products."""

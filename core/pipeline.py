@@ -26,7 +26,7 @@ from pydantic_core import PydanticCustomError
 
 from tokensieve.core.budgets import Boundary, Budget, Schedule
 from tokensieve.core.components import Component, Merger, Scorer, Selector
-from tokensieve.core.errors import PluginError, did_you_mean
+from tokensieve.core.errors import PipelineError, PluginError, did_you_mean
 from tokensieve.core.flops import DecoderDims
 from tokensieve.core.plugins import Registry, build_registry
 
@@ -244,6 +244,8 @@ class Pipeline(BaseModel):
 
     @model_validator(mode="after")
     def _ordered(self) -> Pipeline:
+        if self.keep is not None and self.keep.of != "original":
+            raise _located(_NO_REFERENCE, ("keep",))
         last, share = -1, 1.0
         for number, stage in enumerate(self.stages):
             if stage.at[0] <= last:
@@ -313,13 +315,16 @@ class Pipeline(BaseModel):
         """The pipeline with a budget from outside.
 
         With one boundary it replaces the stage's budget; with several it scales them all, and a
-        number of tokens means the average over decoder layers.
+        number of tokens means the average over decoder layers, a share that average as a share of
+        the image's tokens.
         """
         budget = Budget.model_validate(keep)
         boundaries = sum(len(stage.at) for stage in self.stages)
         if boundaries == 1:
             (stage,) = self.stages
             return self.model_copy(update={"stages": (stage.model_copy(update={"keep": (budget,)}),)})
+        if budget.of != "original":
+            raise PipelineError(f"keep: {budget}: {_NO_REFERENCE}")
         if budget.kind == "tokens":
             budget = Budget(kind="average", value=budget.value)
         return self.model_copy(update={"keep": budget}) if boundaries else self
@@ -336,6 +341,9 @@ class Pipeline(BaseModel):
         if self.stages:
             plain["stages"] = [_plain_stage(stage) for stage in self.stages]
         return plain
+
+
+_NO_REFERENCE = "one budget for several boundaries is a share of the original tokens: drop `of`"
 
 
 def scaling_notes(pipeline: Pipeline, depth: int) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -19,7 +18,8 @@ if TYPE_CHECKING:
     from tokensieve.core.engine.engine import Engine
     from tokensieve.core.trace import Trace
 
-_ATTACHED: weakref.WeakKeyDictionary[Any, Session] = weakref.WeakKeyDictionary()
+_SLOT = "_tokensieve_session"
+"""Where a model carries its session; a plain attribute, so that both are freed together."""
 _ABSENT = object()
 
 
@@ -47,7 +47,7 @@ class Session:
     @property
     def attached(self) -> bool:
         """Whether the pipeline is on the model."""
-        return _ATTACHED.get(self.model) is self
+        return session_of(self.model) is self
 
     def detach(self) -> None:
         """Restore the model exactly; calling it twice is harmless."""
@@ -58,11 +58,11 @@ class Session:
             self.model.__dict__.pop("generate", None)
         else:
             self.model.__dict__["generate"] = self._own_generate
-        del _ATTACHED[self.model]
+        del self.model.__dict__[_SLOT]
 
     def _attach(self) -> None:
         self._engine.install()
-        _ATTACHED[self.model] = self
+        self.model.__dict__[_SLOT] = self
         self._own_generate = self.model.__dict__.get("generate", _ABSENT)
         if self.pipeline.stages:
             generate = getattr(self.model, "generate", None)
@@ -110,10 +110,10 @@ def attach(
     registry = build_registry(plugins)
     loaded = load_pipeline(pipeline, keep=keep, registry=registry)
     bound = bind(model, registry)
-    if model in _ATTACHED:
-        name = _ATTACHED[model].pipeline.name
+    present = session_of(model)
+    if present is not None:
         raise AttachError(
-            f"pipeline {name!r} is already attached to this model: detach it first "
+            f"pipeline {present.pipeline.name!r} is already attached to this model: detach it first "
             "(session.detach(), or leave its `with` block)"
         )
     check(loaded, bound)
@@ -121,6 +121,12 @@ def attach(
 
     session = Session(model, loaded, bound, Engine(bound, loaded, seed))
     session._attach()
+    return session
+
+
+def session_of(model: Any) -> Session | None:
+    """The session on a model, if there is one."""
+    session: Session | None = getattr(model, "__dict__", {}).get(_SLOT)
     return session
 
 

@@ -158,7 +158,7 @@ def squeezed(text: str) -> str:
 
 def as_pattern(expected: str) -> str:
     """Expected output in which ``...`` stands for anything."""
-    return ".*".join(re.escape(part) for part in squeezed(expected).split("..."))
+    return ".*".join(re.escape(part) for part in re.split(r"\s*\.{3}\s*", squeezed(expected)))
 
 
 def check_options(words: list[str]) -> None:

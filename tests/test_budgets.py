@@ -257,6 +257,16 @@ def test_a_number_of_tokens_for_many_boundaries_is_their_average() -> None:
     assert schedule_of("visionzip", keep=128).counts(N) == [128]
 
 
+def test_a_share_for_many_boundaries_is_their_average_as_a_share_of_the_image() -> None:
+    assert schedule_of("transprune", keep=0.5).counts(N) == (
+        schedule_of("transprune", keep={"average": 0.5 * N}).counts(N)
+    )
+    with pytest.raises(AttachError, match=r"0\.1 is impossible .* alone cost 0\.22"):
+        schedule_of("transprune", keep=0.1).counts(N)
+    with pytest.raises(PipelineError, match="keep: {share: 0.5, of: input}.*drop `of`"):
+        schedule_of("transprune", keep={"share": 0.5, "of": "input"})
+
+
 def test_an_image_within_the_overall_average_is_not_touched() -> None:
     assert schedule_of("transprune", keep={"average": 200}).counts(150) == [150, 150, 150]
 

@@ -137,6 +137,17 @@ def test_cache_rows_follow_the_schedule(models: dict[str, Any], family: str) -> 
     assert [layer.get_seq_length() for layer in cache.layers] == [length] * DEPTH
 
 
+def test_trace_of_a_prompt_without_images(models: dict[str, Any]) -> None:
+    """The trace of the prompt before must not stay."""
+    model = models["llava"]
+    with tokensieve.attach(model, PIPELINE) as session, torch.no_grad():
+        model(**inputs("llava", two_prompts("llava")))
+        assert sum(session.trace.visual_tokens) > 0
+        model(**inputs("llava", [Prompt(4, (), 3)]))
+    assert session.trace.visual_tokens == [0]
+    assert session.trace.stages == []
+
+
 def test_default_cache_types_are_left_alone() -> None:
     """Our cache layer must not take the place of transformers' own in its tables."""
     from transformers.cache_utils import DYNAMIC_LAYER_TYPE_MAPPING, DynamicLayer

@@ -137,7 +137,7 @@ def test_the_original_is_shown_as_it_is() -> None:
         top
         for top in range(column.height - panel.height)
         if column.getpixel((0, top)) == panel.getpixel((0, 0))
-        and column.crop((0, top, *panel.size[:1], top + panel.height)).tobytes() == panel.tobytes()
+        and column.crop((0, top, panel.width, top + panel.height)).tobytes() == panel.tobytes()
     ]
     assert len(starts) == 1
 

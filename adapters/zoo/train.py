@@ -1,7 +1,7 @@
 """Train a built-in model: ``python -m tokensieve.adapters.zoo.train --out FOLDER``.
 
 Seeded and resumable: the run keeps one checkpoint in ``OUT/checkpoint.pt``; the same command
-continues from it. Three losses are added:
+continues from it. Four losses are added:
 
 * *answers*: every image is packed with several questions in one sequence. A block mask lets each
   question see the image and itself only, so no question can copy another one's answer, and the
@@ -13,6 +13,8 @@ continues from it. Three losses are added:
   digit (``7``) or its colour (``red``), everything about that digit: value, colour, row, column.
   Without it, finding the named digit and reading it out have to be learned at once, and the loss
   stays at chance for thousands of steps.
+* *comparison*, later: a probe two layers above says, at the second digit of ``is the 7 left of the
+  3?``, on which side of it the first one lies. Without it these questions stay at chance.
 
 The probes are thrown away afterwards.
 """
@@ -45,7 +47,7 @@ class Recipe:
     """Everything that decides the result."""
 
     seed: int = 0
-    steps: int = 2000
+    steps: int = 2400
     sight_steps: int = 1000
     batch_size: int = 32
     questions: int = 12
@@ -57,6 +59,8 @@ class Recipe:
     sight_weight: float = 0.5
     grounding_weight: float = 0.5
     grounding_layer: int = 5
+    comparison_from: int = 1400
+    comparison_layer: int = 7
 
 
 class SightProbes(nn.Module):
@@ -90,24 +94,23 @@ class SightProbes(nn.Module):
         return loss, right[digits].float().mean()
 
 
-class GroundingProbe(nn.Module):
-    """Linear read-out of the decoder at words that name a digit, used in training only."""
+class WordProbe(nn.Module):
+    """Linear read-out of the decoder at some words of a question, used in training only."""
 
-    SIZES = (10, len(scenes.COLOUR_NAMES), PATCHES_PER_SIDE, PATCHES_PER_SIDE)
-
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, sizes: tuple[int, ...]) -> None:
         super().__init__()
+        self.sizes = sizes
         self.norm = nn.LayerNorm(width)
-        self.read = nn.Linear(width, sum(self.SIZES))
+        self.read = nn.Linear(width, sum(sizes))
 
-    def loss(self, hidden: torch.Tensor, named: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Loss, and the share of naming words at which the digit's colour and value are known.
+    def loss(self, hidden: torch.Tensor, facts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Loss, and the share of words at which the first two facts are known.
 
-        ``named`` is ``[batch, tokens, 4]``: value, colour, row, column; -100 elsewhere.
+        ``facts`` is ``[batch, tokens, len(sizes)]``: class numbers, -100 where nothing is asked.
         """
-        where = named[..., 0] != IGNORE
-        logits = self.read(self.norm(hidden[where])).float().split(self.SIZES, dim=-1)
-        targets = named[where].unbind(-1)
+        where = facts[..., 0] != IGNORE
+        logits = self.read(self.norm(hidden[where])).float().split(self.sizes, dim=-1)
+        targets = facts[where].unbind(-1)
         loss = sum(map(nn.functional.cross_entropy, logits, targets), hidden.new_zeros(()))
         right = [(part.argmax(-1) == t) for part, t in zip(logits[:2], targets, strict=False)]
         return loss, (right[0] & right[1]).float().mean()
@@ -152,10 +155,11 @@ class Packer:
     def sequence(
         self, scene: scenes.Scene, questions: list[scenes.Question]
     ) -> tuple[list[Any], ...]:
-        """Ids, positions, segment (0 = image), label and named digit of every packed token."""
+        """Ids, positions, segment (0 = image), label, named digit and side of every token."""
         ids, start = list(self.prefix), len(self.prefix)
         positions, segments, labels = list(range(start)), [0] * start, [IGNORE] * start
         named: list[Any] = [NOTHING] * start
+        sides: list[Any] = [NOTHING[:2]] * start
         for turn, question in enumerate(questions, 1):
             tokens = self._question(question)
             ids += tokens
@@ -163,7 +167,8 @@ class Packer:
             segments += [turn] * len(tokens)
             labels += [*[IGNORE] * (len(tokens) - 2), *tokens[-2:]]
             named += self._named(scene, question, tokens)
-        return ids, positions, segments, labels, named
+            sides += self._sides(scene, question, tokens)
+        return ids, positions, segments, labels, named, sides
 
     def _named(
         self, scene: scenes.Scene, question: scenes.Question, tokens: list[int]
@@ -182,6 +187,18 @@ class Packer:
                 found[self.words[word]] = facts
         return [*(found.get(token, NOTHING) for token in tokens[:-2]), NOTHING, NOTHING]
 
+    def _sides(
+        self, scene: scenes.Scene, question: scenes.Question, tokens: list[int]
+    ) -> list[tuple[int, ...]]:
+        """At the second digit of a comparison: where the first one lies, left 0, right 2."""
+        sides: list[tuple[int, ...]] = [NOTHING[:2]] * len(tokens)
+        if question.kind == "position":
+            first, second = (scene.digits[i] for i in question.about)
+            place = tokens.index(self.words[str(second.value)])
+            offsets = np.sign(np.subtract(first.centre, second.centre))
+            sides[place] = (int(offsets[0]) + 1, int(offsets[1]) + 1)
+        return sides
+
     def batch(self, split: scenes.Split, first: int) -> dict[str, torch.Tensor]:
         """Scenes ``first .. first + batch_size`` of ``split``, packed and padded."""
         indices = range(first, first + self.recipe.batch_size)
@@ -191,10 +208,10 @@ class Packer:
             for scene, i in zip(drawn, indices, strict=True)
         ]
         length = max(len(row[0]) for row in rows)
-        fill: tuple[Any, ...] = (0, 0, -1, IGNORE, NOTHING)
-        ids, positions, segments, labels, named = (
+        fill: tuple[Any, ...] = (0, 0, -1, IGNORE, NOTHING, NOTHING[:2])
+        ids, positions, segments, labels, named, sides = (
             torch.tensor([row[k] + [fill[k]] * (length - len(row[k])) for row in rows])
-            for k in range(5)
+            for k in range(len(fill))
         )
         visible = (segments[:, None, :] == segments[:, :, None]) | (segments[:, None, :] == 0)
         visible &= torch.ones(length, length, dtype=torch.bool).tril()
@@ -212,6 +229,7 @@ class Packer:
             "attention_mask": mask[:, None],
             "labels": labels,
             "named": named,
+            "sides": sides,
             "patch_value": value,
             "patch_colour": colour,
             "seen": seen,
@@ -224,18 +242,20 @@ class Probes(nn.Module):
     def __init__(self, vision_width: int, text_width: int) -> None:
         super().__init__()
         self.sight = SightProbes(vision_width)
-        self.grounding = GroundingProbe(text_width)
+        places = PATCHES_PER_SIDE, PATCHES_PER_SIDE
+        self.grounding = WordProbe(text_width, (10, len(scenes.COLOUR_NAMES), *places))
+        self.comparison = WordProbe(text_width, (3, 3))
 
 
 def losses(
-    model: Any, probes: Probes, batch: dict[str, torch.Tensor], recipe: Recipe, sight_only: bool
+    model: Any, probes: Probes, batch: dict[str, torch.Tensor], recipe: Recipe, step: int
 ) -> dict[str, torch.Tensor]:
     """Answer and sight loss of one batch, with the accuracies that the log shows."""
     core = model.model
     hidden_states = core.vision_tower(batch["pixel_values"], output_hidden_states=True).hidden_states
     sight, patch_accuracy = probes.sight.loss(core.vision_tower, hidden_states, batch)
     out = {"sight": sight, "patch_accuracy": patch_accuracy}
-    if sight_only:
+    if step < recipe.sight_steps:
         return out
     features = core.multi_modal_projector(hidden_states[-2][:, 1:])
     embeddings = model.get_input_embeddings()(batch["input_ids"])
@@ -256,6 +276,10 @@ def losses(
     asked = labels != IGNORE
     logits = model.lm_head(hidden[:, :-1][asked]).float()
     targets = labels[asked]
+    if step >= recipe.comparison_from:
+        out["comparison"], out["comparison_accuracy"] = probes.comparison.loss(
+            output.hidden_states[recipe.comparison_layer], batch["sides"]
+        )
     out["answer"] = nn.functional.cross_entropy(logits, targets)
     right = (logits.argmax(-1) == targets).view(-1, 2)[:, 0]  # answer word, then end of sequence
     out["answer_accuracy"] = right.float().mean()
@@ -313,11 +337,11 @@ def train(recipe: Recipe, out: Path, device: str, checkpoint_every: int = 200) -
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(recipe, step)
         batch = {k: v.to(device) for k, v in packer.batch("train", step * recipe.batch_size).items()}
-        sight_only = step < recipe.sight_steps
         with torch.autocast(device, dtype=torch.bfloat16):
-            values = losses(model, probes, batch, recipe, sight_only)
+            values = losses(model, probes, batch, recipe, step)
             total = recipe.sight_weight * values["sight"] + values.get("answer", 0)
-            total = total + recipe.grounding_weight * values.get("grounding", 0)
+            words = values.get("grounding", 0) + values.get("comparison", 0)
+            total = total + recipe.grounding_weight * words
         optimizer.zero_grad(set_to_none=True)
         total.backward()
         nn.utils.clip_grad_norm_([*model.parameters(), *probes.parameters()], 1.0)

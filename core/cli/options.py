@@ -15,7 +15,7 @@ from rich.table import Table
 from tokensieve.core.plugins import Registry, build_registry
 from tokensieve.core.yaml_source import parse_yaml
 
-WIDTH_OF_FILES = 160  # columns of output that goes to a file or a pipe
+NO_WRAP = 10_000  # columns of output that goes to a file or a pipe: one row is one line
 
 Plugins = Annotated[
     list[Path] | None,
@@ -50,7 +50,7 @@ def parse_keep(text: str | None) -> Any:
 
 def console() -> Console:
     """Standard output, text as it is: no markup, no emoji codes, no colouring of numbers."""
-    width = None if sys.stdout.isatty() else WIDTH_OF_FILES
+    width = None if sys.stdout.isatty() else NO_WRAP
     return Console(width=width, markup=False, emoji=False, highlight=False)
 
 
@@ -59,5 +59,10 @@ def table(*columns: str, left: Sequence[str] = ()) -> Table:
     result = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for column in columns:
         flush_left = column in left
-        result.add_column(column, justify="left" if flush_left else "right", no_wrap=not flush_left)
+        result.add_column(
+            column,
+            justify="left" if flush_left else "right",
+            no_wrap=not flush_left,
+            overflow="fold",
+        )
     return result

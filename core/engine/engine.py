@@ -188,7 +188,12 @@ class Engine:
 
     def _end(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
         state, self.state = self.state, None
-        if state is None or state.layout is None:
+        if state is None:
+            return
+        if state.layout is None:
+            if state.past == 0 and output is not None:  # a new prompt without images
+                state.trace.visual_tokens = [0] * state.batch
+                self.trace = state.trace
             return
         self.vision = None
         if output is None:  # the forward raised
@@ -237,8 +242,10 @@ class Engine:
                 return None
             rest = dict(kwargs)
             hidden = args[0] if args else rest.pop("hidden_states")
-            state.cache = rest.get("past_key_values")
-            check_cache(state.cache)
+            cache = rest.get("past_key_values")
+            if cache is not state.cache:  # the decoder made one
+                check_cache(cache)
+                state.cache = cache
             original = rest["position_embeddings"]
             if state.layout is not None and index in self.cuts:
                 hidden = self._cut(state, index, hidden, original)
@@ -266,6 +273,11 @@ class Engine:
             reduction = decide(cut, self._scale, board, layout, targets, state.checks)
         if reduction is not None:
             hidden = self._apply(state, index, reduction, hidden)
+        else:
+            state.trace.notes.append(
+                f"boundary {cut.at} removes nothing: its budget ({cut.budget}) is not below the "
+                f"tokens of any image"
+            )
         layout = state.layout
         after = [layout.visual(sample) for sample in range(state.batch)]
         state.trace.stages.append(

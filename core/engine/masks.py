@@ -32,7 +32,7 @@ def join_valid(
     parts = [
         torch.ones(batch, count, dtype=torch.bool, device=device)  # type: ignore[call-overload]
         if part is None
-        else part
+        else part.to(device)  # type: ignore[call-overload]
         for part, count in ((past, past_rows), (new, new_rows))
     ]
     return torch.cat(parts, dim=1)

@@ -67,14 +67,15 @@ class SignalBoard:
 
     def _transitions(self, modules: tuple[Module, ...]) -> list[Transition]:
         sample = self.groups.sample
+        device = sample.device  # layers may live on several devices
         return [
             Transition(
                 seen.layer,
                 seen.module,
-                seen.magnitude[sample],
-                seen.cosine[sample],
-                seen.valid[sample],
-                self.groups.take(seen.rows.to(sample.device)),
+                seen.magnitude.to(device)[sample],
+                seen.cosine.to(device)[sample],
+                seen.valid.to(device)[sample],
+                self.groups.take(seen.rows.to(device)),
             )
             for seen in self.state.transitions
             if seen.module in modules

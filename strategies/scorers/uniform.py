@@ -31,4 +31,5 @@ class UniformScorer(Scorer):
         for bit in range(BITS):
             pair = (((row >> bit) ^ (column >> bit)) & 1) * 2 + ((row >> bit) & 1)
             order = (order << 2) | pair
-        return -(order.double() / 4**BITS).float()
+        scores: Tensor = -(order.double() / 4**BITS).float()
+        return scores

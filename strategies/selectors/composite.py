@@ -23,7 +23,7 @@ class Part(BaseModel):
 
     share: Annotated[float, Field(gt=0, le=1)] | None = None
     score: ScoreTerms = ()
-    select: ASelector = Field(default="top-k", validate_default=True)  # type: ignore[assignment]
+    select: ASelector = Field(default="top-k", validate_default=True)
 
 
 class CompositeSelector(Selector):

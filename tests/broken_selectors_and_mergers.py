@@ -1,0 +1,188 @@
+"""Selectors and mergers that break the contract; see ``broken_scorers``."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+import tokensieve
+from tokensieve.core.components import Merged, Split
+from tokensieve.core.scoring import top_counts
+from tokensieve.core.view import View
+
+
+class Top(tokensieve.Selector):
+    """Keep the best: nothing is wrong with this one."""
+
+    def select(self, scores: Tensor, available: Tensor, counts: list[int], view: View) -> Tensor:
+        return top_counts(scores, available, counts)
+
+
+class First(tokensieve.Merger):
+    """Replace the first dropped tokens by themselves: nothing is wrong with this one."""
+
+    needs = frozenset({"vision_features"})
+
+    keep: int | float = Field(default=1, gt=0)
+
+    def split(self, total: int, available: int, has_cls: bool) -> Split:
+        merged = min(self.merged_tokens(total), total - 1)
+        return Split(total - merged, merged, 0)
+
+    def targets(self, kept: Tensor, counts: list[int], view: View) -> Tensor:
+        return top_counts(torch.zeros_like(kept, dtype=torch.float32), view.valid & ~kept, counts)
+
+    def apply(self, kept: Tensor, counts: list[int], view: View) -> Merged:
+        return Merged(self.targets(kept, counts, view), view.vision_features, None, False)
+
+
+# ------------------------------------------------------------------ selectors
+
+
+class EatsCounts(Top):
+    """Writes to the list of counts."""
+
+    name = "eats-counts"
+    breaks: ClassVar[str] = "unchanged-inputs"
+
+    def select(self, scores: Tensor, available: Tensor, counts: list[int], view: View) -> Tensor:
+        kept = top_counts(scores, available, counts)
+        counts.clear()
+        return kept
+
+
+class Ranks(Top):
+    """Returns numbers."""
+
+    name = "ranks"
+    breaks: ClassVar[str] = "mask-shape"
+
+    def select(self, scores: Tensor, available: Tensor, counts: list[int], view: View) -> Tensor:
+        return top_counts(scores, available, counts).float()
+
+
+class OneMore(Top):
+    """Takes one token too many."""
+
+    name = "one-more"
+    breaks: ClassVar[str] = "count"
+
+    def select(self, scores: Tensor, available: Tensor, counts: list[int], view: View) -> Tensor:
+        return top_counts(scores, available, [count + 1 for count in counts])
+
+
+class AdaptiveNone(Top):
+    """Adaptive, down to no token at all."""
+
+    name = "adaptive-none"
+    adaptive_count: ClassVar[bool] = True
+    breaks: ClassVar[str] = "count"
+
+    def select(self, scores: Tensor, available: Tensor, counts: list[int], view: View) -> Tensor:
+        return available & False
+
+
+class TakesTaken(Top):
+    """Takes tokens that are not available."""
+
+    name = "takes-taken"
+    breaks: ClassVar[str] = "available-only"
+
+    def select(self, scores: Tensor, available: Tensor, counts: list[int], view: View) -> Tensor:
+        return top_counts(scores, view.valid, counts)
+
+
+class LastOfTies(Top):
+    """Takes the last one of equally important tokens."""
+
+    name = "last-of-ties"
+    breaks: ClassVar[str] = "ties-by-lowest-index"
+
+    def select(self, scores: Tensor, available: Tensor, counts: list[int], view: View) -> Tensor:
+        return top_counts(scores.flip(1), available.flip(1), counts).flip(1)
+
+
+# ------------------------------------------------------------------ mergers
+
+
+class OverBudget(First):
+    """Merged tokens come on top of the budget."""
+
+    name = "over-budget"
+    breaks: ClassVar[str] = "split"
+
+    def split(self, total: int, available: int, has_cls: bool) -> Split:
+        return Split(total, 1, 0)
+
+
+class WideVectors(First):
+    """Returns float32 vectors whatever the model's type."""
+
+    name = "wide-vectors"
+    breaks: ClassVar[str] = "merged-shape"
+
+    def apply(self, kept: Tensor, counts: list[int], view: View) -> Merged:
+        targets = self.targets(kept, counts, view)
+        return Merged(targets, view.vision_features.float(), None, False)
+
+
+class PromisesCls(First):
+    """Counts a [CLS] in its budget that it does not deliver."""
+
+    name = "promises-cls"
+    breaks: ClassVar[str] = "merged-shape"
+
+    def split(self, total: int, available: int, has_cls: bool) -> Split:
+        return Split(total - int(has_cls and total > 1), 0, int(has_cls and total > 1))
+
+
+class AllTargets(First):
+    """Lets every token live on."""
+
+    name = "all-targets"
+    breaks: ClassVar[str] = "target-count"
+
+    def apply(self, kept: Tensor, counts: list[int], view: View) -> Merged:
+        return Merged(view.valid & ~kept, view.vision_features, None, False)
+
+
+class MergesKept(First):
+    """Writes merged vectors over tokens that were selected."""
+
+    name = "merges-kept"
+    breaks: ClassVar[str] = "separate-targets"
+
+    def targets(self, kept: Tensor, counts: list[int], view: View) -> Tensor:
+        return top_counts(torch.zeros_like(kept, dtype=torch.float32), kept, counts)
+
+
+class Standardised(First):
+    """Divides by a spread that is zero where all tokens are alike."""
+
+    name = "standardised"
+    breaks: ClassVar[str] = "finite-vectors"
+
+    def apply(self, kept: Tensor, counts: list[int], view: View) -> Merged:
+        features = view.vision_features.float()
+        weight = view.valid[..., None] / view.valid.sum(dim=1)[:, None, None]
+        mean = (features * weight).sum(dim=1, keepdim=True)
+        spread = ((features - mean).abs() * weight).sum(dim=1, keepdim=True)
+        spread = spread.where(spread > 1e-6, 0)  # noqa: PLR2004 - rounding of the mean
+        vectors = ((features - mean) / spread).to(view.vision_features.dtype)
+        return Merged(self.targets(kept, counts, view), vectors, None, False)
+
+
+BROKEN: list[Any] = [
+    found
+    for found in list(globals().values())
+    if isinstance(found, type) and "breaks" in vars(found)
+]
+
+
+@tokensieve.hookimpl
+def tokensieve_register(registry: Any) -> None:
+    for component in BROKEN:
+        registry.add(component)
