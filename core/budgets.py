@@ -208,8 +208,7 @@ class Schedule:
         return scaled(low)
 
     def _meets(self, budget: Budget, original: int, counts: list[int]) -> bool:
-        limit = budget.value * (original if budget.kind == "share" else 1)
-        return self._cost(budget.kind, original, counts) <= limit + _SLACK
+        return self._cost(budget.kind, original, counts) <= budget.value + _SLACK
 
     def _cost(self, kind: Kind, original: int, counts: list[int]) -> float:
         layers = self.per_layer(original, counts)
@@ -221,8 +220,6 @@ class Schedule:
 
     def _impossible(self, budget: Budget, original: int, least: list[int]) -> str:
         reached = self._cost(budget.kind, original, least)
-        if budget.kind == "share":
-            reached /= original
         first = self.cuts[0].at if self.cuts else self.depth
         return (
             f"budget {budget} is impossible for an image of {original} tokens: the layers before "

@@ -139,6 +139,17 @@ class View:
                 f"{self._reader}: no signal {signal!r}{did_you_mean(signal, SIGNALS)}"
             )
 
+    if not TYPE_CHECKING:  # type checkers know the attributes themselves
+
+        def __getattr__(self, name: str) -> Any:
+            """Only for names that are not there: say which are."""
+            if name in SIGNALS:  # a property failed with an AttributeError of its own: show that
+                return self.read(name)
+            if name.startswith("_"):
+                raise AttributeError(name)
+            hint = did_you_mean(name, [*SIGNALS, "valid", "index", "keys", "boundary"])
+            raise AttributeError(f"{self._reader}: a view has no {name!r}{hint}")
+
     @property
     def hidden(self) -> Tensor:
         """``[batch, tokens, dim]`` hidden states that enter the boundary's layer."""

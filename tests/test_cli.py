@@ -181,7 +181,7 @@ def budget_rows(out: str) -> list[list[str]]:
 
 
 def test_show_transprune_on_llava_is_the_published_schedule(call: Call) -> None:
-    """Golden: methods.md 0.3 (576 -> 504 -> 360 -> 72, 1.557 of 3.817 TFLOPs)."""
+    """Golden, from the paper (576 -> 504 -> 360 -> 72, 1.557 of 3.817 TFLOPs)."""
     shown = call("show", "transprune", "--model", "llava-1.5-7b")
     assert (shown.code, shown.err) == (0, "")
     assert budget_rows(shown.out) == [
@@ -198,7 +198,7 @@ def test_show_transprune_on_llava_is_the_published_schedule(call: Call) -> None:
 
 
 def test_show_takes_the_size_of_the_image(call: Call) -> None:
-    """Golden: methods.md 0.3, LLaVA-1.6 with 2880 tokens."""
+    """Golden, from the paper: LLaVA-1.6 with 2880 tokens."""
     shown = call("show", "transprune", "--model", "llava-1.5-7b", "--tokens", "2880")
     assert [row[2] for row in budget_rows(shown.out)] == ["2880", "2520", "1800", "360"]
     assert "8.330 TFLOPs (40.0 % of 20.825 TFLOPs)" in shown.out

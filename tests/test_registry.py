@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -113,3 +114,21 @@ def test_reading_a_signal_that_is_not_there_names_boundary_and_remedy(view: View
 def test_misspelt_signal_is_an_error_not_an_absent_one(view: View, access: Any) -> None:
     with pytest.raises(SignalError, match=r"no signal 'hiden' \(did you mean 'hidden'\?\)"):
         access(view, "hiden")
+
+
+def test_misspelt_attribute_names_reader_and_alternatives(view: View) -> None:
+    reader = view.for_component("scorer 'mine'", frozenset({"hidden"}))
+    expected = r"scorer 'mine': a view has no 'hiden' \(did you mean 'hidden'\?\)"
+    with pytest.raises(AttributeError, match=expected):
+        _ = reader.hiden  # type: ignore[attr-defined]
+    assert not hasattr(reader, "tokens")
+    assert copy.copy(reader).valid is reader.valid
+
+
+def test_failure_inside_a_signal_is_not_taken_for_a_missing_attribute() -> None:
+    def fail() -> torch.Tensor:
+        raise AttributeError("the vision tower has no attribute 'heads'")
+
+    valid = torch.ones(1, 2, dtype=torch.bool)
+    with pytest.raises(AttributeError, match="the vision tower"):
+        _ = View(valid, valid.long(), {"hidden": fail}).hidden

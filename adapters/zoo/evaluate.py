@@ -42,8 +42,10 @@ class Score:
         """95 % Wilson score interval of the accuracy."""
         n, z = self.asked, NORMAL_95
         centre = (self.accuracy + z * z / (2 * n)) / (1 + z * z / n)
-        half = z / (1 + z * z / n) * math.sqrt(
-            self.accuracy * (1 - self.accuracy) / n + z * z / (4 * n * n)
+        half = (
+            z
+            / (1 + z * z / n)
+            * math.sqrt(self.accuracy * (1 - self.accuracy) / n + z * z / (4 * n * n))
         )
         return centre - half, centre + half
 

@@ -106,15 +106,14 @@ def build_config(**text_overrides: Any) -> LlavaConfig:
             **text_overrides,
         }
     )
-    return LlavaConfig(
-        vision_config=vision,
-        text_config=text,
-        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
-        image_seq_length=(IMAGE_SIZE // PATCH_SIZE) ** 2,
-        vision_feature_layer=-2,
-        vision_feature_select_strategy="default",
-        tie_word_embeddings=True,
-    )
+    own: dict[str, Any] = {
+        "image_token_id": tokenizer.convert_tokens_to_ids("<image>"),
+        "image_seq_length": (IMAGE_SIZE // PATCH_SIZE) ** 2,
+        "vision_feature_layer": -2,
+        "vision_feature_select_strategy": "default",
+        "tie_word_embeddings": True,
+    }
+    return LlavaConfig(vision_config=vision, text_config=text, **own)
 
 
 def build_model() -> LlavaForConditionalGeneration:

@@ -30,16 +30,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
+from tqdm import tqdm
 
-from tokensieve.adapters.zoo import digit_scenes as scenes
 from tokensieve.adapters.zoo import tiny_llava
+from tokensieve.adapters.zoo.batches import IGNORE, Packer
+from tokensieve.adapters.zoo.probes import Probes
 
-PATCHES_PER_SIDE = scenes.IMAGE_SIZE // tiny_llava.PATCH_SIZE
-IGNORE = -100
-NOTHING = (IGNORE,) * 4
+LOG_EVERY, CHECKPOINT_EVERY = 20, 100
 
 
 @dataclass(frozen=True)
@@ -63,196 +62,14 @@ class Recipe:
     comparison_layer: int = 7
 
 
-class SightProbes(nn.Module):
-    """Linear read-outs of the vision tower, used in training only."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.patch = nn.Linear(width, 11 + len(scenes.COLOUR_NAMES) + 1)
-        self.summary = nn.Linear(width, 10 + len(scenes.COLOUR_NAMES))
-        self.middle_norm = nn.LayerNorm(width)
-
-    def loss(
-        self, tower: nn.Module, hidden_states: tuple[torch.Tensor, ...], batch: dict[str, Any]
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Sight loss, and the share of digit patches read correctly."""
-        middle, last = self.middle_norm(hidden_states[-2]), tower.post_layernorm(hidden_states[-1])
-        logits = self.patch(middle[:, 1:])
-        value, colour = logits[..., :11], logits[..., 11:]
-        digits = batch["patch_value"] < 10  # noqa: PLR2004 - ten digits, then background
-        loss = middle.new_zeros(())
-        for where in (digits, ~digits):  # digit patches are rare: each side counts one half
-            loss = loss + nn.functional.cross_entropy(value[where], batch["patch_value"][where])
-            loss = loss + nn.functional.cross_entropy(colour[where], batch["patch_colour"][where])
-        for cls in (middle[:, 0], last[:, 0]):
-            loss = loss + nn.functional.binary_cross_entropy_with_logits(
-                self.summary(cls), batch["seen"]
-            )
-        right = (value.argmax(-1) == batch["patch_value"]) & (
-            colour.argmax(-1) == batch["patch_colour"]
-        )
-        return loss, right[digits].float().mean()
-
-
-class WordProbe(nn.Module):
-    """Linear read-out of the decoder at some words of a question, used in training only."""
-
-    def __init__(self, width: int, sizes: tuple[int, ...]) -> None:
-        super().__init__()
-        self.sizes = sizes
-        self.norm = nn.LayerNorm(width)
-        self.read = nn.Linear(width, sum(sizes))
-
-    def loss(self, hidden: torch.Tensor, facts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Loss, and the share of words at which the first two facts are known.
-
-        ``facts`` is ``[batch, tokens, len(sizes)]``: class numbers, -100 where nothing is asked.
-        """
-        where = facts[..., 0] != IGNORE
-        logits = self.read(self.norm(hidden[where])).float().split(self.sizes, dim=-1)
-        targets = facts[where].unbind(-1)
-        loss = sum(map(nn.functional.cross_entropy, logits, targets), hidden.new_zeros(()))
-        right = [(part.argmax(-1) == t) for part, t in zip(logits[:2], targets, strict=False)]
-        return loss, (right[0] & right[1]).float().mean()
-
-
-def patch_labels(scene: scenes.Scene) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Digit (10 = none) and colour of every patch, raster order, and what the scene contains."""
-    value = np.full((PATCHES_PER_SIDE, PATCHES_PER_SIDE), 10)
-    colour = np.full((PATCHES_PER_SIDE, PATCHES_PER_SIDE), len(scenes.COLOUR_NAMES))
-    seen = np.zeros(10 + len(scenes.COLOUR_NAMES), dtype=np.float32)
-    centres = np.arange(PATCHES_PER_SIDE) * tiny_llava.PATCH_SIZE + tiny_llava.PATCH_SIZE / 2
-    for digit in scene.digits:
-        rows = (centres > digit.top) & (centres < digit.top + digit.side)
-        columns = (centres > digit.left) & (centres < digit.left + digit.side)
-        shade = scenes.COLOUR_NAMES.index(digit.colour)
-        value[np.ix_(rows, columns)] = digit.value
-        colour[np.ix_(rows, columns)] = shade
-        seen[[digit.value, 10 + shade]] = 1
-    return value.ravel(), colour.ravel(), seen
-
-
-class Packer:
-    """Turns scenes and questions into one training batch."""
-
-    def __init__(self, recipe: Recipe) -> None:
-        self.recipe = recipe
-        self.tokenizer = tiny_llava.build_tokenizer()
-        self.image_id = int(self.tokenizer.convert_tokens_to_ids("<image>"))
-        head = self.tokenizer("USER:")["input_ids"]
-        self.words: dict[str, int] = self.tokenizer.get_vocab()
-        self.known: dict[tuple[str, str], list[int]] = {}
-        self.prefix = [*head, *[self.image_id] * PATCHES_PER_SIDE**2]
-
-    def _question(self, question: scenes.Question) -> list[int]:
-        key = question.text, question.answer
-        if key not in self.known:
-            text = f"{question.text} ASSISTANT: {question.answer}"
-            ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-            self.known[key] = [*ids, int(self.tokenizer.eos_token_id)]
-        return self.known[key]
-
-    def sequence(
-        self, scene: scenes.Scene, questions: list[scenes.Question]
-    ) -> tuple[list[Any], ...]:
-        """Ids, positions, segment (0 = image), label, named digit and side of every token."""
-        ids, start = list(self.prefix), len(self.prefix)
-        positions, segments, labels = list(range(start)), [0] * start, [IGNORE] * start
-        named: list[Any] = [NOTHING] * start
-        sides: list[Any] = [NOTHING[:2]] * start
-        for turn, question in enumerate(questions, 1):
-            tokens = self._question(question)
-            ids += tokens
-            positions += range(start, start + len(tokens))
-            segments += [turn] * len(tokens)
-            labels += [*[IGNORE] * (len(tokens) - 2), *tokens[-2:]]
-            named += self._named(scene, question, tokens)
-            sides += self._sides(scene, question, tokens)
-        return ids, positions, segments, labels, named, sides
-
-    def _named(
-        self, scene: scenes.Scene, question: scenes.Question, tokens: list[int]
-    ) -> list[tuple[int, ...]]:
-        """What the naming words of a question stand for; the answer itself names nothing."""
-        found: dict[int, tuple[int, ...]] = {}
-        for index in question.about if question.kind != "count" else ():
-            digit = scene.digits[index]
-            facts = (
-                digit.value,
-                scenes.COLOUR_NAMES.index(digit.colour),
-                digit.top // tiny_llava.PATCH_SIZE,
-                digit.left // tiny_llava.PATCH_SIZE,
-            )
-            for word in (str(digit.value), digit.colour):
-                found[self.words[word]] = facts
-        return [*(found.get(token, NOTHING) for token in tokens[:-2]), NOTHING, NOTHING]
-
-    def _sides(
-        self, scene: scenes.Scene, question: scenes.Question, tokens: list[int]
-    ) -> list[tuple[int, ...]]:
-        """At the second digit of a comparison: where the first one lies, left 0, right 2."""
-        sides: list[tuple[int, ...]] = [NOTHING[:2]] * len(tokens)
-        if question.kind == "position":
-            first, second = (scene.digits[i] for i in question.about)
-            place = tokens.index(self.words[str(second.value)])
-            offsets = np.sign(np.subtract(first.centre, second.centre))
-            sides[place] = (int(offsets[0]) + 1, int(offsets[1]) + 1)
-        return sides
-
-    def batch(self, split: scenes.Split, first: int) -> dict[str, torch.Tensor]:
-        """Scenes ``first .. first + batch_size`` of ``split``, packed and padded."""
-        indices = range(first, first + self.recipe.batch_size)
-        drawn = [scenes.make_scene(split, i) for i in indices]
-        rows = [
-            self.sequence(scene, scenes.questions_for(scene, split, i, self.recipe.questions))
-            for scene, i in zip(drawn, indices, strict=True)
-        ]
-        length = max(len(row[0]) for row in rows)
-        fill: tuple[Any, ...] = (0, 0, -1, IGNORE, NOTHING, NOTHING[:2])
-        ids, positions, segments, labels, named, sides = (
-            torch.tensor([row[k] + [fill[k]] * (length - len(row[k])) for row in rows])
-            for k in range(len(fill))
-        )
-        visible = (segments[:, None, :] == segments[:, :, None]) | (segments[:, None, :] == 0)
-        visible &= torch.ones(length, length, dtype=torch.bool).tril()
-        mask = torch.zeros(visible.shape).masked_fill(~visible, torch.finfo(torch.float32).min)
-        value, colour, seen = (
-            torch.from_numpy(np.stack(column))
-            for column in zip(*(patch_labels(scene) for scene in drawn), strict=True)
-        )
-        images = torch.from_numpy(np.stack([scene.image for scene in drawn])).float() / 255
-        mean, std = torch.tensor(tiny_llava.IMAGE_MEAN), torch.tensor(tiny_llava.IMAGE_STD)
-        return {
-            "pixel_values": ((images - mean) / std).permute(0, 3, 1, 2),
-            "input_ids": ids,
-            "position_ids": positions,
-            "attention_mask": mask[:, None],
-            "labels": labels,
-            "named": named,
-            "sides": sides,
-            "patch_value": value,
-            "patch_colour": colour,
-            "seen": seen,
-        }
-
-
-class Probes(nn.Module):
-    """All read-outs that exist only in training."""
-
-    def __init__(self, vision_width: int, text_width: int) -> None:
-        super().__init__()
-        self.sight = SightProbes(vision_width)
-        places = PATCHES_PER_SIDE, PATCHES_PER_SIDE
-        self.grounding = WordProbe(text_width, (10, len(scenes.COLOUR_NAMES), *places))
-        self.comparison = WordProbe(text_width, (3, 3))
-
-
 def losses(
     model: Any, probes: Probes, batch: dict[str, torch.Tensor], recipe: Recipe, step: int
 ) -> dict[str, torch.Tensor]:
     """Answer and sight loss of one batch, with the accuracies that the log shows."""
     core = model.model
-    hidden_states = core.vision_tower(batch["pixel_values"], output_hidden_states=True).hidden_states
+    hidden_states = core.vision_tower(
+        batch["pixel_values"], output_hidden_states=True
+    ).hidden_states
     sight, patch_accuracy = probes.sight.loss(core.vision_tower, hidden_states, batch)
     out = {"sight": sight, "patch_accuracy": patch_accuracy}
     if step < recipe.sight_steps:
@@ -314,61 +131,101 @@ def build_optimizer(recipe: Recipe, *modules: nn.Module) -> torch.optim.Optimize
     )
 
 
-def train(recipe: Recipe, out: Path, device: str, checkpoint_every: int = 200) -> None:
-    """Run the recipe, continuing from ``out/checkpoint.pt`` if it exists."""
-    out.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(recipe.seed)
-    model = tiny_llava.build_model().to(device).train()
-    widths = model.config.vision_config.hidden_size, model.config.text_config.hidden_size
-    probes = Probes(*widths).to(device)
-    optimizer = build_optimizer(recipe, model, probes)
-    packer = Packer(recipe)
-    checkpoint, start = out / "checkpoint.pt", 0
-    if checkpoint.exists():
-        saved = torch.load(checkpoint, map_location=device, weights_only=True)
-        model.load_state_dict(saved["model"])
-        probes.load_state_dict(saved["probes"])
-        optimizer.load_state_dict(saved["optimizer"])
-        start = saved["step"]
-    log = (out / "log.jsonl").open("a")
-    running: dict[str, float] = {}
-    begun = time.time()
-    for step in range(start, recipe.steps):
-        for group in optimizer.param_groups:
+class Trainer:
+    """A run of the recipe in a folder: model, probes, optimizer, and the step they have reached."""
+
+    def __init__(self, recipe: Recipe, out: Path, device: str) -> None:
+        self.recipe, self.out, self.device = recipe, out, device
+        torch.manual_seed(recipe.seed)
+        self.model: Any = tiny_llava.build_model().train()
+        self.model.to(device)
+        config = self.model.config
+        widths = config.vision_config.hidden_size, config.text_config.hidden_size
+        self.probes = Probes(*widths).to(device)
+        self.optimizer = build_optimizer(recipe, self.model, self.probes)
+        self.packer = Packer(recipe.batch_size, recipe.questions)
+        self.done = 0
+        self.running: dict[str, float] = {}
+
+    @property
+    def checkpoint(self) -> Path:
+        """The one file that a run continues from."""
+        return self.out / "checkpoint.pt"
+
+    def resume(self) -> None:
+        """Continue where an earlier run in the same folder stopped, if there was one."""
+        if not self.checkpoint.exists():
+            return
+        saved = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
+        self.model.load_state_dict(saved["model"])
+        self.probes.load_state_dict(saved["probes"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.done = saved["step"]
+
+    def save(self) -> None:
+        """Write the checkpoint; a crash while writing leaves the old one."""
+        state = {"model": self.model.state_dict(), "probes": self.probes.state_dict()}
+        state |= {"optimizer": self.optimizer.state_dict(), "step": self.done}
+        partial = self.checkpoint.with_suffix(".partial")
+        torch.save(state, partial)
+        os.replace(partial, self.checkpoint)
+
+    def advance(self) -> None:
+        """One step; scenes are numbered, so a step is the same whenever it is made."""
+        recipe, step = self.recipe, self.done
+        for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(recipe, step)
-        batch = {k: v.to(device) for k, v in packer.batch("train", step * recipe.batch_size).items()}
-        with torch.autocast(device, dtype=torch.bfloat16):
-            values = losses(model, probes, batch, recipe, step)
-            total = recipe.sight_weight * values["sight"] + values.get("answer", 0)
+        batch = self.packer.batch("train", step * recipe.batch_size)
+        batch = {name: tensor.to(self.device) for name, tensor in batch.items()}
+        with torch.autocast(self.device, dtype=torch.bfloat16):
+            values = losses(self.model, self.probes, batch, recipe, step)
             words = values.get("grounding", 0) + values.get("comparison", 0)
+            total = recipe.sight_weight * values["sight"] + values.get("answer", 0)
             total = total + recipe.grounding_weight * words
-        optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         total.backward()
-        nn.utils.clip_grad_norm_([*model.parameters(), *probes.parameters()], 1.0)
-        optimizer.step()
+        nn.utils.clip_grad_norm_([*self.model.parameters(), *self.probes.parameters()], 1.0)
+        self.optimizer.step()
+        self.done += 1
         for key, value in values.items():
-            seen = float(value.detach())
-            running[key] = 0.95 * running.get(key, seen) + 0.05 * seen
-        if (step + 1) % 20 == 0:
-            record = {"step": step + 1, "seconds": round(time.time() - begun, 1)}
-            record |= {k: round(v, 4) for k, v in running.items()}
-            print(json.dumps(record), file=log, flush=True)
-        if (step + 1) % checkpoint_every == 0 or step + 1 == recipe.steps:
-            state = {"model": model.state_dict(), "probes": probes.state_dict()}
-            state |= {"optimizer": optimizer.state_dict(), "step": step + 1}
-            torch.save(state, out / "checkpoint.tmp")
-            os.replace(out / "checkpoint.tmp", checkpoint)
-    model.eval().save_pretrained(out / "model")
+            now = float(value.detach())
+            self.running[key] = 0.95 * self.running.get(key, now) + 0.05 * now
+
+
+def train(recipe: Recipe, out: Path, device: str) -> None:
+    """Run the recipe, continuing from ``out/checkpoint.pt`` if it exists.
+
+    Writes ``out/log.jsonl`` (running means every 20 steps) and the trained model in ``out/model``,
+    a Hugging Face folder.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    trainer = Trainer(recipe, out, device)
+    trainer.resume()
+    begun = time.time()
+    bar = tqdm(total=recipe.steps, initial=trainer.done, unit="step")
+    with bar, (out / "log.jsonl").open("a", encoding="utf-8") as log:
+        while trainer.done < recipe.steps:
+            trainer.advance()
+            bar.update()
+            shown = {key: round(value, 4) for key, value in trainer.running.items()}
+            if trainer.done % LOG_EVERY == 0:
+                bar.set_postfix(shown)
+                record = {"step": trainer.done, "seconds": round(time.time() - begun, 1), **shown}
+                print(json.dumps(record), file=log, flush=True)
+            if trainer.done % CHECKPOINT_EVERY == 0 or trainer.done == recipe.steps:
+                trainer.save()
+    trainer.model.eval().save_pretrained(out / "model")
     tiny_llava.build_processor().save_pretrained(out / "model")
 
 
 def main() -> None:
     """Command line of the recipe."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True)
+    parser = argparse.ArgumentParser(description="Train tiny-llava; resumes by itself.")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the run")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    for name, kind in (("seed", int), ("steps", int), ("sight_steps", int), ("batch_size", int)):
-        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=getattr(Recipe, name))
+    for name in ("seed", "steps", "sight_steps", "batch_size", "questions"):
+        default = getattr(Recipe, name)
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default)
     options = vars(parser.parse_args())
     out, device = options.pop("out"), options.pop("device")
     train(Recipe(**options), out, device)

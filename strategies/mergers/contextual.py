@@ -19,7 +19,7 @@ class ContextualMerger(Merger):
     all; each other one joins the target with the most similar vision key (cosine, ties to the
     first target). The merged vectors go through the projector like any other token.
 
-    Source: VisionZip, arXiv 2412.04467, and its released code (methods.md 3.1).
+    Source: VisionZip, arXiv 2412.04467, and its released code.
 
     * ``merge: target_plus_mean`` is the release: target plus the mean of its members, a sum of two
       magnitudes (the target alone if it has no member);

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pydantic import Field
+
 from tokensieve.core.components import Scorer
 from tokensieve.core.view import QueryRows, View
 
@@ -17,15 +19,18 @@ class AttentionScorer(Scorer):
     ``s_j = mean over heads and rows of A[row, j]``, softmax over all keys. ``rows: last`` is
     FastV: only the last prompt token asks.
 
-    Source: FastV, arXiv 2403.06764, and its released code (methods.md 2.1). Deviations: the rows
-    are recomputed from queries and keys, so no attention map is needed and SDPA stays on; works on
-    batches and on any prompt (the release hard-codes the system prompt's length).
+    Source: FastV, arXiv 2403.06764, and its released code. Deviations: the rows are recomputed from
+    queries and keys, so no attention map is needed and SDPA stays on; works on batches and on any
+    prompt (the release hard-codes the system prompt's length).
     """
 
     name = "attention"
     needs = frozenset({"previous_attention"})
 
-    rows: QueryRows = "last"
+    rows: QueryRows = Field(
+        default="last",
+        description="rows that ask: last prompt token, text after the last image, or all text",
+    )
 
     def score(self, view: View) -> Tensor:
         """``[batch, tokens]`` mean attention."""

@@ -18,8 +18,7 @@ class ClsAttentionScorer(Scorer):
     encoder has no [CLS] (SigLIP, Qwen), the attention each patch receives from all patches; where
     a decoder token stands for several patches, their mean.
 
-    Source: VisionZip, arXiv 2412.04467 (methods.md 3.1, 7); FasterVLM takes the mean over heads,
-    which ranks alike.
+    Source: VisionZip, arXiv 2412.04467; FasterVLM takes the mean over heads, which ranks alike.
     """
 
     name = "cls-attention"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pydantic import Field
+
 from tokensieve.core.components import Scorer
 from tokensieve.core.view import QueryRows, View
 
@@ -18,15 +20,17 @@ class IgaScorer(Scorer):
     current positions; causal softmax over all keys in float32; mean over heads and over the text
     rows after the last image. If no text follows the image, the last prompt token asks.
 
-    Source: TransPrune, arXiv 2507.20630, eq. 5, and its released code (methods.md 1.2).
-    Deviations: keys of grouped-query models are repeated (the release crashes), and a sample may
-    hold several images.
+    Source: TransPrune, arXiv 2507.20630, eq. 5, and its released code. Deviations: keys of
+    grouped-query models are repeated (the release crashes), and a sample may hold several images.
     """
 
     name = "iga"
     needs = frozenset({"next_attention"})
 
-    rows: QueryRows = "after-image-text"
+    rows: QueryRows = Field(
+        default="after-image-text",
+        description="rows that ask: last prompt token, text after the last image, or all text",
+    )
 
     def score(self, view: View) -> Tensor:
         """``[batch, tokens]`` mean attention."""

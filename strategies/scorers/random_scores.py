@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pydantic import Field
+
 from tokensieve.core.components import Scorer
 from tokensieve.core.lazy import torch
 from tokensieve.core.view import View
@@ -23,7 +25,7 @@ class RandomScorer(Scorer):
     name = "random"
     needs = frozenset()
 
-    seed: int = 0
+    seed: int = Field(default=0, description="another seed, another draw")
 
     def score(self, view: View) -> Tensor:
         """``[batch, tokens]`` uniform numbers in [0, 1)."""

@@ -25,7 +25,7 @@ class TtvScorer(Scorer):
     ``layers`` that have run. The softmax runs over all tokens of the sample's sequence. Tokens of
     one layer keep their values when a later boundary drops others.
 
-    Source: TransPrune, arXiv 2507.20630, eq. 1-4, and its released code (methods.md 1.2).
+    Source: TransPrune, arXiv 2507.20630, eq. 1-4, and its released code.
 
     * ``variant: code`` follows the release. One deviation: the release sums the softmax over the
       whole batch; here every sample has its own sum (equal at batch 1).

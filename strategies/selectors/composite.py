@@ -42,7 +42,9 @@ class CompositeSelector(Selector):
     name = "composite"
     adaptive_count: ClassVar[bool] = False
 
-    parts: Annotated[tuple[Part, ...], Field(min_length=1)]
+    parts: tuple[Part, ...] = Field(
+        min_length=1, description="each with `share`, `score` and `select`"
+    )
 
     @classmethod
     def examples(cls) -> list[dict[str, Any]]:

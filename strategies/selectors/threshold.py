@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -31,8 +31,12 @@ class ThresholdSelector(Selector):
     adaptive_count: ClassVar[bool] = True
 
     rule: Literal["absolute", "quantile", "iqr"] = "quantile"
-    value: float = Field(default=0.5, allow_inf_nan=False)
-    min_tokens: Annotated[int, Field(ge=1)] = 1
+    value: float = Field(
+        default=0.5,
+        allow_inf_nan=False,
+        description="the threshold, the quantile, or the factor of the interquartile range",
+    )
+    min_tokens: int = Field(default=1, ge=1, description="tokens that stay in any case")
 
     @model_validator(mode="after")
     def _sensible(self) -> ThresholdSelector:
