@@ -46,7 +46,8 @@ class LlamaLikeModel(BoundModel):
         self.model = model
         self.inner = model.model
         self.decoder = model.model.language_model
-        config = self.decoder.config
+        decoder: Any = self.decoder
+        config = decoder.config
         if config.model_type not in TEXT_MODELS:
             raise AttachError(
                 f"adapter {family}: the language model is of type {config.model_type!r}, "
@@ -63,8 +64,8 @@ class LlamaLikeModel(BoundModel):
                 f"adapter {family}: tensor parallelism is not supported (each rank sees only its "
                 "own heads): use device_map"
             )
-        self.layers = list(self.decoder.layers)
-        self.rotary = self.decoder.rotary_emb
+        self.layers = list(decoder.layers)
+        self.rotary = decoder.rotary_emb
         self.dims = decoder_dims(config)
         self.placeholder_ids = ()
         self.provides = DECODER_SIGNALS

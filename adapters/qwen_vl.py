@@ -48,7 +48,9 @@ class QwenVLModel(LlamaLikeModel):
             self.missing |= dict.fromkeys({"vision_attention", "vision_keys"}, reason)
             names -= {"vision_attention", "vision_keys"}
         else:
-            self.block: Any = self.visual.blocks[full[-1]]
+            encoder: Any = self.visual
+            blocks: Any = encoder.blocks
+            self.block: Any = blocks[full[-1]]
         self.provides = self.provides | names
 
     def watch_vision(
@@ -132,11 +134,13 @@ class QwenVLModel(LlamaLikeModel):
             window_size=self.visual.window_size,
             patch_size=self.visual.patch_size,
         )
-        return torch.argsort(window)
+        order: Tensor = torch.argsort(window)
+        return order
 
     def _pooled(self, patches: Tensor, order: Tensor) -> Tensor:
         """``[patches, n]`` in window order -> ``[tokens, n]`` in raster order, mean of four."""
-        return patches.unflatten(0, (-1, self.unit**2)).mean(dim=1)[order]
+        grouped: Tensor = patches.unflatten(0, (-1, self.unit**2)).mean(dim=1)
+        return grouped[order]
 
     def project(self, features: Tensor) -> Tensor:
         """The patch merger on groups of four patches."""

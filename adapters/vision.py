@@ -51,10 +51,12 @@ def received(queries: Tensor, keys: Tensor, scale: float) -> Tensor:
 
 def raster(rows: int, columns: int, images: int) -> Tensor:
     """``[images * rows * columns, 2]`` row and column of every token, image after image."""
-    one = torch.cartesian_prod(torch.arange(rows), torch.arange(columns))
-    return one.repeat(images, 1)
+    one: Tensor = torch.cartesian_prod(torch.arange(rows), torch.arange(columns))
+    repeated: Tensor = one.repeat(images, 1)
+    return repeated
 
 
 def split_heads(states: Tensor, heads: int) -> Tensor:
     """``[images, tokens, dim]`` -> ``[images, heads, tokens, head dim]``."""
-    return states.unflatten(-1, (heads, -1)).transpose(1, 2)
+    split: Tensor = states.unflatten(-1, (heads, -1)).transpose(1, 2)
+    return split

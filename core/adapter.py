@@ -87,6 +87,12 @@ class BoundModel(ABC):
     provides: frozenset[str] = DECODER_SIGNALS
     missing: dict[str, str]
 
+    @property
+    def attention_backend(self) -> str:
+        """The decoder's attention implementation, as transformers names it."""
+        config: Any = self.decoder.config
+        return str(config._attn_implementation)
+
     @abstractmethod
     def attention_module(self, layer: int) -> nn.Module:
         """The self-attention module of a decoder layer."""

@@ -39,7 +39,7 @@ def side_by_side(images: Sequence[Image.Image], gap: int) -> Image.Image:
     return sheet
 
 
-def text_image(  # noqa: PLR0913 - what a piece of text looks like
+def text_image(
     text: str, size: int, width: int, *, color: Color = INK, rows: int = 1, bold: bool = False
 ) -> Image.Image:
     """``text`` in at most ``rows`` lines of ``width`` pixels; what does not fit ends in ``...``."""

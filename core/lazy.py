@@ -20,6 +20,6 @@ class LazyModule(ModuleType):
 
 
 if TYPE_CHECKING:
-    import torch as torch
+    import torch as torch  # noqa: PLC0414 - the alias marks a re-export for type checkers
 else:
     torch = LazyModule("torch")

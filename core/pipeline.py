@@ -138,7 +138,11 @@ class ScoreTerm(BaseModel):
         """The shortest YAML spelling."""
         plain = _dump_component(self.scorer)
         own = self.model_dump(include={"weight", "normalize"}, exclude_defaults=True)
-        return plain if not own else {**(plain if isinstance(plain, dict) else {"scorer": plain}), **own}
+        return (
+            plain
+            if not own
+            else {**(plain if isinstance(plain, dict) else {"scorer": plain}), **own}
+        )
 
 
 def as_list(value: Any) -> Any:
@@ -157,9 +161,10 @@ class Stage(BaseModel):
 
     at: Annotated[tuple[Annotated[int, Field(ge=0, strict=True)], ...], BeforeValidator(as_list)]
     score: ScoreTerms = ()
-    select: ASelector = Field(default="top-k", validate_default=True)  # type: ignore[assignment]
+    select: ASelector = Field(default="top-k", validate_default=True)
     keep: Annotated[tuple[Budget, ...], BeforeValidator(as_list)] = Field(
-        default=1.0, validate_default=True  # type: ignore[assignment]
+        default=1.0,
+        validate_default=True,
     )
     merge: AMerger | None = None
     scope: Scope = "image"
@@ -176,7 +181,10 @@ class Stage(BaseModel):
         if any(b <= a for a, b in zip(self.at, self.at[1:], strict=False)):
             raise _located("boundaries must increase", ("at",))
         if len(self.keep) not in (1, len(self.at)):
-            message = f"{len(self.keep)} budgets for {len(self.at)} boundaries, allowed: 1 or {len(self.at)}"
+            boundaries = len(self.at)
+            message = (
+                f"{len(self.keep)} budgets for {boundaries} boundaries, allowed: 1 or {boundaries}"
+            )
             raise _located(message, ("keep",))
         if not self.score and not self.select.terms():
             raise _located("is missing: a stage needs a scorer", ("score",))
@@ -249,13 +257,19 @@ class Pipeline(BaseModel):
         last, share = -1, 1.0
         for number, stage in enumerate(self.stages):
             if stage.at[0] <= last:
-                message = f"boundary {stage.at[0]} comes after boundary {last}: stages must follow each other"
+                message = (
+                    f"boundary {stage.at[0]} comes after boundary {last}: "
+                    "stages must follow each other"
+                )
                 raise _located(message, ("stages", number, "at"))
             last = stage.at[-1]
             for budget in stage.budgets():
                 if budget.kind == "share" and budget.of == "original":
                     if budget.value > share:
-                        message = f"keeps {budget} but {share:g} are left: a later boundary cannot keep more"
+                        message = (
+                            f"keeps {budget} but {share:g} are left: "
+                            "a later boundary cannot keep more"
+                        )
                         raise _located(message, ("stages", number, "keep"))
                     share = budget.value
         return self
@@ -322,7 +336,9 @@ class Pipeline(BaseModel):
         boundaries = sum(len(stage.at) for stage in self.stages)
         if boundaries == 1:
             (stage,) = self.stages
-            return self.model_copy(update={"stages": (stage.model_copy(update={"keep": (budget,)}),)})
+            return self.model_copy(
+                update={"stages": (stage.model_copy(update={"keep": (budget,)}),)}
+            )
         if budget.of != "original":
             raise PipelineError(f"keep: {budget}: {_NO_REFERENCE}")
         if budget.kind == "tokens":

@@ -156,7 +156,7 @@ def find_panels(
     return panels if covered == visual_tokens else None
 
 
-def compare(  # noqa: PLR0913 - what `tokensieve run` lets one choose
+def compare(
     loaded: LoadedModel,
     pipeline: Pipeline,
     inputs: Any,

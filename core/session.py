@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -113,8 +114,8 @@ def attach(
     present = session_of(model)
     if present is not None:
         raise AttachError(
-            f"pipeline {present.pipeline.name!r} is already attached to this model: detach it first "
-            "(session.detach(), or leave its `with` block)"
+            f"pipeline {present.pipeline.name!r} is already attached to this model: detach it "
+            "first (session.detach(), or leave its `with` block)"
         )
     check(loaded, bound)
     from tokensieve.core.engine.engine import Engine
@@ -169,9 +170,10 @@ def check_depth(pipeline: Pipeline, depth: int) -> None:
         if cut.at >= depth:
             raise AttachError(
                 f"{_place(pipeline, cut)}: the model has {depth} decoder layers, allowed: 0 to "
-                f"{depth - 1} (or give the pipeline the `depth` it was tuned for, to have it scaled)"
+                f"{depth - 1} (or give the pipeline the `depth` it was tuned for, to have it "
+                "scaled)"
             )
-    if any(b.at <= a.at for a, b in zip(cuts, cuts[1:], strict=False)):
+    if any(b.at <= a.at for a, b in pairwise(cuts)):
         shown = [cut.at for cut in cuts]
         raise AttachError(f"{pipeline.name}: {depth} decoder layers are too few for {shown}")
 
@@ -204,8 +206,8 @@ def _check_component(
     span = scaled.history(at)
     if span is None or span[0] >= at:
         raise AttachError(
-            f"{where}: {component.name!r} reads layers from {span[0] if span else '-'} on, but only "
-            f"layers 0 to {at - 1} have run: start earlier or prune later"
+            f"{where}: {component.name!r} reads layers from {span[0] if span else '-'} on, but "
+            f"only layers 0 to {at - 1} have run: start earlier or prune later"
         )
 
 

@@ -42,7 +42,7 @@ class StageTrace:
         place and is not listed.
         """
         rows = self._origin.cpu()
-        return [row[row >= 0].sort().values for row in rows]  # type: ignore[misc]
+        return [row[row >= 0].sort().values for row in rows]
 
     def __repr__(self) -> str:
         return f"StageTrace(boundary={self.boundary}, before={self.before}, after={self.after})"

@@ -77,7 +77,7 @@ class View:
         boundary: number of decoder layers that have run.
     """
 
-    def __init__(  # noqa: PLR0913 - a value object
+    def __init__(
         self,
         valid: Tensor,
         index: Tensor,

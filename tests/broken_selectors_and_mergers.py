@@ -170,7 +170,7 @@ class Standardised(First):
         weight = view.valid[..., None] / view.valid.sum(dim=1)[:, None, None]
         mean = (features * weight).sum(dim=1, keepdim=True)
         spread = ((features - mean).abs() * weight).sum(dim=1, keepdim=True)
-        spread = spread.where(spread > 1e-6, 0)  # noqa: PLR2004 - rounding of the mean
+        spread = spread.where(spread > 1e-6, 0)
         vectors = ((features - mean) / spread).to(view.vision_features.dtype)
         return Merged(self.targets(kept, counts, view), vectors, None, False)
 

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tokensieve
 import typer.main
+
+import tokensieve
 from tokensieve.core import cli, plugins
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -125,7 +126,7 @@ class Reader:
             words = shlex.split(line, comments=True)
             if words[:1] == ["cp"]:
                 shutil.copy(words[1], words[2])
-            elif words[:3] == ["pip", "install", "-e"] and Path(words[3], "pyproject.toml").exists():
+            elif words[:3] == ["pip", "install", "-e"] and Path(words[3]).is_dir():
                 self.install(Path(words[3]).resolve())
             elif words[:1] == ["tokensieve"]:
                 check_options(words[1:])

@@ -93,9 +93,7 @@ def model_positions(model: Any, family: str, conversation: Conversation) -> torc
     return positions[:, 0]
 
 
-def oracle_logits(
-    model: Any, family: str, conversation: Conversation, policy: str
-) -> torch.Tensor:
+def oracle_logits(model: Any, family: str, conversation: Conversation, policy: str) -> torch.Tensor:
     """``[tokens, vocabulary]`` logits of the masked, unpruned model."""
     positions = model_positions(model, family, conversation)
     handles = []
@@ -104,7 +102,9 @@ def oracle_logits(
 
     def hook(layer: int) -> Any:
         hidden = hidden_columns(conversation, layer)
-        moved = layer_positions(conversation, positions, hidden) if policy == "reindex" else positions
+        moved = (
+            layer_positions(conversation, positions, hidden) if policy == "reindex" else positions
+        )
 
         def substitute(module: Any, args: Any, kwargs: Any) -> Any:
             count = len(conversation.ids)
@@ -113,7 +113,9 @@ def oracle_logits(
             mask: torch.Tensor = seen[None, None]
             if eager:
                 lowest = torch.finfo(args[0].dtype).min
-                mask = torch.zeros(seen.shape, dtype=args[0].dtype).masked_fill(~seen, lowest)[None, None]
+                mask = torch.zeros(seen.shape, dtype=args[0].dtype).masked_fill(~seen, lowest)[
+                    None, None
+                ]
             ids = moved[:, None] if family == "qwen-vl" else moved
             angles = decoder.rotary_emb.forward(args[0], ids)
             return args, {**kwargs, "attention_mask": mask, "position_embeddings": angles}
@@ -140,7 +142,11 @@ def vision_inputs(batch: dict[str, Any]) -> dict[str, Any]:
 
 
 def conversation_of(
-    family: str, prompt: Prompt, trace: Any, sample: int, generated: Sequence[int] = (),
+    family: str,
+    prompt: Prompt,
+    trace: Any,
+    sample: int,
+    generated: Sequence[int] = (),
     dtype: torch.dtype = torch.float64,
 ) -> Conversation:
     """One prefill and the tokens decoded after it."""

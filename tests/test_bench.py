@@ -24,6 +24,8 @@ from tokensieve.core.bench.runner import Bench, Plan
 from tokensieve.core.bench.subject import Setup, Subject, build_subject
 from tokensieve.core.cli.bench import register
 from tokensieve.core.engine import engine as engine_module
+from tokensieve.core.engine import prompt as prompt_module
+from tokensieve.core.engine import transitions as transitions_module
 from tokensieve.core.errors import TokensieveError
 from tokensieve.core.flops import DecoderDims
 from tokensieve.core.plugins import build_registry
@@ -213,7 +215,7 @@ def test_bench_leaves_the_model_and_the_engine_as_they_were(
         hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
         assert not [hook for hook in hooks if hook.__module__.startswith("tokensieve")]
     assert engine_module.decide.__module__ == "tokensieve.core.engine.decision"
-    assert engine_module.change.__module__ == "tokensieve.core.engine.engine"
+    assert transitions_module.change.__module__ == "tokensieve.core.engine.transitions"
 
 
 def test_what_cannot_run_fails_before_anything_is_timed(subjects: dict[str, Subject]) -> None:
@@ -259,7 +261,7 @@ class ByHand(Clock):
         ("fastv", "decoder", 0, 0),
     ],
 )
-def test_overhead_counts_exactly_our_own_time(  # noqa: PLR0913
+def test_overhead_counts_exactly_our_own_time(
     subjects: dict[str, Subject],
     monkeypatch: pytest.MonkeyPatch,
     pipeline: str,
@@ -270,9 +272,9 @@ def test_overhead_counts_exactly_our_own_time(  # noqa: PLR0913
     subject, clock = subjects["llava"], ByHand()
     where = {
         "decide": (engine_module, "decide"),
-        "change": (engine_module, "change"),
+        "change": (transitions_module, "change"),
         "vision": (type(subject.bound), "_record"),
-        "layout": (engine_module, "read_layout"),
+        "layout": (prompt_module, "read_layout"),
         "decoder": (subject.bound.layers[3], "forward"),
     }[place]
     clock.delay(monkeypatch, *where, by=1.0)

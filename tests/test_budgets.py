@@ -166,7 +166,7 @@ def test_tokens_left_after_each_boundary(case: str) -> None:
 
 def test_tokens_per_layer_and_their_average_are_as_published() -> None:
     assert layers_of("transprune") == [N] * 7 + [504] * 2 + [360] * 3 + [72] * 20
-    assert sum(layers_of("transprune")) / 32 == 236.25  # noqa: PLR2004 - methods paper
+    assert sum(layers_of("transprune")) / 32 == 236.25
     assert sum(layers_of(GOLDEN["transprune-low"][0])) / 32 == pytest.approx(181.1, abs=0.05)
     for case, average in (("192", 206.5), ("128", 145.4), ("64", 82.3)):
         layers = layers_of(GOLDEN[f"sparsevlm-{case}"][0])
@@ -263,7 +263,7 @@ def test_a_share_for_many_boundaries_is_their_average_as_a_share_of_the_image() 
     )
     with pytest.raises(AttachError, match=r"0\.1 is impossible .* alone cost 0\.22"):
         schedule_of("transprune", keep=0.1).counts(N)
-    with pytest.raises(PipelineError, match="keep: {share: 0.5, of: input}.*drop `of`"):
+    with pytest.raises(PipelineError, match=r"^keep: \{share: 0\.5, of: input\}: .* drop `of`$"):
         schedule_of("transprune", keep={"share": 0.5, "of": "input"})
 
 

@@ -107,7 +107,9 @@ def test_pruned_equals_masked_with_eager_attention(family: str, policy: str) -> 
     """Unpadded: in float64 transformers' own eager masks turn padding into NaN."""
     model = build(family, attention="eager")
     for prompt in prompts(family)[:2]:
-        _compare_generation(model, family, pipeline(STAGES["three-steps"], policy), policy, [prompt])
+        _compare_generation(
+            model, family, pipeline(STAGES["three-steps"], policy), policy, [prompt]
+        )
 
 
 def _compare_generation(

@@ -248,7 +248,10 @@ def test_model_is_restored_exactly(family: str, ending: str) -> None:
         def explode(ids: Any, scores: Any, **kwargs: Any) -> Any:
             raise RuntimeError("generate broke")
 
-        with pytest.raises(RuntimeError, match="generate broke"), tokensieve.attach(model, PIPELINE):
+        with (
+            pytest.raises(RuntimeError, match="generate broke"),
+            tokensieve.attach(model, PIPELINE),
+        ):
             model.generate(**batch, max_new_tokens=4, stopping_criteria=[explode])
     assert footprint(model) == before
     with torch.no_grad():
@@ -304,7 +307,10 @@ def test_every_precision_runs_and_agrees_on_counts(family: str, dtype: torch.dty
     assert ids.shape[1] == batch["input_ids"].shape[1] + 3
     visual = session.trace.visual_tokens
     per_image = [image for image in visual if image]
-    assert all(after < before for after, before in zip(session.trace.stages[-1].after, per_image, strict=True))
+    assert all(
+        after < before
+        for after, before in zip(session.trace.stages[-1].after, per_image, strict=True)
+    )
 
 
 def test_decisions_are_made_in_float32() -> None:

@@ -162,7 +162,9 @@ def test_words_stay_words(word: str, tmp_path: Path) -> None:
 
 def test_unicode_names_and_paths(tmp_path: Path) -> None:
     path = tmp_path / "größe – 试验.yaml"
-    path.write_text("description: naïve Kürzung ✂\nat: 0\nscore: random\nkeep: 3\n", encoding="utf-8")
+    path.write_text(
+        "description: naïve Kürzung ✂\nat: 0\nscore: random\nkeep: 3\n", encoding="utf-8"
+    )
     pipeline = tokensieve.load_pipeline(path)
     assert pipeline.name == "größe – 试验"
     assert pipeline.description.endswith("✂")
@@ -176,7 +178,7 @@ def test_file_that_is_not_text(tmp_path: Path) -> None:
 
 
 def test_missing_file_and_unknown_preset() -> None:
-    with pytest.raises(PipelineError, match="nowhere.yaml: cannot be read: No such file"):
+    with pytest.raises(PipelineError, match=r"nowhere\.yaml: cannot be read: No such file"):
         tokensieve.load_pipeline("nowhere.yaml")
     with pytest.raises(PipelineError, match="did you mean 'transprune'"):
         tokensieve.load_pipeline("transprun")
@@ -211,7 +213,14 @@ def test_budget_from_outside() -> None:
 
 @pytest.mark.parametrize(
     ("depth", "boundaries"),
-    [(32, [7, 9, 12]), (40, [7, 9, 12]), (28, [7, 9, 12]), (13, [7, 9, 12]), (10, [2, 3, 4]), (8, [2, 3, 4])],
+    [
+        (32, [7, 9, 12]),
+        (40, [7, 9, 12]),
+        (28, [7, 9, 12]),
+        (13, [7, 9, 12]),
+        (10, [2, 3, 4]),
+        (8, [2, 3, 4]),
+    ],
 )
 def test_boundaries_as_written_where_the_model_is_deep_enough(
     depth: int, boundaries: list[int]

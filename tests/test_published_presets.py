@@ -261,7 +261,7 @@ def siglip_llava() -> Any:
     changed = {"vision_config": vision, "vision_feature_select_strategy": "full"}
     model = LlavaForConditionalGeneration(LlavaConfig(**{**config, **changed})).double().eval()
     for name, weight in model.model.vision_tower.named_parameters():
-        if "proj" in name and weight.ndim == 2:  # noqa: PLR2004 - matrices
+        if "proj" in name and weight.ndim == 2:
             torch.nn.init.normal_(weight, std=0.5)
     return model
 

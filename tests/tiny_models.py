@@ -123,7 +123,9 @@ FAMILIES = {
 }
 
 
-def build(family: str, dtype: torch.dtype = torch.float64, attention: str = "sdpa", **text: Any) -> Any:
+def build(
+    family: str, dtype: torch.dtype = torch.float64, attention: str = "sdpa", **text: Any
+) -> Any:
     """A model in eval mode; weights depend on the family only."""
     torch.manual_seed(20630)
     model = FAMILIES[family](**text)

@@ -11,7 +11,10 @@ from typing import Any
 from tokensieve.core.bench.clock import Clock
 from tokensieve.core.bench.subject import Subject
 from tokensieve.core.engine import engine as engine_module
+from tokensieve.core.engine import transitions as transitions_module
 from tokensieve.core.session import Session
+
+ENGINE_PACKAGE = engine_module.__name__.rpartition(".")[0]
 
 
 @dataclass(frozen=True)
@@ -102,17 +105,20 @@ def timed_hooks(session: Session, clock: Clock) -> Iterator[HookTime]:
     times = HookTime(clock)
     for handle in session._engine._handles:
         hooks = handle.hooks_dict_ref()
-        own = hooks[handle.id].__module__ == engine_module.__name__
+        own = hooks[handle.id].__module__.startswith(ENGINE_PACKAGE)
         # hooks that an adapter put on the vision encoder do nothing but capture signals
         hooks[handle.id] = times.around(hooks[handle.id], scoring=not own, hook=True)
-    inner = {name: getattr(engine_module, name) for name in ("decide", "change")}
-    for name, call in inner.items():
-        setattr(engine_module, name, times.around(call, scoring=True, hook=False))
+    inner: list[tuple[Any, str, Any]] = [
+        (module, name, getattr(module, name))
+        for module, name in ((engine_module, "decide"), (transitions_module, "change"))
+    ]
+    for module, name, call in inner:
+        setattr(module, name, times.around(call, scoring=True, hook=False))
     try:
         yield times
     finally:
-        for name, call in inner.items():
-            setattr(engine_module, name, call)
+        for module, name, call in inner:
+            setattr(module, name, call)
 
 
 def hook_seconds(subject: Subject, session: Session, clock: Clock) -> tuple[float, float]:

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
+from tokensieve.core.cli.options import Keep, Plugins, parse_keep
 from tokensieve.core.errors import TokensieveError
 from tokensieve.core.sizes import SIZES, find_size
-from tokensieve.core.yaml_source import parse_yaml
 
 PIPELINES = ("fastv", "transprune", "visionzip", "random")
 
@@ -25,9 +25,7 @@ def bench(  # noqa: PLR0913 - one parameter per option
         list[str] | None,
         typer.Option(help=f"Preset or YAML file; repeatable. (default: {', '.join(PIPELINES)})"),
     ] = None,
-    keep: Annotated[
-        str | None, typer.Option(help="Budget in place of the pipelines' own: 64, 0.22, ...")
-    ] = None,
+    keep: Keep = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
     dtype: Annotated[
         str | None, typer.Option(help="(default: float32 on cpu, bfloat16 on cuda)")
@@ -42,7 +40,7 @@ def bench(  # noqa: PLR0913 - one parameter per option
     warmup: Annotated[
         int | None, typer.Option(min=0, help="Rounds before. (default: 2 on cpu, 5 on cuda)")
     ] = None,
-    plugin: Annotated[list[Path] | None, typer.Option(help="Plugin file; repeatable.")] = None,
+    plugin: Plugins = None,
     json: Annotated[Path | None, typer.Option(help="Write all numbers to this file.")] = None,
 ) -> None:
     """Time the untouched model against pipelines, in interleaved runs, scoring included.
@@ -52,7 +50,7 @@ def bench(  # noqa: PLR0913 - one parameter per option
     if json is not None and (json.is_dir() or not json.parent.is_dir()):
         raise TokensieveError(f"--json {json}: not a file in an existing folder")
     chosen = find_size(size)
-    budget = None if keep is None else parse_yaml(keep, "--keep").data
+    budget = parse_keep(keep)
     from tokensieve.core.bench import command  # torch and transformers come with it
 
     setup = command.make_setup(device, dtype, attention, batch=batch, text_tokens=text_tokens)

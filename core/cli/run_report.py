@@ -132,7 +132,7 @@ def save_overlay(
     return path
 
 
-def as_json(  # noqa: PLR0913 - what the run was given, and what came of it
+def as_json(
     loaded: LoadedModel,
     pipeline: str,
     files: Sequence[Path],

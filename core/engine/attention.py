@@ -50,15 +50,18 @@ class LayerAttention:
 
         Softmax over all keys (system, image and text), causal. ``[batch, heads, tokens]``.
         """
-        asked = [query_rows(self.layout, sample, rows) for sample in range(len(self.layout.samples))]
+        asked = [
+            query_rows(self.layout, sample, rows) for sample in range(len(self.layout.samples))
+        ]
         widest = max(len(row) for row in asked)
-        padded = on_device(
-            [row + [-1] * (widest - len(row)) for row in asked], self.hidden.device
-        )
+        padded = on_device([row + [-1] * (widest - len(row)) for row in asked], self.hidden.device)
         keys = at_least_float32(self._keys())
         total = None
-        step = max(1, CHUNK_ELEMENTS // max(1, keys.shape[0] * self.bound.dims.heads * keys.shape[2]))
-        for chunk in padded.split(step, dim=1):
+        step = max(
+            1, CHUNK_ELEMENTS // max(1, keys.shape[0] * self.bound.dims.heads * keys.shape[2])
+        )
+        for start in range(0, widest, step):
+            chunk = padded[:, start : start + step]
             summed = self._attention(chunk, keys)
             total = summed if total is None else total + summed
         assert total is not None  # a sample always has a last row
@@ -75,7 +78,7 @@ class LayerAttention:
         return torch.cat([self.past_keys.to(fresh.device), fresh], dim=2)
 
     def _attention(self, rows: Tensor, keys: Tensor) -> Tensor:
-        """Sum over ``rows`` (-1: none) of their attention to the new rows, ``[samples, h, rows]``."""
+        """Sum over ``rows`` (-1: none) of their attention: ``[samples, heads, new rows]``."""
         real, index = rows >= 0, rows.clamp(min=0)
         picked = self.hidden.gather(1, index[..., None].expand(*index.shape, self.hidden.shape[-1]))
         cos, sin = (

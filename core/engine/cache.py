@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class ReducedLayer(DynamicLayer):
+class ReducedLayer(DynamicLayer):  # type: ignore[no-untyped-call]
     """A dynamic cache layer after a reduction.
 
     Attributes:
@@ -31,7 +31,7 @@ class ReducedLayer(DynamicLayer):
     _layer_type = None  # do not take the place of DynamicLayer in transformers' own table
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.logical = 0
         self.valid: Tensor | None = None
         self.shift: Tensor | None = None
@@ -44,7 +44,7 @@ class ReducedLayer(DynamicLayer):
         if isinstance(layer, cls):
             return layer
         reduced = cls()
-        if layer.is_initialized:
+        if layer.keys is not None and layer.values is not None:
             reduced.lazy_initialization(layer.keys, layer.values)
             reduced.keys, reduced.values = layer.keys, layer.values
             reduced.logical = layer.get_seq_length()
@@ -90,7 +90,7 @@ class ReducedLayer(DynamicLayer):
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Follow the beams."""
-        super().reorder_cache(beam_idx)
+        super().reorder_cache(beam_idx)  # type: ignore[arg-type]
         self._each(lambda state: state.index_select(0, beam_idx.to(state.device)))
 
     def batch_repeat_interleave(self, repeats: int) -> None:
@@ -143,6 +143,6 @@ def check_cache(cache: Any) -> None:
 def cache_layer(cache: Cache, index: int) -> DynamicLayer:
     """Layer ``index``, made if the cache grows lazily."""
     while len(cache.layers) <= index:
-        cache.layers.append(DynamicLayer())
-    layer: DynamicLayer = cache.layers[index]
-    return layer
+        cache.layers.append(DynamicLayer())  # type: ignore[no-untyped-call]
+    layer: Any = cache.layers[index]
+    return layer  # type: ignore[no-any-return]

@@ -79,7 +79,8 @@ def _check_finite(cut: Cut, scores: Tensor, groups: Groups, checks: Checks) -> N
     names = ", ".join(term.scorer.name for term in cut.stage.score)
     wrong = (~scores.isfinite() & groups.valid).any()
     message = (
-        f"scores of {names or 'the selector'} at boundary {cut.at} are not finite: nothing can be ranked by them"
+        f"scores of {names or 'the selector'} at boundary {cut.at} are not finite: "
+        "nothing can be ranked by them"
     )
     if scores.device.type == "cpu" and bool(wrong):
         raise PluginError(message)
@@ -158,9 +159,7 @@ def _scatter(groups: Groups, values: Tensor, layout: Layout, dtype: torch.dtype)
     """``[batch, tokens]`` -> ``[samples, rows]``; zero outside the visual tokens."""
     spare = layout.length  # padding of the groups is written to a column that is cut off
     rows = groups.rows.masked_fill(~groups.valid, spare)
-    full = torch.zeros(
-        len(layout.samples), layout.length + 1, dtype=dtype, device=values.device
-    )
+    full = torch.zeros(len(layout.samples), layout.length + 1, dtype=dtype, device=values.device)
     sample = groups.sample[:, None].expand_as(rows)
     return full.index_put((sample, rows), values.to(dtype))[:, :-1]
 

@@ -60,7 +60,8 @@ class Layout:
 
     def rows(self, sample: int, kind: Kind) -> list[int]:
         """Rows of one kind in a sample."""
-        row, rows = self.length - self.used(sample), []
+        rows: list[int] = []
+        row = self.length - self.used(sample)
         for segment in self.samples[sample]:
             if segment.kind == kind:
                 rows.extend(range(row, row + segment.length))

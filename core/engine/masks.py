@@ -24,32 +24,40 @@ def check_backend(implementation: str | None) -> None:
 
 
 def join_valid(
-    past: Tensor | None, new: Tensor | None, batch: int, past_rows: int, new_rows: int, device: object
+    past: Tensor | None,
+    new: Tensor | None,
+    batch: int,
+    past_rows: int,
+    new_rows: int,
+    device: torch.device,
 ) -> Tensor | None:
     """``[batch, past + new]`` bool, or None if every row is real."""
     if past is None and new is None:
         return None
     parts = [
-        torch.ones(batch, count, dtype=torch.bool, device=device)  # type: ignore[call-overload]
+        torch.ones(batch, count, dtype=torch.bool, device=device)
         if part is None
-        else part.to(device)  # type: ignore[call-overload]
+        else part.to(device)
         for part, count in ((past, past_rows), (new, new_rows))
     ]
     return torch.cat(parts, dim=1)
 
 
-def visible(valid: Tensor | None, batch: int, queries: int, keys: int, device: object) -> Tensor:
+def visible(
+    valid: Tensor | None, batch: int, queries: int, keys: int, device: torch.device
+) -> Tensor:
     """``[batch, queries, keys]`` bool: causal by row order, real rows only.
 
     A padding row sees itself, so that no row is empty and nothing becomes NaN.
     """
-    key = torch.arange(keys, device=device)  # type: ignore[call-overload]
-    query = torch.arange(keys - queries, keys, device=device)[:, None]  # type: ignore[call-overload]
-    seen = (key <= query).expand(batch, -1, -1)
+    key = torch.arange(keys, device=device)
+    query = torch.arange(keys - queries, keys, device=device)[:, None]
+    seen: Tensor = (key <= query).expand(batch, -1, -1)
     if valid is None:
         return seen
     own = key == query
-    return (seen & valid[:, None, :]) | (own & ~valid[:, None, -queries:].transpose(1, 2))
+    real: Tensor = (seen & valid[:, None, :]) | (own & ~valid[:, None, -queries:].transpose(1, 2))
+    return real
 
 
 def layer_mask(

@@ -1,0 +1,96 @@
+"""Reading a prompt: which of its tokens are visual, padded, and of which image."""
+
+from __future__ import annotations
+
+import zlib
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from tokensieve.core.adapter import BoundModel
+from tokensieve.core.budgets import Schedule
+from tokensieve.core.engine.cache import check_cache
+from tokensieve.core.engine.layout import read_layout
+from tokensieve.core.engine.state import ForwardState
+from tokensieve.core.errors import UnsupportedError
+from tokensieve.core.trace import Trace
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def begin_forward(
+    bound: BoundModel, schedule: Schedule, given: dict[str, Any], notes: list[str], seed: int
+) -> ForwardState | None:
+    """The state of a forward called with the arguments ``given``; None if it has no tokens.
+
+    Raises:
+        UnsupportedError: a cache or a mask that pruning cannot handle.
+    """
+    cache, mask = given.get("past_key_values"), given.get("attention_mask")
+    check_cache(cache)
+    ids, embeds = given.get("input_ids"), given.get("inputs_embeds")
+    shaped = ids if ids is not None else embeds
+    if shaped is None:
+        return None
+    if mask is not None and (not isinstance(mask, torch.Tensor) or mask.ndim != 2):  # noqa: PLR2004
+        raise UnsupportedError("pruning needs a two-dimensional attention mask [batch, tokens]")
+    batch, length = int(shaped.shape[0]), int(shaped.shape[1])
+    past = 0 if cache is None else int(cache.get_seq_length())
+    padding = None if mask is None or bool((mask != 0).all()) else mask.bool()
+    trace = Trace(notes=list(notes))
+    state = ForwardState(batch, length, past, cache, padding, None, trace, [])
+    if length > 1:
+        _read(state, bound, schedule, _placeholders(bound, ids, embeds), ids, seed)
+    return state
+
+
+def _placeholders(bound: BoundModel, ids: Tensor | None, embeds: Tensor | None) -> Tensor:
+    """``[batch, rows]`` bool: visual tokens, read off ids or placeholder embeddings."""
+    if ids is not None:
+        return torch.isin(ids, torch.tensor(bound.placeholder_ids, device=ids.device))
+    assert embeds is not None
+    table = bound.model.get_input_embeddings()
+    wanted = torch.tensor(bound.placeholder_ids, device=embeds.device)
+    same: Tensor = embeds[:, :, None] == table(wanted).to(embeds.dtype)
+    return same.all(dim=-1).any(dim=-1)
+
+
+def _read(
+    state: ForwardState,
+    bound: BoundModel,
+    schedule: Schedule,
+    visual: Tensor,
+    ids: Tensor | None,
+    seed: int,
+) -> None:
+    """Fill in the layout, if there are visual tokens: the one transfer from the device."""
+    padding = state.new_padding
+    if padding is not None:
+        visual = visual & padding.to(visual.device)
+    flags = visual.cpu()
+    if not bool(flags.any()):
+        return
+    real = None if padding is None else padding.cpu()
+    layout = read_layout(flags.tolist(), None if real is None else real.tolist(), bound.split_run)
+    state.layout = layout
+    state.origin = torch.where(visual, visual.long().cumsum(dim=1) - 1, -1)
+    state.keys = prompt_keys(ids, real, state.batch, seed)
+    for block in layout.blocks():
+        state.original[block.sample, block.image] = block.length
+        state.targets[block.sample, block.image] = schedule.counts(block.length)
+    samples = range(state.batch)
+    state.trace.visual_tokens = [layout.visual(sample) for sample in samples]
+    state.trace.text_tokens = [layout.text(sample) for sample in samples]
+
+
+def prompt_keys(ids: Tensor | None, real: Tensor | None, batch: int, seed: int) -> list[int]:
+    """One integer per sample from its unpadded prompt and the seed."""
+    if ids is None:
+        return [zlib.crc32(str(seed).encode())] * batch
+    rows = ids.tolist()
+    keep = [[True] * len(row) for row in rows] if real is None else real.tolist()
+    return [
+        zlib.crc32(repr((seed, [t for t, r in zip(row, flags, strict=True) if r])).encode())
+        for row, flags in zip(rows, keep, strict=True)
+    ]

@@ -1,0 +1,46 @@
+"""Capturing how much a decoder module changes each token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from tokensieve.core.engine.state import ForwardState, RecordedTransition
+from tokensieve.core.view import Module, at_least_float32
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+def watch(
+    layer: int, module: Module, current: Callable[[], ForwardState | None]
+) -> Callable[..., None]:
+    """A forward hook that records the transition of every token of a prefill."""
+
+    def hook(_: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
+        state = current()
+        if state is None or state.layout is None:
+            return
+        before = args[0] if args else kwargs["hidden_states"]
+        after = output[0] if isinstance(output, tuple) else output
+        with torch.no_grad():
+            magnitude, cosine = change(before, after)
+        rows = torch.arange(before.shape[1], device=before.device).expand(state.batch, -1)
+        valid = state.valid if state.columns is not None else state.new_padding
+        real = torch.ones_like(magnitude, dtype=torch.bool) if valid is None else valid
+        state.transitions.append(
+            RecordedTransition(layer, module, magnitude, cosine, real.to(before.device), rows)
+        )
+
+    return hook
+
+
+def change(before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
+    """Change of length and direction, each ``[batch, rows]``: ``|after| / |before|``, cosine."""
+    before, after = at_least_float32(before), at_least_float32(after)
+    length_before, length_after = before.norm(dim=-1), after.norm(dim=-1)
+    tiny = torch.finfo(before.dtype).tiny
+    cosine = (before * after).sum(dim=-1) / (length_before * length_after).clamp(min=tiny)
+    return length_after / length_before.clamp(min=tiny), cosine
