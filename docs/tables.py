@@ -160,6 +160,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "core-files": lambda: file_rows("core"),
     "engine-files": lambda: file_rows("core/engine"),
     "adapter-files": lambda: file_rows("adapters"),
+    "test-files": lambda: file_rows("tests"),
 }
 
 

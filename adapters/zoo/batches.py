@@ -63,7 +63,7 @@ class Packer:
         ids, start = list(self.prefix), len(self.prefix)
         positions, segments, labels = list(range(start)), [0] * start, [IGNORE] * start
         named: list[Any] = [NOTHING] * start
-        sides: list[Any] = [NOTHING[:2]] * start
+        sides: list[Any] = [NOTHING[:3]] * start
         for turn, question in enumerate(questions, 1):
             tokens = self._question(question)
             ids += tokens
@@ -94,13 +94,14 @@ class Packer:
     def _sides(
         self, scene: scenes.Scene, question: scenes.Question, tokens: list[int]
     ) -> list[tuple[int, ...]]:
-        """At the second digit of a comparison: where the first one lies, left 0, right 2."""
-        sides: list[tuple[int, ...]] = [NOTHING[:2]] * len(tokens)
+        """At the second digit of a comparison: where the first one lies (0, 2), and the answer."""
+        sides: list[tuple[int, ...]] = [NOTHING[:3]] * len(tokens)
         if question.kind == "position":
             first, second = (scene.digits[i] for i in question.about)
             place = tokens.index(self.words[str(second.value)])
             offsets = np.sign(np.subtract(first.centre, second.centre))
-            sides[place] = (int(offsets[0]) + 1, int(offsets[1]) + 1)
+            holds = int(question.answer == "yes")
+            sides[place] = (int(offsets[0]) + 1, int(offsets[1]) + 1, holds)
         return sides
 
     def batch(self, split: scenes.Split, first: int) -> dict[str, torch.Tensor]:
@@ -112,7 +113,7 @@ class Packer:
             for scene, i in zip(drawn, indices, strict=True)
         ]
         length = max(len(row[0]) for row in rows)
-        fill: tuple[Any, ...] = (0, 0, -1, IGNORE, NOTHING, NOTHING[:2])
+        fill: tuple[Any, ...] = (0, 0, -1, IGNORE, NOTHING, NOTHING[:3])
         ids, positions, segments, labels, named, sides = (
             torch.tensor([row[k] + [fill[k]] * (length - len(row[k])) for row in rows])
             for k in range(len(fill))

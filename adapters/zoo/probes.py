@@ -60,8 +60,8 @@ class WordProbe(nn.Module):
         logits = self.read(self.norm(hidden[where])).float().split(self.sizes, dim=-1)
         targets = facts[where].unbind(-1)
         loss = sum(map(nn.functional.cross_entropy, logits, targets), hidden.new_zeros(()))
-        right = [(part.argmax(-1) == t) for part, t in zip(logits[:2], targets, strict=False)]
-        return loss, (right[0] & right[1]).float().mean()
+        right = [part.argmax(-1) == t for part, t in zip(logits[:2], targets, strict=False)]
+        return loss, torch.stack(right).all(dim=0).float().mean()
 
 
 class Probes(nn.Module):
@@ -73,3 +73,4 @@ class Probes(nn.Module):
         places = PATCHES_PER_SIDE, PATCHES_PER_SIDE
         self.grounding = WordProbe(text_width, (10, len(scenes.COLOUR_NAMES), *places))
         self.comparison = WordProbe(text_width, (3, 3))
+        self.verdict = WordProbe(text_width, (2,))

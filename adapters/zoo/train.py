@@ -14,7 +14,8 @@ continues from it. Four losses are added:
   Without it, finding the named digit and reading it out have to be learned at once, and the loss
   stays at chance for thousands of steps.
 * *comparison*, later: a probe two layers above says, at the second digit of ``is the 7 left of the
-  3?``, on which side of it the first one lies. Without it these questions stay at chance.
+  3?``, on which side of it the first one lies, and last a *verdict* probe whether the question is
+  to be answered with yes. Without them these questions stay at chance.
 
 The probes are thrown away afterwards.
 """
@@ -46,7 +47,7 @@ class Recipe:
     """Everything that decides the result."""
 
     seed: int = 0
-    steps: int = 2400
+    steps: int = 2500
     sight_steps: int = 1000
     batch_size: int = 32
     questions: int = 12
@@ -54,12 +55,14 @@ class Recipe:
     weight_decay: float = 0.05
     sight_warmup_steps: int = 200
     warmup_steps: int = 100
-    decay_steps: int = 400
+    decay_steps: int = 300
     sight_weight: float = 0.5
     grounding_weight: float = 0.5
     grounding_layer: int = 5
     comparison_from: int = 1400
     comparison_layer: int = 7
+    verdict_from: int = 1800
+    verdict_layer: int = 8
 
 
 def losses(
@@ -95,7 +98,11 @@ def losses(
     targets = labels[asked]
     if step >= recipe.comparison_from:
         out["comparison"], out["comparison_accuracy"] = probes.comparison.loss(
-            output.hidden_states[recipe.comparison_layer], batch["sides"]
+            output.hidden_states[recipe.comparison_layer], batch["sides"][..., :2]
+        )
+    if step >= recipe.verdict_from:
+        out["verdict"], out["verdict_accuracy"] = probes.verdict.loss(
+            output.hidden_states[recipe.verdict_layer], batch["sides"][..., 2:]
         )
     out["answer"] = nn.functional.cross_entropy(logits, targets)
     right = (logits.argmax(-1) == targets).view(-1, 2)[:, 0]  # answer word, then end of sequence
@@ -179,7 +186,7 @@ class Trainer:
         batch = {name: tensor.to(self.device) for name, tensor in batch.items()}
         with torch.autocast(self.device, dtype=torch.bfloat16):
             values = losses(self.model, self.probes, batch, recipe, step)
-            words = values.get("grounding", 0) + values.get("comparison", 0)
+            words = sum(values.get(name, 0) for name in ("grounding", "comparison", "verdict"))
             total = recipe.sight_weight * values["sight"] + values.get("answer", 0)
             total = total + recipe.grounding_weight * words
         self.optimizer.zero_grad(set_to_none=True)

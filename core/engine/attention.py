@@ -94,13 +94,13 @@ class LayerAttention:
         kv_heads, length = keys.shape[1], keys.shape[2]
         grouped = queries.reshape(samples, kv_heads, heads // kv_heads * count, width)
         scores = (grouped @ keys.transpose(2, 3)).view(samples, heads, count, length)
-        scores = scores * self.bound.attention_scale(self.layer)
+        scores *= self.bound.attention_scale(self.layer)
         past = length - self.hidden.shape[1]
         hidden_keys = torch.arange(length, device=keys.device) > (index + past)[..., None]
         if self.key_valid is not None:
             hidden_keys = hidden_keys | ~self.key_valid[:, None, :]
         hidden_keys = hidden_keys & real[..., None]  # no empty rows, even where nobody asks
-        scores = scores.masked_fill(hidden_keys[:, None], float("-inf"))
+        scores.masked_fill_(hidden_keys[:, None], float("-inf"))
         probabilities = scores.softmax(dim=-1)[..., past:]
         return (probabilities * real[:, None, :, None]).sum(dim=2)
 
