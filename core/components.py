@@ -94,6 +94,10 @@ class Selector(Component):
             ``[batch, tokens]`` bool.
         """
 
+    def reads_scores(self) -> bool:
+        """Whether the stage has to score: not, if the selector evaluates all scorers itself."""
+        return True
+
     def terms(self) -> list[Any]:
         """Score terms that the selector evaluates itself (see ``composite``)."""
         return []

@@ -100,13 +100,13 @@ def _validate(source: Source, registry: Registry, path: Path | None = None) -> P
 def _lines(error: ValidationError, source: Source) -> list[str]:
     lines = []
     for problem in error.errors():
-        inner = (problem.get("ctx") or {}).get("path", ())
-        path = _real_path((*problem["loc"], *inner), source.data)
+        context = problem.get("ctx") or {}
+        path = _real_path((*problem["loc"], *context.get("path", ())), source.data)
         unknown = problem["type"] == "extra_forbidden"
         message = describe_problem(dict(problem))
         if unknown:
             message += did_you_mean(str(path[-1]), _known_keys(path))
-        place = source.where(path, key=unknown)
+        place = source.where(path, key=unknown or context.get("at_key", False))
         lines.append(f"{place}: {_dotted(path)}: {message}")
     return list(dict.fromkeys(lines))
 

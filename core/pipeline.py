@@ -68,8 +68,12 @@ def registry_of(info: ValidationInfo) -> Registry:
     return registry
 
 
-def _located(message: str, path: tuple[str | int, ...]) -> PydanticCustomError:
-    return PydanticCustomError("located", "{message}", {"message": message, "path": path})
+def _located(
+    message: str, path: tuple[str | int, ...], *, at_key: bool = False
+) -> PydanticCustomError:
+    """A problem at ``path`` below the validated value; ``at_key`` points at the key itself."""
+    context = {"message": message, "path": path, "at_key": at_key}
+    return PydanticCustomError("located", "{message}", context)
 
 
 def _relocated(error: ValidationError, component: type[Component]) -> PydanticCustomError:
@@ -80,6 +84,7 @@ def _relocated(error: ValidationError, component: type[Component]) -> PydanticCu
     if first["type"] == "extra_forbidden":
         hint = did_you_mean(str(first["loc"][-1]), component.model_fields)
         message = f"unknown parameter of {component.name!r}{hint}"
+        return _located(message, (*first["loc"], *inner), at_key=True)
     return _located(message, (*first["loc"], *inner))
 
 
@@ -186,7 +191,7 @@ class Stage(BaseModel):
                 f"{len(self.keep)} budgets for {boundaries} boundaries, allowed: 1 or {boundaries}"
             )
             raise _located(message, ("keep",))
-        if not self.score and not self.select.terms():
+        if not self.score and self.select.reads_scores():
             raise _located("is missing: a stage needs a scorer", ("score",))
         if self.merge is not None and self.at != (0,):
             message = "merging happens before the projector: allowed only in a stage at boundary 0"

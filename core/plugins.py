@@ -258,10 +258,10 @@ def _register(registry: Registry, module: ModuleType, owner: str) -> None:
         manager.hook.tokensieve_register(registry=registry)
     except BaseException as error:
         registry.entries.update(before)
-        if isinstance(error, PluginError) or not isinstance(error, BREAKAGE):
+        ours = isinstance(error, PluginError)
+        if not isinstance(error, BREAKAGE) or (ours and repr(owner) in str(error)):
             raise
-        raise PluginError(
-            f"plugin {owner!r} failed{in_line(error, owner)}: {first_line(error)}"
-        ) from error
+        where = f"{'' if ours else ' failed'}{in_line(error, owner)}"
+        raise PluginError(f"plugin {owner!r}{where}: {first_line(error)}") from error
     finally:
         registry.owner = PROJECT

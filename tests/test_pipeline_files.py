@@ -61,7 +61,7 @@ WRONG: dict[str, tuple[str, str]] = {
     ),
     "unknown parameter": (
         "at: 2\nscore: {scorer: attention, row: last}\nkeep: 1\n",
-        "p.yaml:2:33: score.row: unknown parameter of 'attention' (did you mean 'rows'?), allowed: rows",
+        "p.yaml:2:28: score.row: unknown parameter of 'attention' (did you mean 'rows'?), allowed: rows",
     ),
     "wrong parameter": (
         "at: 2\nscore:\n  - iga\n  - {scorer: attention, rows: first}\nkeep: 1\n",
@@ -96,6 +96,10 @@ WRONG: dict[str, tuple[str, str]] = {
     ),
     "no budget": ("at: 4\nscore: iga\n", "keep: is missing: a stage needs a budget"),
     "no scorer": ("at: 4\nkeep: 3\n", "score: is missing: a stage needs a scorer"),
+    "a part without any scorer": (
+        "at: 2\nselect: {selector: composite, parts: [{share: 0.5, score: iga}, {}]}\nkeep: 8\n",
+        "score: is missing: a stage needs a scorer",
+    ),
     "wrong policy": ("positions: kep\n", "p.yaml:1:12: positions: must be 'keep' or 'reindex', not 'kep'"),
     "python tag": (
         "name: !!python/object/apply:os.system ['true']\n",

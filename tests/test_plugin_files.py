@@ -112,6 +112,10 @@ WRONG_FILES = {
         f"import tokensieve\n{HOOK}    raise KeyError('x')\n",
         r"failed in line 4: KeyError",
     ),
+    "unknown signal": (
+        good_source("deaf").replace('hidden"', 'hiden"'),
+        r"in line 12: scorer 'Found': `needs` names the unknown signal 'hiden'",
+    ),
     "no folder": (
         f"import tokensieve\n{HOOK}    registry.add_pipelines('/no/such/folder')\n",
         r"there is no folder /no/such/folder",

@@ -44,8 +44,8 @@ def _dot(before: Tensor, after: Tensor) -> Tensor:
     """Row by row; the product of two whole sequences would go through the main memory twice."""
     if before.device.type != "cpu":
         return (before * after).sum(dim=-1)
-    pairs = zip(before.split(CPU_ROWS, dim=1), after.split(CPU_ROWS, dim=1), strict=True)
-    return torch.cat([(one * other).sum(dim=-1) for one, other in pairs], dim=1)
+    spans = [slice(start, start + CPU_ROWS) for start in range(0, before.shape[1], CPU_ROWS)]
+    return torch.cat([(before[:, span] * after[:, span]).sum(dim=-1) for span in spans], dim=1)
 
 
 def change(before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:

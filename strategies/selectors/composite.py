@@ -84,6 +84,10 @@ class CompositeSelector(Selector):
             return None
         return min(span[0] for span in known), max(span[1] for span in known)
 
+    def reads_scores(self) -> bool:
+        """Whether some part falls back to the stage's scores."""
+        return any(not part.score and part.select.reads_scores() for part in self.parts)
+
     def terms(self) -> list[Any]:
         """The score terms of all parts, those inside a part's selector included."""
         return [term for part in self.parts for term in (*part.score, *part.select.terms())]
