@@ -11,7 +11,7 @@ from tokensieve.core.view import at_least_float32
 if TYPE_CHECKING:
     from torch import Tensor
 
-CHUNK_ELEMENTS = 16_000_000
+CHUNK_ELEMENTS = 4_000_000  # 16 MB of float32 scores at a time
 
 
 def feeding_layer(layers: Sequence[Any], index: int) -> Any:
@@ -45,7 +45,8 @@ def received(queries: Tensor, keys: Tensor, scale: float) -> Tensor:
     step = max(1, CHUNK_ELEMENTS // max(1, images * heads * tokens))
     total = torch.zeros(images, heads, tokens, dtype=keys.dtype, device=keys.device)
     for rows in queries.split(step, dim=2):
-        total += ((rows @ keys.transpose(2, 3)) * scale).softmax(dim=-1).sum(dim=2)
+        scores = (rows @ keys.transpose(2, 3)).mul_(scale)
+        total += scores.softmax(dim=-1).sum(dim=2)
     return total / queries.shape[2]
 
 

@@ -21,19 +21,26 @@ def combined_scores(terms: Iterable[ScoreTerm], view: View) -> Tensor:
     """``sum_i weight_i * normalise_i(score_i)``, ``[batch, tokens]``, at least float32.
 
     Raises:
-        PluginError: a scorer returned something that is not one number per token.
+        PluginError: a scorer returned something that is not one finite number per token.
     """
     total: Tensor | None = None
     for term in terms:
         scorer = term.scorer
-        scores = scorer.score(view.for_component(f"scorer {scorer.name!r}", scorer.readable()))
+        name = f"scorer {scorer.name!r}"
+        reader = view.for_component(name, scorer.readable())
+        scores = scorer.score(reader)
         if not isinstance(scores, torch.Tensor) or scores.shape != view.valid.shape:
             got = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
             raise PluginError(
-                f"scorer {scorer.name!r} must return a tensor [batch, tokens] = "
+                f"{name} must return a tensor [batch, tokens] = "
                 f"{tuple(view.valid.shape)}, got {got}"
             )
         scores = at_least_float32(scores)
+        view.doubt(
+            f"scores of {scorer.name} at boundary {view.boundary} are not finite: nothing can be "
+            "ranked by them",
+            (~scores.isfinite() & view.valid).any(),
+        )
         weighted = NORMALIZERS[term.normalize](scores, view.valid) * term.weight
         total = weighted if total is None else total + weighted
     return torch.zeros(view.valid.shape, device=view.valid.device) if total is None else total
@@ -44,8 +51,12 @@ def _none(scores: Tensor, valid: Tensor) -> Tensor:
 
 
 def _sum(scores: Tensor, valid: Tensor) -> Tensor:
-    """``s / (sum s + 1e-8)`` over the image's tokens (TransPrune's released code)."""
-    return scores / (scores.masked_fill(~valid, 0).sum(dim=1, keepdim=True) + _EPSILON)
+    """``s / (sum |s| + 1e-8)`` over the image's tokens.
+
+    TransPrune's released code divides by the sum; its scores are never negative. Absolute values
+    keep the ranking of scores that are.
+    """
+    return scores / (scores.masked_fill(~valid, 0).abs().sum(dim=1, keepdim=True) + _EPSILON)
 
 
 def _minmax(scores: Tensor, valid: Tensor) -> Tensor:

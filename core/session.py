@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
@@ -109,6 +110,8 @@ def attach(
         AttachError: the pipeline cannot run on this model.
     """
     registry = build_registry(plugins)
+    for problem in registry.problems:
+        warnings.warn(problem, stacklevel=2)
     loaded = load_pipeline(pipeline, keep=keep, registry=registry)
     bound = bind(model, registry)
     present = session_of(model)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from tokensieve.core.errors import SignalError, did_you_mean
+from tokensieve.core.errors import PluginError, SignalError, did_you_mean
 from tokensieve.core.lazy import torch
 
 if TYPE_CHECKING:
@@ -61,6 +62,14 @@ class TextAttention(Protocol):
         """Mean over the query rows: ``[batch, heads, tokens]``, at least float32."""
 
 
+@dataclass
+class ViewMemory:
+    """What the views of one boundary share: values read once, and doubts to be looked at."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    doubts: list[tuple[str, Tensor]] = field(default_factory=list)
+
+
 class View:
     """The visual tokens of a batch of images, and the signals a component declared.
 
@@ -85,28 +94,35 @@ class View:
         *,
         keys: list[int] | None = None,
         boundary: int = 0,
-        allowed: frozenset[str] | None = None,
-        reader: str = "this component",
     ) -> None:
         self.valid = valid
         self.index = index
         self.keys = keys if keys is not None else [0] * valid.shape[0]
         self.boundary = boundary
         self._signals = signals
-        self._allowed = frozenset(signals) if allowed is None else allowed
-        self._reader = reader
+        self._allowed = frozenset(signals)
+        self._reader = "this component"
+        self._shared = ViewMemory()
 
     def for_component(self, name: str, allowed: frozenset[str]) -> View:
         """The same view, restricted to the signals that component ``name`` declared."""
-        return View(
-            self.valid,
-            self.index,
-            self._signals,
-            keys=self.keys,
-            boundary=self.boundary,
-            allowed=allowed,
-            reader=name,
-        )
+        view = copy.copy(self)
+        view._reader, view._allowed = name, allowed
+        return view
+
+    def doubt(self, message: str, wrong: Tensor) -> None:
+        """Note a condition that must not hold; the engine looks once, after the forward.
+
+        On the CPU, where looking costs nothing, the error is raised here.
+        """
+        if wrong.device.type == "cpu" and bool(wrong):
+            raise PluginError(message)
+        self._shared.doubts.append((message, wrong))
+
+    @property
+    def doubts(self) -> list[tuple[str, Tensor]]:
+        """What was noted by :meth:`doubt`, on this view or one derived from it."""
+        return self._shared.doubts
 
     def has(self, signal: str) -> bool:
         """Whether an optional signal is there."""
@@ -131,7 +147,9 @@ class View:
                 f"{self._reader} reads {signal!r}, which this model does not give at boundary "
                 f"{self.boundary}: ask `view.has({signal!r})` first, or declare it in `needs`"
             )
-        return self._signals[signal]()
+        if signal not in self._shared.values:
+            self._shared.values[signal] = self._signals[signal]()
+        return self._shared.values[signal]
 
     def _known(self, signal: str) -> None:
         if signal not in SIGNALS:
@@ -152,7 +170,10 @@ class View:
 
     @property
     def hidden(self) -> Tensor:
-        """``[batch, tokens, dim]`` hidden states that enter the boundary's layer."""
+        """``[batch, tokens, dim]`` hidden states that enter the boundary's layer.
+
+        At least float32, like everything that decides.
+        """
         return self._tensor("hidden")
 
     @property

@@ -7,7 +7,7 @@ from pathlib import Path
 EXAMPLES = {
     image.stem: (image, question)
     for image, question in (
-        (Path(__file__).parent / "assets" / "scene.png", "How many digits are there?"),
+        (Path(__file__).parent / "assets" / "scene.png", "What color is the 7?"),
     )
     if image.is_file()
 }

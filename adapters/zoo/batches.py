@@ -104,12 +104,16 @@ class Packer:
             sides[place] = (int(offsets[0]) + 1, int(offsets[1]) + 1, holds)
         return sides
 
-    def batch(self, split: scenes.Split, first: int) -> dict[str, torch.Tensor]:
+    def batch(
+        self, split: scenes.Split, first: int, *, opposites: bool = False
+    ) -> dict[str, torch.Tensor]:
         """Scenes ``first .. first + batch_size`` of ``split``, packed and padded."""
         indices = range(first, first + self.batch_size)
         drawn = [scenes.make_scene(split, i) for i in indices]
         rows = [
-            self.sequence(scene, scenes.questions_for(scene, split, i, self.questions))
+            self.sequence(
+                scene, scenes.questions_for(scene, split, i, self.questions, opposites=opposites)
+            )
             for scene, i in zip(drawn, indices, strict=True)
         ]
         length = max(len(row[0]) for row in rows)

@@ -120,8 +120,11 @@ def make_scene(split: Split, index: int) -> Scene:
     return Scene(np.clip(canvas, 0, 255).astype(np.uint8), tuple(digits))
 
 
-def ask(scene: Scene, kind: Kind, rng: np.random.Generator) -> Question:
-    """Draw one question of ``kind`` about ``scene``."""
+def ask(scene: Scene, kind: Kind, rng: np.random.Generator, *, opposites: bool = False) -> Question:
+    """Draw one question of ``kind`` about ``scene``.
+
+    ``opposites`` also asks ``right of`` and ``below``, not only ``left of`` and ``above``.
+    """
     digits = scene.digits
     if kind == "count":
         everything = tuple(range(len(digits)))
@@ -133,11 +136,15 @@ def ask(scene: Scene, kind: Kind, rng: np.random.Generator) -> Question:
     if kind == "identity":
         return Question(kind, f"Which digit is {digit.colour}?", str(digit.value), (first,))
     second = int((first + rng.integers(1, len(digits))) % len(digits))
-    return _position_question(digits, first, second, rng)
+    return _position_question(digits, first, second, rng, opposites)
 
 
 def _position_question(
-    digits: tuple[Digit, ...], first: int, second: int, rng: np.random.Generator
+    digits: tuple[Digit, ...],
+    first: int,
+    second: int,
+    rng: np.random.Generator,
+    opposites: bool,
 ) -> Question:
     """``Is the 7 left of the 3?``: on an axis along which the two digits' boxes do not overlap."""
     one, two = digits[first], digits[second]
@@ -145,16 +152,19 @@ def _position_question(
     clear = [axis for axis in (0, 1) if gaps[axis] >= DIGIT_SIZE]
     axis = int(rng.choice(clear)) if clear else int(np.argmax(gaps))
     before, after = (("left of", "right of"), ("above", "below"))[axis]
-    relation = before if rng.random() < 0.5 else after  # noqa: PLR2004 - a fair coin
+    relation = after if rng.random() >= 0.5 and opposites else before  # noqa: PLR2004 - fair coin
     holds = (one.centre[axis] < two.centre[axis]) == (relation == before)
     text = f"Is the {one.value} {relation} the {two.value}?"
     return Question("position", text, "yes" if holds else "no", (first, second))
 
 
-def questions_for(scene: Scene, split: Split, index: int, count: int) -> list[Question]:
+def questions_for(
+    scene: Scene, split: Split, index: int, count: int, *, opposites: bool = False
+) -> list[Question]:
     """The first ``count`` questions of scene ``index``; kinds take turns."""
     rng = np.random.default_rng([11, split == "heldout", index])
-    return [ask(scene, KINDS[(index + turn) % len(KINDS)], rng) for turn in range(count)]
+    kinds = [KINDS[(index + turn) % len(KINDS)] for turn in range(count)]
+    return [ask(scene, kind, rng, opposites=opposites) for kind in kinds]
 
 
 def vocabulary() -> list[str]:

@@ -15,7 +15,9 @@ continues from it. Four losses are added:
   stays at chance for thousands of steps.
 * *comparison*, later: a probe two layers above says, at the second digit of ``is the 7 left of the
   3?``, on which side of it the first one lies, and last a *verdict* probe whether the question is
-  to be answered with yes. Without them these questions stay at chance.
+  to be answered with yes. Without them these questions stay at chance. ``right of`` and ``below``
+  are asked until ``opposites_until`` only: with them, the answer is an exclusive-or of relation and
+  order, which did not come within the budget.
 
 The probes are thrown away afterwards.
 """
@@ -47,7 +49,7 @@ class Recipe:
     """Everything that decides the result."""
 
     seed: int = 0
-    steps: int = 2500
+    steps: int = 2300
     sight_steps: int = 1000
     batch_size: int = 32
     questions: int = 12
@@ -61,6 +63,7 @@ class Recipe:
     grounding_layer: int = 5
     comparison_from: int = 1400
     comparison_layer: int = 7
+    opposites_until: int = 1900
     verdict_from: int = 1800
     verdict_layer: int = 8
 
@@ -182,7 +185,8 @@ class Trainer:
         recipe, step = self.recipe, self.done
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(recipe, step)
-        batch = self.packer.batch("train", step * recipe.batch_size)
+        opposites = step < recipe.opposites_until
+        batch = self.packer.batch("train", step * recipe.batch_size, opposites=opposites)
         batch = {name: tensor.to(self.device) for name, tensor in batch.items()}
         with torch.autocast(self.device, dtype=torch.bfloat16):
             values = losses(self.model, self.probes, batch, recipe, step)

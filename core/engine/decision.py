@@ -49,7 +49,6 @@ def decide(
     ]
     terms = [t.model_copy(update={"scorer": t.scorer.rescaled(scale)}) for t in stage.score]
     scores = combined_scores(terms, view)
-    _check_finite(cut, scores, groups, checks)
     selector = stage.select.rescaled(scale)
     chosen = [split.selected for split in splits]
     kept = selector.select(  # type: ignore[attr-defined]
@@ -61,11 +60,12 @@ def decide(
     _check_mask(selector.name, kept, groups)
     kept = kept & groups.valid
     if not stage.select.adaptive_count:
-        _check_count(selector.name, kept, chosen, checks)
+        _check_count(selector.name, kept, chosen, view)
     merged = None
     if stage.merge is not None and any(split.merged or split.extra for split in splits):
         reader = view.for_component(f"merger {stage.merge.name!r}", stage.merge.readable())
         merged = stage.merge.apply(kept, [split.merged for split in splits], reader)
+    checks.extend(view.doubts)
     return _reduction(board, layout, kept, merged, splits, adaptive=stage.select.adaptive_count)
 
 
@@ -75,18 +75,6 @@ def _split(merger: Merger | None, total: int, available: int, view: View) -> Spl
     return merger.split(total, available, view.has("cls_feature"))
 
 
-def _check_finite(cut: Cut, scores: Tensor, groups: Groups, checks: Checks) -> None:
-    names = ", ".join(term.scorer.name for term in cut.stage.score)
-    wrong = (~scores.isfinite() & groups.valid).any()
-    message = (
-        f"scores of {names or 'the selector'} at boundary {cut.at} are not finite: "
-        "nothing can be ranked by them"
-    )
-    if scores.device.type == "cpu" and bool(wrong):
-        raise PluginError(message)
-    checks.append((message, wrong))
-
-
 def _check_mask(name: str, kept: Tensor, groups: Groups) -> None:
     if not isinstance(kept, torch.Tensor) or kept.shape != groups.valid.shape:
         raise PluginError(
@@ -94,13 +82,11 @@ def _check_mask(name: str, kept: Tensor, groups: Groups) -> None:
         )
 
 
-def _check_count(name: str, kept: Tensor, counts: list[int], checks: Checks) -> None:
-    """A wrong count would break the layout: on the CPU, where it costs nothing, say so at once."""
+def _check_count(name: str, kept: Tensor, counts: list[int], view: View) -> None:
+    """A wrong count would break the layout."""
     wrong = (kept.sum(dim=1) != on_device(counts, kept.device)).any()
     message = f"selector {name!r} kept another number of tokens than it was asked for ({counts})"
-    if kept.device.type == "cpu" and bool(wrong):
-        raise PluginError(message)
-    checks.append((message, wrong))
+    view.doubt(message, wrong)
 
 
 def _reduction(

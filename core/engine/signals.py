@@ -11,7 +11,14 @@ from tokensieve.core.engine.masks import join_valid
 from tokensieve.core.engine.reduction import Groups
 from tokensieve.core.engine.state import ForwardState
 from tokensieve.core.errors import SignalError
-from tokensieve.core.view import HISTORY_SIGNALS, Module, Transition, View, on_device
+from tokensieve.core.view import (
+    HISTORY_SIGNALS,
+    Module,
+    Transition,
+    View,
+    at_least_float32,
+    on_device,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,7 +53,7 @@ class SignalBoard:
         assert state.origin is not None
         index = groups.take(state.origin).masked_fill(~groups.valid, -1)
         readers: dict[str, Callable[[], Any]] = {
-            "hidden": lambda: groups.take(self.hidden),
+            "hidden": lambda: at_least_float32(groups.take(self.hidden)),
             "transitions": lambda: self._transitions(("attention", "mlp")),
             "block_transitions": lambda: self._transitions(("block",)),
             "next_attention": self._next_attention,

@@ -123,7 +123,7 @@ class SyntheticBatch:
             "block_transitions": partial(self._transitions, ("block",), log),
         }
         absent = hidden if self.boundary else hidden | HISTORY_SIGNALS
-        return View(
+        view = View(
             log.give("valid", self.valid),
             log.give("index", self.index),
             {
@@ -133,9 +133,8 @@ class SyntheticBatch:
             },
             keys=log.give_list("keys", self.keys),
             boundary=self.boundary,
-            allowed=frozenset(SIGNALS),
-            reader=reader,
         )
+        return view.for_component(reader, frozenset(SIGNALS))
 
     def _attention(self, name: str, log: Record) -> SyntheticAttention:
         return SyntheticAttention(self.attention[name], log, name)

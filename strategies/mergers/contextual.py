@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tokensieve.core.components import Merged, Merger, Split
 from tokensieve.core.lazy import torch
-from tokensieve.core.view import View, at_least_float32
+from tokensieve.core.view import View, at_least_float32, on_device
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,30 +53,40 @@ class ContextualMerger(Merger):
         """Merge the tokens outside ``kept`` into ``counts`` targets per image."""
         rest = view.valid & ~kept
         targets = self._targets(rest, counts)
-        vectors = self._merged(rest & ~targets, targets, view)
+        vectors = self._merged(rest & ~targets, targets, max(counts), view)
         extra = view.cls_feature if self.cls and view.has("cls_feature") else None
         return Merged(targets, vectors, extra, self.order == "appended")
 
     def _targets(self, rest: Tensor, counts: list[int]) -> Tensor:
         """Every ``step``-th of the rest, ``counts`` of them."""
         place = rest.long().cumsum(dim=1) - 1
-        wanted = torch.tensor(counts, device=rest.device)[:, None]
+        wanted = on_device(counts, rest.device)[:, None]
         step = (rest.sum(dim=1, keepdim=True) // wanted.clamp(min=1)).clamp(min=1)
         return rest & (place % step == 0) & (place // step < wanted)
 
-    def _merged(self, members: Tensor, targets: Tensor, view: View) -> Tensor:
-        """``[batch, tokens, vision dim]``, merged vectors at the targets."""
+    def _merged(self, members: Tensor, targets: Tensor, most: int, view: View) -> Tensor:
+        """``[batch, tokens, vision dim]``, merged vectors at the targets, at most ``most`` each."""
+        features = at_least_float32(view.vision_features)
+        if most == 0:
+            return view.vision_features
+        places = targets.to(torch.uint8).sort(dim=1, descending=True, stable=True).indices[:, :most]
+        unused = ~targets.gather(1, places)
         keys = at_least_float32(view.vision_keys)
         keys = keys / keys.norm(dim=-1, keepdim=True).clamp(min=torch.finfo(keys.dtype).tiny)
-        similar = (keys @ keys.transpose(1, 2)).masked_fill(~targets[:, None, :], float("-inf"))
-        nearest = similar.argmax(dim=-1)
-        features = at_least_float32(view.vision_features)
+        similar = keys @ _rows(keys, places).transpose(1, 2)  # [batch, tokens, targets]
+        nearest = similar.masked_fill(unused[:, None], float("-inf")).argmax(dim=-1)
         joins = torch.zeros_like(similar).scatter(2, nearest[..., None], 1.0)
         joins = (joins * members[..., None]).to(features.dtype).transpose(1, 2)
         count = joins.sum(dim=-1, keepdim=True)
-        summed = joins @ features
+        summed, anchors = joins @ features, _rows(features, places)
         if self.merge == "average":
-            merged = (features + summed) / (1 + count)
+            merged = (anchors + summed) / (1 + count)
         else:
-            merged = features + summed / count.clamp(min=1)
-        return merged.to(view.vision_features.dtype)
+            merged = anchors + summed / count.clamp(min=1)
+        index = places[..., None].expand_as(merged)
+        return features.scatter(1, index, merged).to(view.vision_features.dtype)
+
+
+def _rows(tensor: Tensor, places: Tensor) -> Tensor:
+    """``[batch, tokens, n]`` -> ``[batch, places, n]``."""
+    return tensor.gather(1, places[..., None].expand(*places.shape, tensor.shape[-1]))

@@ -25,11 +25,11 @@ class UniformScorer(Scorer):
     needs = frozenset({"grid"})
 
     def score(self, view: View) -> Tensor:
-        """``[batch, tokens]`` minus the place in the order, scaled to (-1, 0]."""
+        """``[batch, tokens]`` one minus the place in the order, in (0, 1]."""
         row, column = view.grid.long().unbind(-1)
         order = torch.zeros_like(row)
         for bit in range(BITS):
             pair = (((row >> bit) ^ (column >> bit)) & 1) * 2 + ((row >> bit) & 1)
             order = (order << 2) | pair
-        scores: Tensor = -(order.double() / 4**BITS).float()
+        scores: Tensor = (1 - order.double() / 4**BITS).float()
         return scores
