@@ -104,10 +104,25 @@ class Packer:
             sides[place] = (int(offsets[0]) + 1, int(offsets[1]) + 1, holds)
         return sides
 
+    def _thinned(self, drawn: list[scenes.Scene], indices: range, length: int) -> torch.Tensor:
+        """``[batch, tokens]`` bool: background patches that are hidden, any share of them."""
+        gone = torch.zeros(len(drawn), length, dtype=torch.bool)
+        start = len(self.prefix) - PATCHES_PER_SIDE**2
+        for row, (scene, index) in enumerate(zip(drawn, indices, strict=True)):
+            rng = np.random.default_rng([13, index])
+            share = rng.uniform(0, 1)
+            background = patch_labels(scene)[0] == BACKGROUND
+            hidden = (rng.random(background.shape) < share) & background
+            gone[row, start : len(self.prefix)] = torch.from_numpy(hidden)
+        return gone
+
     def batch(
-        self, split: scenes.Split, first: int, *, opposites: bool = False
+        self, split: scenes.Split, first: int, *, opposites: bool = False, thin: bool = False
     ) -> dict[str, torch.Tensor]:
-        """Scenes ``first .. first + batch_size`` of ``split``, packed and padded."""
+        """Scenes ``first .. first + batch_size`` of ``split``, packed and padded.
+
+        ``thin`` hides background patches; every other scene then has contiguous positions.
+        """
         indices = range(first, first + self.batch_size)
         drawn = [scenes.make_scene(split, i) for i in indices]
         rows = [
@@ -124,6 +139,12 @@ class Packer:
         )
         visible = (segments[:, None, :] == segments[:, :, None]) | (segments[:, None, :] == 0)
         visible &= torch.ones(length, length, dtype=torch.bool).tril()
+        if thin:
+            gone = self._thinned(drawn, indices, length)
+            visible &= ~gone[:, None, :] | torch.eye(length, dtype=torch.bool)
+            closed = positions - gone.long().cumsum(dim=1)  # ids without gaps
+            reindex = torch.tensor([i % 2 == 0 for i in indices])[:, None]
+            positions = torch.where(reindex, closed, positions)
         mask = torch.zeros(visible.shape).masked_fill(~visible, torch.finfo(torch.float32).min)
         value, colour, seen = (
             torch.from_numpy(np.stack(column))
