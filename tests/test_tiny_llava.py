@@ -95,9 +95,15 @@ def test_answers_follow_from_the_digits() -> None:
         if question.kind == "count":
             assert question.answer == str(len(scene.digits))
         elif question.kind == "colour":
-            assert (str(about[0].value) in question.text, question.answer) == (True, about[0].colour)
+            assert (str(about[0].value) in question.text, question.answer) == (
+                True,
+                about[0].colour,
+            )
         elif question.kind == "identity":
-            assert (about[0].colour in question.text, question.answer) == (True, str(about[0].value))
+            assert (about[0].colour in question.text, question.answer) == (
+                True,
+                str(about[0].value),
+            )
         else:
             axis = 0 if "left" in question.text else 1
             holds = about[0].centre[axis] < about[1].centre[axis]
