@@ -177,6 +177,17 @@ def test_cache_can_be_continued_by_a_later_session(models: dict[str, Any]) -> No
     assert torch.equal(whole, again)
 
 
+def test_cache_is_not_continued_under_another_position_policy(models: dict[str, Any]) -> None:
+    model, batch = models["llava"], inputs("llava", two_prompts("llava")[:1])
+    with tokensieve.attach(model, PIPELINE), torch.no_grad():
+        cache = model(**batch, use_cache=True).past_key_values
+    with (
+        tokensieve.attach(model, {**PIPELINE, "positions": "keep"}),
+        pytest.raises(tokensieve.TokensieveError, match="same policy"),
+    ):
+        model(input_ids=torch.tensor([[5]]), past_key_values=cache)
+
+
 def footprint(model: Any) -> dict[str, Any]:
     """Everything that a session could leave behind on a model."""
     hooks = [

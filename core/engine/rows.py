@@ -58,8 +58,12 @@ class RowSubstitution:
         shift = self._stored_shift(state, index)
         if state.columns is None and shift is None:
             return original
+        if shift is not None and not self.reindex:
+            raise UnsupportedError(
+                "this KV cache was pruned with contiguous positions (reindex): continue it with a "
+                "pipeline of the same policy"
+            )
         if not self.reindex or (state.removed is None and shift is None):
-            assert state.columns is not None or not self.reindex
             return self._gathered(state, original)
         ids = self._current_ids(state, shift).to(hidden.device)
         cos, sin = self.bound.rotary.forward(hidden, ids if self.bound.mrope else ids[0])
