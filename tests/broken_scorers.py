@@ -252,10 +252,11 @@ class Overflowing(Norm):
     """Squares in the type of the model: beyond 65504 in float16."""
 
     name = "overflowing"
+    needs = frozenset({"vision_features"})
     breaks: ClassVar[str] = "half-precision"
 
     def score(self, view: View) -> Tensor:
-        return (view.hidden * view.hidden).sum(dim=-1)
+        return (view.vision_features * view.vision_features).sum(dim=-1)
 
 
 # ------------------------------------------------------------------ scorers

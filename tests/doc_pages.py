@@ -126,7 +126,10 @@ class Reader:
             words = shlex.split(line, comments=True)
             if words[:1] == ["cp"]:
                 shutil.copy(words[1], words[2])
-            elif words[:3] == ["pip", "install", "-e"] and Path(words[3]).is_dir():
+            elif (
+                words[:3] == ["pip", "install", "-e"]
+                and (Path(words[3]) / "pyproject.toml").exists()
+            ):
                 self.install(Path(words[3]).resolve())
             elif words[:1] == ["tokensieve"]:
                 check_options(words[1:])

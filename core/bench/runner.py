@@ -183,7 +183,8 @@ def describe(subject: Subject) -> dict[str, Any]:
         "weight_bytes": subject.weight_bytes,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        **{name: version(name) for name in ("tokensieve", "torch", "transformers")},
+        **{name: version(name) for name in ("tokensieve", "transformers")},
+        "torch": str(torch.__version__),  # with the build: +cpu, +cu...
         "cuda": torch.version.cuda,
     }
 

@@ -45,7 +45,7 @@ class ForwardState:
         past: tokens in the cache before this forward; ``length`` tokens in it.
         keys: per sample, an integer that depends on its prompt only.
         origin: ``[batch, rows]`` index among the sample's original visual tokens, -1 otherwise.
-        positions: ``[axes, batch, rows]`` ids that the model computed, for all tokens of this forward.
+        positions: ``[axes, batch, rows]`` ids that the model computed, for all input tokens.
         columns: ``[batch, rows]`` where today's rows stood in the input; None: nothing moved.
         valid: ``[batch, rows]`` bool of today's rows; None if all are real.
         removed: ``[batch]`` bool, samples that lost rows; None if none did.

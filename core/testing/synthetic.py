@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from tokensieve.core.testing.batch import SyntheticBatch
-from tokensieve.core.view import Module, QueryRows, Transition
+from tokensieve.core.view import Module, QueryRows, Transition, at_least_float32
 
 TOKENS = (25, 12, 9, 1, 7)
 DIM, VISION_DIM, KEY_DIM, HEADS = 8, 6, 5, 4
@@ -168,7 +168,7 @@ class _Image:
         available = torch.rand(self.count, generator=self._generator(6)) < 0.7  # noqa: PLR2004
         available[0] = True
         return {
-            "hidden": self._normal(2, DIM).to(dtype),
+            "hidden": at_least_float32(self._normal(2, DIM).to(dtype)),
             **vision,
             _CLS: torch.randn(1, VISION_DIM, generator=self._generator(7)).to(dtype),
             "scores": self._normal(8).to(self.wide),
