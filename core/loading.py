@@ -10,8 +10,9 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from tokensieve.core.component_fields import describe_problem
 from tokensieve.core.errors import PipelineError, PluginError, did_you_mean
-from tokensieve.core.pipeline import Pipeline, Stage, describe_problem
+from tokensieve.core.pipeline import Pipeline, Stage
 from tokensieve.core.plugins import Registry, build_registry
 from tokensieve.core.yaml_source import Source, parse_yaml
 

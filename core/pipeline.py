@@ -17,106 +17,27 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
-    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
 
 from tokensieve.core.budgets import Boundary, Budget, Schedule
-from tokensieve.core.components import Component, Merger, Scorer, Selector
-from tokensieve.core.errors import PipelineError, PluginError, did_you_mean
+from tokensieve.core.component_fields import (
+    AMerger,
+    AScorer,
+    ASelector,
+    as_list,
+    dump_component,
+    located,
+)
+from tokensieve.core.components import Component, Scorer
+from tokensieve.core.errors import PipelineError
 from tokensieve.core.flops import DecoderDims
-from tokensieve.core.plugins import Registry, build_registry
 
 PositionPolicy = Literal["keep", "reindex"]
 Normalize = Literal["none", "sum", "minmax", "rank", "zscore"]
 Scope = Literal["image", "sample"]
-
-
-def _component(kind: str, base: type[Component]) -> BeforeValidator:
-    """Validator that turns ``name`` or ``{kind: name, **parameters}`` into a component."""
-
-    def build(value: Any, info: ValidationInfo) -> Any:
-        if isinstance(value, base):
-            return value
-        if isinstance(value, str):
-            value = {kind: value}
-        if not isinstance(value, dict) or not isinstance(value.get(kind), str):
-            raise PydanticCustomError(
-                "component",
-                f"a {kind} is a name or a mapping with the key '{kind}', not {_short(value)}",
-            )
-        parameters = {key: entry for key, entry in value.items() if key != kind}
-        try:
-            component = registry_of(info).get(kind, value[kind])
-        except PluginError as error:
-            raise _located(str(error), (kind,)) from None
-        try:
-            return component.model_validate(parameters, context=info.context)
-        except ValidationError as error:
-            raise _relocated(error, component) from None
-
-    return BeforeValidator(build)
-
-
-def registry_of(info: ValidationInfo) -> Registry:
-    """The registry that the file is validated against."""
-    context = info.context or {}
-    registry: Registry = context.get("registry") or build_registry()
-    return registry
-
-
-def _located(
-    message: str, path: tuple[str | int, ...], *, at_key: bool = False
-) -> PydanticCustomError:
-    """A problem at ``path`` below the validated value; ``at_key`` points at the key itself."""
-    context = {"message": message, "path": path, "at_key": at_key}
-    return PydanticCustomError("located", "{message}", context)
-
-
-def _relocated(error: ValidationError, component: type[Component]) -> PydanticCustomError:
-    """The first problem of a nested validation, with its path kept."""
-    first = error.errors()[0]
-    inner = (first.get("ctx") or {}).get("path", ())
-    message = describe_problem(dict(first))
-    if first["type"] == "extra_forbidden":
-        hint = did_you_mean(str(first["loc"][-1]), component.model_fields)
-        message = f"unknown parameter of {component.name!r}{hint}"
-        return _located(message, (*first["loc"], *inner), at_key=True)
-    return _located(message, (*first["loc"], *inner))
-
-
-def describe_problem(problem: dict[str, Any]) -> str:
-    """One pydantic problem in our words."""
-    kind, given = problem["type"], _short(problem.get("input"))
-    if kind == "extra_forbidden":
-        return "unknown key"
-    if kind == "missing":
-        return "is missing"
-    if kind in ("located", "value_error"):
-        context = problem.get("ctx") or {}
-        return str(context.get("message") or context.get("error") or problem["msg"])
-    text = str(problem["msg"]).replace("Input should be", "must be")
-    return f"{text}, not {given}"
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."  # noqa: PLR2004 - one line
-
-
-def _dump_component(component: Component) -> Any:
-    kind = next(k for k, b in _BASES.items() if isinstance(component, b))
-    parameters = component.model_dump(exclude_defaults=True, mode="json")
-    return {kind: component.name, **parameters} if parameters else component.name
-
-
-_BASES: dict[str, type[Component]] = {"scorer": Scorer, "selector": Selector, "merger": Merger}
-AScorer = Annotated[Scorer, _component("scorer", Scorer), PlainSerializer(_dump_component)]
-ASelector = Annotated[Selector, _component("selector", Selector), PlainSerializer(_dump_component)]
-AMerger = Annotated[Merger, _component("merger", Merger), PlainSerializer(_dump_component)]
 
 
 class ScoreTerm(BaseModel):
@@ -141,18 +62,13 @@ class ScoreTerm(BaseModel):
 
     def dump(self) -> Any:
         """The shortest YAML spelling."""
-        plain = _dump_component(self.scorer)
+        plain = dump_component(self.scorer)
         own = self.model_dump(include={"weight", "normalize"}, exclude_defaults=True)
         return (
             plain
             if not own
             else {**(plain if isinstance(plain, dict) else {"scorer": plain}), **own}
         )
-
-
-def as_list(value: Any) -> Any:
-    """A single value may stand for a list of one."""
-    return value if isinstance(value, list | tuple) else [value]
 
 
 AScoreTerm = Annotated[ScoreTerm, PlainSerializer(lambda term: term.dump())]
@@ -184,22 +100,22 @@ class Stage(BaseModel):
     @model_validator(mode="after")
     def _consistent(self) -> Stage:
         if any(b <= a for a, b in zip(self.at, self.at[1:], strict=False)):
-            raise _located("boundaries must increase", ("at",))
+            raise located("boundaries must increase", ("at",))
         if len(self.keep) not in (1, len(self.at)):
             boundaries = len(self.at)
             message = (
                 f"{len(self.keep)} budgets for {boundaries} boundaries, allowed: 1 or {boundaries}"
             )
-            raise _located(message, ("keep",))
+            raise located(message, ("keep",))
         if not self.score and self.select.reads_scores():
-            raise _located("is missing: a stage needs a scorer", ("score",))
+            raise located("is missing: a stage needs a scorer", ("score",))
         if self.merge is not None and self.at != (0,):
             message = "merging happens before the projector: allowed only in a stage at boundary 0"
-            raise _located(message, ("merge",))
+            raise located(message, ("merge",))
         if self.merge is not None and self.select.adaptive_count:
-            raise _located(f"cannot follow the adaptive selector {self.select.name!r}", ("merge",))
+            raise located(f"cannot follow the adaptive selector {self.select.name!r}", ("merge",))
         if "keep" not in self.model_fields_set and not self.select.adaptive_count:
-            raise _located("is missing: a stage needs a budget", ("keep",))
+            raise located("is missing: a stage needs a budget", ("keep",))
         return self
 
     def budgets(self) -> tuple[Budget, ...]:
@@ -258,7 +174,7 @@ class Pipeline(BaseModel):
     @model_validator(mode="after")
     def _ordered(self) -> Pipeline:
         if self.keep is not None and self.keep.of != "original":
-            raise _located(_NO_REFERENCE, ("keep",))
+            raise located(_NO_REFERENCE, ("keep",))
         last, share = -1, 1.0
         for number, stage in enumerate(self.stages):
             if stage.at[0] <= last:
@@ -266,7 +182,7 @@ class Pipeline(BaseModel):
                     f"boundary {stage.at[0]} comes after boundary {last}: "
                     "stages must follow each other"
                 )
-                raise _located(message, ("stages", number, "at"))
+                raise located(message, ("stages", number, "at"))
             last = stage.at[-1]
             for budget in stage.budgets():
                 if budget.kind == "share" and budget.of == "original":
@@ -275,7 +191,7 @@ class Pipeline(BaseModel):
                             f"keeps {budget} but {share:g} are left: "
                             "a later boundary cannot keep more"
                         )
-                        raise _located(message, ("stages", number, "keep"))
+                        raise located(message, ("stages", number, "keep"))
                     share = budget.value
         return self
 

@@ -14,8 +14,9 @@ from typing import Any
 from pydantic.json_schema import GenerateJsonSchema
 
 from tokensieve.core.budgets import Budget
+from tokensieve.core.component_fields import as_list
 from tokensieve.core.components import Component, Merger, Scorer, Selector
-from tokensieve.core.pipeline import Pipeline, ScoreTerm, Stage, as_list
+from tokensieve.core.pipeline import Pipeline, ScoreTerm, Stage
 from tokensieve.core.plugins import Registry
 
 Schema = dict[str, Any]

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tokensieve.core.budgets import whole
+from tokensieve.core.component_fields import ASelector
 from tokensieve.core.components import Component, LayerRange, Selector
-from tokensieve.core.pipeline import ASelector, ScoreTerms
+from tokensieve.core.pipeline import ScoreTerms
 from tokensieve.core.scoring import combined_scores
 from tokensieve.core.view import View
 
