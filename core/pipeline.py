@@ -7,8 +7,9 @@ parameter of a third-party scorer is reported like any other mistake.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -59,6 +60,10 @@ class ScoreTerm(BaseModel):
             own = {key: value[key] for key in ("weight", "normalize") if key in value}
             return {**own, "scorer": {k: v for k, v in value.items() if k not in own}}
         return value
+
+    def rescaled(self, boundary: Callable[[int], int]) -> ScoreTerm:
+        """The term on a model of another depth."""
+        return self.model_copy(update={"scorer": self.scorer.rescaled(boundary)})
 
     def dump(self) -> Any:
         """The shortest YAML spelling."""
@@ -125,6 +130,12 @@ class Stage(BaseModel):
     def terms(self) -> list[ScoreTerm]:
         """All score terms of the stage, those inside its selector included."""
         return [*self.score, *self.select.terms()]
+
+    def rescaled(self, boundary: Callable[[int], int]) -> Stage:
+        """The stage with its components on a model of another depth."""
+        select = self.select.rescaled(boundary)
+        score = tuple(term.rescaled(boundary) for term in self.score)
+        return self.model_copy(update={"select": select, "score": score})
 
     def components(self) -> list[Component]:
         """Everything that may read a signal."""
@@ -196,9 +207,10 @@ class Pipeline(BaseModel):
         return self
 
     def cuts(self, depth: int) -> list[Cut]:
-        """The pipeline on a decoder of ``depth`` layers."""
+        """The pipeline on a decoder of ``depth`` layers; components are rescaled to it."""
+        boundary_at = partial(self.scale, depth=depth)
         written = [
-            (stage, number, at, budget)
+            (stage.rescaled(boundary_at), number, at, budget)
             for number, stage in enumerate(self.stages)
             for at, budget in zip(stage.at, stage.budgets(), strict=True)
         ]

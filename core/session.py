@@ -163,7 +163,7 @@ def check(pipeline: Pipeline, bound: BoundModel) -> None:
     check_depth(pipeline, bound.dims.layers)
     for cut in pipeline.cuts(bound.dims.layers):
         for component in cut.stage.components():
-            _check_component(_place(pipeline, cut), component, cut.at, pipeline, bound)
+            _check_component(_place(pipeline, cut), component, cut.at, bound)
 
 
 def check_depth(pipeline: Pipeline, depth: int) -> None:
@@ -185,9 +185,7 @@ def _place(pipeline: Pipeline, cut: Cut) -> str:
     return f"stage {cut.number + 1} ({pipeline.name}) at boundary {cut.written_at}"
 
 
-def _check_component(
-    where: str, component: Any, at: int, pipeline: Pipeline, bound: BoundModel
-) -> None:
+def _check_component(where: str, component: Any, at: int, bound: BoundModel) -> None:
     missing = sorted(component.required() - bound.provides)
     if missing:
         signal = missing[0]
@@ -205,8 +203,7 @@ def _check_component(
             f"{where}: {component.name!r} needs {sorted(history)[0]}, but no decoder layer has "
             "run yet: use boundary 1 or later"
         )
-    scaled = component.rescaled(partial(pipeline.scale, depth=bound.dims.layers))
-    span = scaled.history(at)
+    span = component.history(at)
     if span is None or span[0] >= at:
         raise AttachError(
             f"{where}: {component.name!r} reads layers from {span[0] if span else '-'} on, but "

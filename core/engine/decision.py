@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -25,7 +24,6 @@ Counts = dict[tuple[int, int], int]
 
 def decide(
     cut: Cut,
-    scale: Callable[[int], int],
     board: SignalBoard,
     layout: Layout,
     targets: Counts,
@@ -47,11 +45,10 @@ def decide(
         _split(stage.merge, total, size, view)
         for total, size in zip(wanted, groups.sizes, strict=True)
     ]
-    terms = [t.model_copy(update={"scorer": t.scorer.rescaled(scale)}) for t in stage.score]
-    scores = combined_scores(terms, view)
-    selector = stage.select.rescaled(scale)
+    scores = combined_scores(stage.score, view)
+    selector = stage.select
     chosen = [split.selected for split in splits]
-    kept = selector.select(  # type: ignore[attr-defined]
+    kept = selector.select(
         scores,
         groups.valid,
         chosen,

@@ -108,13 +108,10 @@ class Engine:
         for at, (_, cut) in self.cuts.items():
             for component in cut.stage.components():
                 if signal in component.readable():
-                    span = component.rescaled(self._scale).history(at)
+                    span = component.history(at)
                     if span is not None:
                         layers.update(range(span[0], min(span[1], at - 1) + 1))
         return sorted(layers)
-
-    def _scale(self, boundary: int) -> int:
-        return self.pipeline.scale(boundary, self.bound.dims.layers)
 
     # ------------------------------------------------------------------ one forward
 
@@ -225,7 +222,7 @@ class Engine:
             lambda: self.rows.embeddings(state, index, hidden, original), self.vision,
         )  # fmt: skip
         with torch.no_grad():
-            reduction = decide(cut, self._scale, board, layout, targets, state.checks)
+            reduction = decide(cut, board, layout, targets, state.checks)
         if reduction is not None:
             hidden = self._apply(state, index, reduction, hidden)
         else:

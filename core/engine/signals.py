@@ -166,12 +166,7 @@ class SignalBoard:
                 "vision signals need the images to pass through the model's own vision encoder"
             )
         copies = sum(wanted) // seen  # beams and returned sequences repeat every sample
-        starts, total = [], 0
-        for sample, count in enumerate(wanted):
-            starts.append(total)
-            if sample % copies == copies - 1:
-                total += count
-        return record, on_device(starts, self.groups.sample.device)
+        return record, on_device(_starts(wanted, copies), self.groups.sample.device)
 
     def _cls_feature(self) -> Tensor:
         record, _ = self._located()
@@ -179,11 +174,16 @@ class SignalBoard:
         images = [0] * self.state.batch
         for sample, _image in self.state.original:
             images[sample] += 1
-        copies = sum(images) // len(record.images)
-        starts, total = [], 0
-        for sample, count in enumerate(images):
-            starts.append(total)
-            if sample % copies == copies - 1:
-                total += count
+        starts = _starts(images, sum(images) // len(record.images))
         chosen = [starts[group[0].sample] + group[0].image for group in self.groups.blocks]
         return record.cls_features[chosen][:, None]
+
+
+def _starts(counts: list[int], copies: int) -> list[int]:
+    """Where each sample begins in a record that holds ``copies`` samples in a row only once."""
+    starts, total = [], 0
+    for sample, count in enumerate(counts):
+        starts.append(total)
+        if sample % copies == copies - 1:
+            total += count
+    return starts

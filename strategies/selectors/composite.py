@@ -98,10 +98,7 @@ class CompositeSelector(Selector):
         parts = tuple(
             part.model_copy(
                 update={
-                    "score": tuple(
-                        t.model_copy(update={"scorer": t.scorer.rescaled(boundary)})
-                        for t in part.score
-                    ),
+                    "score": tuple(t.rescaled(boundary) for t in part.score),
                     "select": part.select.rescaled(boundary),
                 }
             )
