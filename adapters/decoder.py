@@ -101,6 +101,12 @@ class LlamaLikeModel(BoundModel):
         """Factor on query-key products."""
         return float(self._layer(layer).self_attn.scaling)
 
+    def final_norm(self, hidden: Tensor) -> Tensor:
+        """``norm`` of the decoder."""
+        decoder: Any = self.decoder
+        normed: Tensor = decoder.norm.forward(hidden)
+        return normed
+
     def _layer(self, layer: int) -> Any:
         return self.layers[layer]
 

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tokensieve.adapters.decoder import LlamaLikeModel, decoder_dims, placeholder_ids
+from tokensieve.adapters.shrinking import one_grid, resized, spread_images
 from tokensieve.adapters.synthetic import random_pixels, random_prompts, text_settings
-from tokensieve.adapters.vision import cls_row, feeding_layer, raster, split_heads
+from tokensieve.adapters.vision import (
+    ATTENTION_SIGNALS,
+    NO_TEXT_TOWER,
+    CapturedLayer,
+    feeding_layer,
+    layer_at,
+    raster,
+    split_heads,
+)
 from tokensieve.core.adapter import Adapter, BoundModel, Panel, VisionRecord
 from tokensieve.core.errors import AttachError, UnsupportedError
 from tokensieve.core.flops import DecoderDims
 from tokensieve.core.lazy import torch
+from tokensieve.core.shrinking import Grid, ShrinkPlan
+from tokensieve.core.signals import VISION_SIGNALS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,8 +59,11 @@ class InternVLModel(LlamaLikeModel):
         self.heads = config.vision_config.num_attention_heads
         tower: Any = self.inner.vision_tower
         layer = config.vision_feature_layer
-        names = {"vision_attention", "vision_keys", "vision_features", "grid"}
-        self.missing = {"cls_feature": "the projector takes groups of patches, not single tokens"}
+        self.missing = {
+            "cls_feature": "the projector takes groups of patches, not single tokens",
+            "clip_relevance": NO_TEXT_TOWER,
+        }
+        names = VISION_SIGNALS - set(self.missing)
         if config.vision_feature_select_strategy != "default":
             reason = "the projector is fed with the [CLS] token"
             self.missing |= dict.fromkeys(names, reason)
@@ -56,7 +72,8 @@ class InternVLModel(LlamaLikeModel):
             reason = f"the projector reads several vision layers ({layer})"
             self.missing |= dict.fromkeys(names, reason)
             return
-        self.vision_layer = feeding_layer(tower.encoder.layer, layer)
+        self.encoder_layers = list(tower.encoder.layer)
+        self.vision_layer = feeding_layer(self.encoder_layers, layer)
         if self.vision_layer is None:
             reason = "no vision layer runs before the projector"
             self.missing |= dict.fromkeys(names, reason)
@@ -64,54 +81,94 @@ class InternVLModel(LlamaLikeModel):
         self.provides = self.provides | names
 
     def watch_vision(
-        self, signals: frozenset[str], deliver: Callable[[VisionRecord], None]
+        self,
+        signals: frozenset[str],
+        depths: frozenset[float],
+        deliver: Callable[[VisionRecord], None],
     ) -> list[Any]:
-        """Hooks on the (normalised) projections of the chosen layer and on the projector."""
+        """Hooks on the (normalised) projections of the chosen layers and on the projector."""
         if not signals & (self.provides - LlamaLikeModel.provides):
             return []
-        seen: dict[str, Tensor] = {}
-        attention = self.vision_layer.attention
+        seen: dict[Any, Tensor] = {}
+        layers: dict[float | None, Any] = {}
+        if signals & ATTENTION_SIGNALS:
+            layers[None] = self.vision_layer
+        count = len(self.encoder_layers)
+        layers |= {depth: self.encoder_layers[layer_at(depth, count)] for depth in depths}
 
-        def keep(name: str) -> Callable[..., None]:
+        def keep(*name: Any) -> Callable[..., None]:
             def hook(module: Any, args: Any, output: Tensor) -> None:
                 seen[name] = output
 
             return hook
 
         def finish(module: Any, args: Any) -> None:
-            deliver(self._record(args[0], seen, signals))
+            deliver(self._record(args[0], seen, layers))
             seen.clear()
 
         handles = [self.inner.multi_modal_projector.register_forward_pre_hook(finish)]  # type: ignore[union-attr]
-        if signals & {"vision_attention", "vision_keys"}:
-            handles.append(attention.q_norm.register_forward_hook(keep("queries")))
-            handles.append(attention.k_norm.register_forward_hook(keep("keys")))
+        for depth, layer in layers.items():
+            attention = layer.attention
+            handles.append(attention.q_norm.register_forward_hook(keep("q", depth)))
+            handles.append(attention.k_norm.register_forward_hook(keep("k", depth)))
         return handles
 
     def _record(
-        self, features: Tensor, seen: dict[str, Tensor], signals: frozenset[str]
+        self, features: Tensor, seen: dict[Any, Tensor], layers: dict[float | None, Any]
     ) -> VisionRecord:
         tiles, tokens = features.shape[:2]
         record = VisionRecord([tokens] * tiles)
         record.features = features.flatten(0, 1)
-        record.grid = raster(self.rows, self.columns, tiles).to(features.device)
-        if "keys" in seen:
-            queries = split_heads(seen["queries"], self.heads)
-            keys = split_heads(seen["keys"], self.heads)
-            if "vision_attention" in signals:
-                scale = float(self.vision_layer.attention.scale)
-                record.attention = self._pooled(cls_row(queries, keys, scale).transpose(1, 2))
-            record.keys = self._pooled(keys.mean(dim=1)[:, 1:])
+        side = math.isqrt(tokens)
+        rows, columns = (side, side) if tokens != self.rows * self.columns else self.tile
+        record.grid = raster(rows, columns, tiles).to(features.device)
+        record.tile = torch.arange(tiles, device=features.device).repeat_interleave(tokens)
+        for depth, layer in layers.items():
+            queries = split_heads(seen["q", depth], self.heads)
+            keys = split_heads(seen["k", depth], self.heads)
+            scale = float(layer.attention.scale)
+            pool = partial(self._pooled, tiles=tiles)
+            record.layers[depth] = CapturedLayer([(queries, keys)], scale, True, pool)
         return record
 
-    def _pooled(self, patches: Tensor) -> Tensor:
-        """``[tiles, patches, n]`` -> ``[tiles * tokens, n]``, mean over the shuffled patches."""
+    @property
+    def tile(self) -> Grid:
+        """Rows and columns of visual tokens in a tile."""
+        return self.rows, self.columns
+
+    def shrink_images(self, plan: ShrinkPlan) -> list[Any]:
+        """Smaller tiles for the encoder, which interpolates its position embeddings itself."""
+        small: list[Grid] = []
         inner: Any = self.inner
+        config = self.model.config
+        down, across = _pair(config.vision_config.patch_size)
+        join = int(1 / config.downsample_ratio)
+
+        def before(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+            rest = dict(kwargs)
+            pixels = args[0] if args else rest.pop("pixel_values")
+            small[:] = plan([self.tile] * pixels.shape[0], square=True)  # as pixel shuffle wants
+            rows, columns = (side * join for side in one_grid(small, "internvl"))
+            return (resized(pixels, rows * down, columns * across), *args[1:]), rest
+
+        def after(module: Any, args: Any, output: Tensor) -> Tensor:
+            return spread_images(output, self.tile, small)
+
+        return [
+            inner.vision_tower.register_forward_pre_hook(before, with_kwargs=True),
+            inner.multi_modal_projector.register_forward_hook(after),
+        ]
+
+    def _pooled(self, flat: Tensor, tiles: int) -> Tensor:
+        """``[tiles * patches, n]`` -> ``[tiles * tokens, n]``, mean over the shuffled patches."""
+        inner: Any = self.inner
+        patches = flat.view(tiles, -1, flat.shape[-1])
         side = int(patches.shape[1] ** 0.5)
         ratio = self.model.config.downsample_ratio
         places = torch.arange(side * side, device=patches.device).view(1, side, side, 1)
         members = inner.pixel_shuffle(places, scale_factor=ratio).reshape(-1, int(1 / ratio) ** 2)
-        return patches[:, members].mean(dim=2).flatten(0, 1)
+        pooled: Tensor = patches[:, members].mean(dim=2).flatten(0, 1)
+        return pooled
 
     def project(self, features: Tensor) -> Tensor:
         """Layer norm and MLP on each (shuffled) token."""

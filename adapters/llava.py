@@ -6,11 +6,23 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tokensieve.adapters.decoder import LlamaLikeModel, decoder_dims, placeholder_ids
+from tokensieve.adapters.shrinking import one_grid, resized, spread_images
 from tokensieve.adapters.synthetic import image_side, random_pixels, random_prompts, text_settings
-from tokensieve.adapters.vision import cls_row, feeding_layer, raster, received, split_heads
+from tokensieve.adapters.vision import (
+    ATTENTION_SIGNALS,
+    NO_TEXT_TOWER,
+    CapturedLayer,
+    feeding_layer,
+    layer_at,
+    raster,
+    split_heads,
+)
 from tokensieve.core.adapter import Adapter, BoundModel, Panel, VisionRecord
 from tokensieve.core.errors import AttachError
 from tokensieve.core.flops import DecoderDims
+from tokensieve.core.lazy import torch
+from tokensieve.core.shrinking import Grid, ShrinkPlan
+from tokensieve.core.signals import VISION_SIGNALS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,79 +65,110 @@ class LlavaModel(LlamaLikeModel):
     def _find_vision(self, config: Any) -> None:
         """Say which vision signals this encoder gives, and why not the others."""
         vision, layer = config.vision_config, config.vision_feature_layer
-        names = {"vision_attention", "vision_keys", "vision_features", "grid", "cls_feature"}
+        names = VISION_SIGNALS - {"clip_relevance"}
+        self.missing = {"clip_relevance": NO_TEXT_TOWER}
         if vision.model_type not in VISION_MODELS:
             reason = f"the vision encoder is a {vision.model_type}"
-            self.missing = dict.fromkeys(names, reason)
+            self.missing |= dict.fromkeys(names, reason)
             return
         if not isinstance(layer, int):
             reason = f"the projector reads several vision layers ({layer})"
-            self.missing = dict.fromkeys(names, reason)
+            self.missing |= dict.fromkeys(names, reason)
             return
         if self.has_cls != self.crops_cls:
             reason = "the [CLS] token itself is a visual token"
             if not self.has_cls:
                 reason = "the encoder has no [CLS] token, and its first patch is cut off instead"
-            self.missing = dict.fromkeys(names, reason)
+            self.missing |= dict.fromkeys(names, reason)
             return
         tower: Any = self.inner.vision_tower
         encoder = getattr(tower, "vision_model", tower).encoder
         self.vision_layer = feeding_layer(encoder.layers, layer)
         if self.vision_layer is None:
-            self.missing = dict.fromkeys(names, "no vision layer runs before the projector")
+            self.missing |= dict.fromkeys(names, "no vision layer runs before the projector")
             return
+        self.encoder_layers = list(encoder.layers)
         if not self.has_cls:
-            self.missing = {"cls_feature": "the vision encoder has no [CLS] token"}
+            self.missing["cls_feature"] = "the vision encoder has no [CLS] token"
         self.provides = self.provides | (names - set(self.missing))
         self.heads = vision.num_attention_heads
 
     def watch_vision(
-        self, signals: frozenset[str], deliver: Callable[[VisionRecord], None]
+        self,
+        signals: frozenset[str],
+        depths: frozenset[float],
+        deliver: Callable[[VisionRecord], None],
     ) -> list[Any]:
-        """Hooks on the chosen layer's projections and on the projector."""
+        """Hooks on the chosen layers' projections and on the projector."""
         if not signals & (self.provides - LlamaLikeModel.provides):
             return []
-        seen: dict[str, Tensor] = {}
-        attention = self.vision_layer.self_attn
+        seen: dict[Any, Tensor] = {}
+        layers: dict[float | None, Any] = {}
+        if signals & ATTENTION_SIGNALS:
+            layers[None] = self.vision_layer
+        count = len(self.encoder_layers)
+        layers |= {depth: self.encoder_layers[layer_at(depth, count)] for depth in depths}
 
-        def keep(name: str) -> Callable[..., None]:
+        def keep(*name: Any) -> Callable[..., None]:
             def hook(module: Any, args: Any, output: Any) -> None:
                 seen[name] = output[0] if isinstance(output, tuple) else output
 
             return hook
 
         def finish(module: Any, args: Any) -> None:
-            deliver(self._record(args[0], seen, signals))
+            deliver(self._record(args[0], seen, layers))
             seen.clear()
 
         handles = [self.inner.multi_modal_projector.register_forward_pre_hook(finish)]  # type: ignore[union-attr]
-        if signals & {"vision_attention", "vision_keys"}:
-            handles.append(attention.q_proj.register_forward_hook(keep("queries")))
-            handles.append(attention.k_proj.register_forward_hook(keep("keys")))
+        for depth, layer in layers.items():
+            handles.append(layer.self_attn.q_proj.register_forward_hook(keep("q", depth)))
+            handles.append(layer.self_attn.k_proj.register_forward_hook(keep("k", depth)))
         if "cls_feature" in signals:
             handles.append(self.vision_layer.register_forward_hook(keep("output")))
         return handles
 
     def _record(
-        self, features: Tensor, seen: dict[str, Tensor], signals: frozenset[str]
+        self, features: Tensor, seen: dict[Any, Tensor], layers: dict[float | None, Any]
     ) -> VisionRecord:
         images, tokens = features.shape[:2]
         record = VisionRecord([tokens] * images)
         record.features = features.flatten(0, 1)
         side = int(tokens**0.5)
         record.grid = raster(side, tokens // side, images).to(features.device)
-        if "keys" in seen:
-            queries = split_heads(seen["queries"], self.heads)
-            keys = split_heads(seen["keys"], self.heads)
-            if "vision_attention" in signals:
-                scale = float(self.vision_layer.self_attn.scale)
-                measure = cls_row if self.has_cls else received
-                record.attention = measure(queries, keys, scale).transpose(1, 2).flatten(0, 1)
-            metric = keys.mean(dim=1)
-            record.keys = (metric[:, 1:] if self.has_cls else metric).flatten(0, 1)
-        if "output" in seen:
-            record.cls_features = seen["output"][:, 0]
+        record.tile = torch.arange(images, device=features.device).repeat_interleave(tokens)
+        for depth, layer in layers.items():
+            queries = split_heads(seen["q", depth], self.heads)
+            keys = split_heads(seen["k", depth], self.heads)
+            scale = float(layer.self_attn.scale)
+            record.layers[depth] = CapturedLayer(
+                [(queries, keys)], scale, self.has_cls, lambda patches: patches
+            )
+        if ("output",) in seen:
+            record.cls_features = seen["output",][:, 0]
         return record
+
+    def shrink_images(self, plan: ShrinkPlan) -> list[Any]:
+        """Smaller pixels for the encoder, its position embeddings interpolated."""
+        small: list[Grid] = []
+        tower: Any = self.inner.vision_tower
+        projector: Any = self.inner.multi_modal_projector
+        patch = self.model.config.vision_config.patch_size
+
+        def before(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+            pixels = args[0] if args else kwargs.pop("pixel_values")
+            grids = plan([(self.side, self.side)] * pixels.shape[0])
+            small[:] = grids
+            rows, columns = one_grid(grids, "llava")
+            pixels = resized(pixels, rows * patch, columns * patch)
+            return (pixels, *args[1:]), {**kwargs, "interpolate_pos_encoding": True}
+
+        def after(module: Any, args: Any, output: Tensor) -> Tensor:
+            return spread_images(output, (self.side, self.side), small)
+
+        return [
+            tower.register_forward_pre_hook(before, with_kwargs=True),
+            projector.register_forward_hook(after),
+        ]
 
     def project(self, features: Tensor) -> Tensor:
         """The projector works on each token alone."""

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tokensieve.adapters.decoder import LlamaLikeModel, decoder_dims, placeholder_ids
+from tokensieve.adapters.shrinking import resized, spread_features
 from tokensieve.adapters.synthetic import random_pixels, random_prompts, text_settings
-from tokensieve.adapters.vision import raster, received
+from tokensieve.adapters.vision import (
+    ATTENTION_SIGNALS,
+    NO_TEXT_TOWER,
+    CapturedLayer,
+    layer_at,
+    raster,
+)
 from tokensieve.core.adapter import Adapter, BoundModel, Panel, VisionRecord
 from tokensieve.core.errors import AttachError
 from tokensieve.core.flops import DecoderDims
 from tokensieve.core.lazy import torch
+from tokensieve.core.shrinking import Grid, ShrinkPlan
+from tokensieve.core.signals import VISION_SIGNALS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,26 +50,31 @@ class QwenVLModel(LlamaLikeModel):
         self.placeholder_ids = placeholder_ids(config, ["image_token_id", "video_token_id"])
         self.visual: Any = self.inner.visual
         self.unit = config.vision_config.spatial_merge_size
-        full = list(config.vision_config.fullatt_block_indexes)
-        self.missing = {"cls_feature": "the vision encoder has no [CLS] token"}
-        names = {"vision_attention", "vision_keys", "vision_features", "grid"}
-        if not full:
+        self.full = list(config.vision_config.fullatt_block_indexes)
+        self.missing = {
+            "cls_feature": "the vision encoder has no [CLS] token",
+            "clip_relevance": NO_TEXT_TOWER,
+        }
+        if not self.full:
             reason = "no vision block attends to the whole image"
-            self.missing |= dict.fromkeys({"vision_attention", "vision_keys"}, reason)
-            names -= {"vision_attention", "vision_keys"}
-        else:
-            encoder: Any = self.visual
-            blocks: Any = encoder.blocks
-            self.block: Any = blocks[full[-1]]
-        self.provides = self.provides | names
+            self.missing |= dict.fromkeys(ATTENTION_SIGNALS, reason)
+        self.provides = self.provides | (VISION_SIGNALS - set(self.missing))
 
     def watch_vision(
-        self, signals: frozenset[str], deliver: Callable[[VisionRecord], None]
+        self,
+        signals: frozenset[str],
+        depths: frozenset[float],
+        deliver: Callable[[VisionRecord], None],
     ) -> list[Any]:
-        """Hooks on the encoder's entry, one block's projection, and the merger."""
+        """Hooks on the encoder's entry, the chosen blocks' projections, and the merger."""
         if not signals & (self.provides - LlamaLikeModel.provides):
             return []
-        seen: dict[str, Any] = {}
+        seen: dict[Any, Any] = {}
+        chosen: dict[float | None, int] = {}
+        if signals & ATTENTION_SIGNALS & self.provides:
+            chosen = {None: self.full[-1]}
+            count = len(self.visual.blocks)
+            chosen |= {depth: layer_at(depth, count, self.full) for depth in depths}
 
         def begin(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
             seen.clear()
@@ -68,24 +83,28 @@ class QwenVLModel(LlamaLikeModel):
         def angles(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
             seen["angles"] = kwargs["position_embeddings"]
 
-        def projected(module: Any, args: Any, output: Tensor) -> None:
-            seen["qkv"] = output
+        def keep(block: int) -> Callable[..., None]:
+            def hook(module: Any, args: Any, output: Tensor) -> None:
+                seen[block] = output
+
+            return hook
 
         def finish(module: Any, args: Any) -> None:
-            deliver(self._record(args[0], seen, signals))
+            deliver(self._record(args[0], seen, chosen))
             seen.clear()
 
         handles = [
             self.visual.register_forward_pre_hook(begin, with_kwargs=True),
             self.visual.merger.register_forward_pre_hook(finish),
         ]
-        if signals & {"vision_attention", "vision_keys"}:
-            hook = self.block.attn.register_forward_pre_hook(angles, with_kwargs=True)
-            handles += [hook, self.block.attn.qkv.register_forward_hook(projected)]
+        for block in set(chosen.values()):
+            attention = self.visual.blocks[block].attn
+            handles.append(attention.register_forward_pre_hook(angles, with_kwargs=True))
+            handles.append(attention.qkv.register_forward_hook(keep(block)))
         return handles
 
     def _record(
-        self, hidden: Tensor, seen: dict[str, Any], signals: frozenset[str]
+        self, hidden: Tensor, seen: dict[Any, Any], chosen: dict[float | None, int]
     ) -> VisionRecord:
         grids = [[int(n) for n in grid] for grid in seen["grid"].tolist()]
         order = self._raster_order(seen["grid"]).to(hidden.device)
@@ -95,34 +114,80 @@ class QwenVLModel(LlamaLikeModel):
         record.features = members[order].flatten(1)
         grid = [raster(h // self.unit, w // self.unit, t) for t, h, w in grids]
         record.grid = torch.cat(grid).to(hidden.device)
-        if "qkv" in seen:
-            self._add_attention(record, grids, order, seen, signals)
+        frames = [h * w for t, h, w in grids for _ in range(t)]
+        tile = [frame for frame, size in enumerate(frames) for _ in range(size // self.unit**2)]
+        record.tile = torch.tensor(tile).to(hidden.device)
+        pool = partial(self._pooled, order=order)
+        for depth, block in chosen.items():
+            parts = self._rotated(block, seen[block], seen["angles"], frames)
+            scale = float(self.visual.blocks[block].attn.scaling)
+            record.layers[depth] = CapturedLayer(parts, scale, False, pool)
         return record
 
-    def _add_attention(
-        self,
-        record: VisionRecord,
-        grids: list[list[int]],
-        order: Tensor,
-        seen: dict[str, Any],
-        signals: frozenset[str],
-    ) -> None:
-        attention = self.block.attn
-        patches = seen["qkv"].unflatten(-1, (3, attention.num_heads, -1))
-        cos, sin = (part[:, None].float() for part in seen["angles"])
+    def _rotated(
+        self, block: int, projected: Tensor, angles: tuple[Tensor, Tensor], frames: list[int]
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Queries and keys of a block with 2-D RoPE, per frame ``[1, heads, patches, width]``."""
+        heads = self.visual.blocks[block].attn.num_heads
+        patches = projected.unflatten(-1, (3, heads, -1))
+        cos, sin = (part[:, None].float() for part in angles)
         queries, keys = (
             (part.float() * cos + _turned(part.float()) * sin)[None].transpose(1, 2)
             for part in patches.unbind(1)[:2]
         )
-        record.keys = self._pooled(keys[0].transpose(0, 1).mean(dim=1), order)
-        if "vision_attention" not in signals:
-            return
-        frames = [h * w for t, h, w in grids for _ in range(t)]
-        per_frame = [
-            received(q, k, float(attention.scaling))[0]
-            for q, k in zip(queries.split(frames, 2), keys.split(frames, 2), strict=True)
+        return list(zip(queries.split(frames, 2), keys.split(frames, 2), strict=True))
+
+    def shrink_images(self, plan: ShrinkPlan) -> list[Any]:
+        """Patches put together to images, resized, and cut into fewer patches."""
+        grids: dict[str, list[Grid]] = {}
+
+        def before(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+            rest = dict(kwargs)
+            thw = rest.pop("grid_thw") if "grid_thw" in rest else args[1]
+            videos = [[int(n) for n in grid] for grid in thw.tolist()]  # an image has one frame
+            full = [(h // self.unit, w // self.unit) for t, h, w in videos for _ in range(t)]
+            small = plan(full)
+            grids.update(full=full, small=small)
+            parts, less = [], []
+            for patches, (t, h, w) in zip(
+                args[0].split([t * h * w for t, h, w in videos]), videos, strict=True
+            ):
+                to, small = small[0], small[t:]
+                parts.append(self._resized(patches, [t, h, w], to))
+                less.append([t, to[0] * self.unit, to[1] * self.unit])
+            return (torch.cat(parts),), {**rest, "grid_thw": torch.tensor(less, device=thw.device)}
+
+        def after(module: Any, args: Any, output: Any) -> Any:
+            output.pooler_output = spread_features(
+                output.pooler_output, grids["full"], grids["small"]
+            )
+            return output
+
+        return [
+            self.visual.register_forward_pre_hook(before, with_kwargs=True),
+            self.visual.register_forward_hook(after),
         ]
-        record.attention = self._pooled(torch.cat(per_frame, dim=1).transpose(0, 1), order)
+
+    def _resized(self, patches: Tensor, frames: list[int], to: Grid) -> Tensor:
+        """Flattened patches of one image or video at another size.
+
+        A row of ``patches`` holds channels, time, height and width of one patch; patches come in
+        groups of ``unit`` x ``unit``, as the processor makes them.
+        """
+        config, unit = self.model.config.vision_config, self.unit
+        side, time = config.patch_size, config.temporal_patch_size
+        count, height, width = frames
+        shape = (count, height // unit, width // unit, unit, unit, -1, time, side, side)
+        pixels = patches.view(shape).permute(0, 6, 5, 1, 3, 7, 2, 4, 8)
+        images = pixels.reshape(count * time, -1, height * side, width * side)
+        rows, columns = to
+        smaller = resized(images, rows * unit * side, columns * unit * side)
+        shape = (count, time, -1, rows, unit, side, columns, unit, side)
+        return (
+            smaller.view(shape)
+            .permute(0, 3, 6, 4, 7, 2, 1, 5, 8)
+            .reshape(count * rows * columns * unit**2, -1)
+        )
 
     def _raster_order(self, grid: Tensor) -> Tensor:
         """For each token in raster order, its place in window order."""

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tokensieve.core.lazy import torch
-from tokensieve.core.view import at_least_float32
+from tokensieve.core.signals import EncoderAttention
+from tokensieve.core.tensors import at_least_float32
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+ATTENTION_SIGNALS = frozenset({"vision_attention", "vision_keys", "encoder_layers"})
+"""Signals for which queries and keys have to be captured."""
+NO_TEXT_TOWER = "the model has no CLIP text tower"
 CHUNK_ELEMENTS = 4_000_000  # 16 MB of float32 scores at a time
 
 
@@ -22,6 +27,58 @@ def feeding_layer(layers: Sequence[Any], index: int) -> Any:
     """
     number = index if index >= 0 else len(layers) + 1 + index
     return layers[number - 1] if 0 < number <= len(layers) else None
+
+
+def layer_at(depth: float, count: int, candidates: Sequence[int] | None = None) -> int:
+    """Index of the layer after which the share ``depth`` of ``count`` layers has run.
+
+    With ``candidates`` (layers that see the whole image) the nearest of them, the deeper of two.
+    """
+    wanted = depth * count - 1
+    options = range(count) if candidates is None else candidates
+    return min(options, key=lambda index: (abs(index - wanted), -index))
+
+
+@dataclass(frozen=True)
+class CapturedLayer:
+    """Queries and keys of one encoder layer; see :class:`tokensieve.core.signals.EncoderLayer`.
+
+    Attributes:
+        parts: queries and keys ``[images, heads, tokens, head dim]`` of images of one size each.
+        has_cls: whether the first token is a [CLS].
+        pool: ``[patches of all images, n]`` -> ``[visual tokens of all images, n]``.
+    """
+
+    parts: list[tuple[Tensor, Tensor]]
+    scale: float
+    has_cls: bool
+    pool: Callable[[Tensor], Tensor]
+
+    def attention(self, kind: EncoderAttention = "auto", *, joined: bool = False) -> Tensor:
+        """``[T, heads]`` float32."""
+        wanted = ("cls" if self.has_cls else "received") if kind == "auto" else kind
+        measure = cls_row if wanted == "cls" and self.has_cls else received
+        rows = []
+        for part in self.parts:
+            queries, keys = map(_joined, part) if joined else part
+            scale = keys.shape[-1] ** -0.5 if joined else self.scale
+            values = measure(queries, keys, scale)
+            patches = keys.shape[2] - int(self.has_cls)
+            rows.append(values[..., -patches:].transpose(1, 2).flatten(0, 1))
+        return self.pool(torch.cat(rows))
+
+    def keys(self, *, joined: bool = False) -> Tensor:
+        """``[T, head dim]`` mean over heads, or full width."""
+        rows = []
+        for _, keys in self.parts:
+            metric = _joined(keys)[:, 0] if joined else keys.mean(dim=1)
+            rows.append(metric[:, int(self.has_cls) :].flatten(0, 1))
+        return self.pool(torch.cat(rows))
+
+
+def _joined(states: Tensor) -> Tensor:
+    """``[images, heads, tokens, head dim]`` -> ``[images, 1, tokens, heads * head dim]``."""
+    return states.transpose(1, 2).flatten(2)[:, None]
 
 
 def cls_row(queries: Tensor, keys: Tensor, scale: float) -> Tensor:

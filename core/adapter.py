@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tokensieve.core.errors import UnsupportedError
 from tokensieve.core.flops import DecoderDims
+from tokensieve.core.shrinking import ShrinkPlan
+from tokensieve.core.signals import SIGNALS, VISION_SIGNALS, EncoderAttention, EncoderLayer
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -20,9 +22,8 @@ if TYPE_CHECKING:
 
     from tokensieve.core.sizes import ModelSize
 
-DECODER_SIGNALS = frozenset(
-    {"hidden", "transitions", "block_transitions", "next_attention", "previous_attention"}
-)
+DECODER_SIGNALS = frozenset(SIGNALS) - VISION_SIGNALS
+"""Signals that the engine makes itself, for every decoder."""
 
 
 @dataclass
@@ -34,19 +35,38 @@ class VisionRecord:
 
     Attributes:
         images: visual tokens per image.
-        attention: ``[T, heads]`` float32 [CLS] row, or attention received from all queries.
-        keys: ``[T, head dim]`` mean over heads.
+        layers: captured encoder layers by depth (None: the one that feeds the projector);
+            their answers are ``[T, n]``.
         features: ``[T, vision dim]`` the projector's input.
         cls_features: ``[images, vision dim]``.
         grid: ``[T, 2]`` row and column.
+        tile: ``[T]`` number of the tile or frame, counted through all images.
+        clip_relevance: ``[T]`` cosine of patch and question in CLIP's joint space.
     """
 
     images: list[int]
-    attention: Tensor | None = None
-    keys: Tensor | None = None
+    layers: dict[float | None, EncoderLayer] = field(default_factory=dict)
     features: Tensor | None = None
     cls_features: Tensor | None = None
     grid: Tensor | None = None
+    tile: Tensor | None = None
+    clip_relevance: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class MappedLayer:
+    """A captured encoder layer whose answers go through ``pick``: other rows of the same values."""
+
+    layer: EncoderLayer
+    pick: Callable[[Tensor], Tensor]
+
+    def attention(self, kind: EncoderAttention = "auto", *, joined: bool = False) -> Tensor:
+        """See :class:`~tokensieve.core.signals.EncoderLayer`."""
+        return self.pick(self.layer.attention(kind, joined=joined))
+
+    def keys(self, *, joined: bool = False) -> Tensor:
+        """See :class:`~tokensieve.core.signals.EncoderLayer`."""
+        return self.pick(self.layer.keys(joined=joined))
 
 
 @dataclass(frozen=True)
@@ -119,13 +139,29 @@ class BoundModel(ABC):
         """The factor on query-key products."""
 
     @abstractmethod
+    def final_norm(self, hidden: Tensor) -> Tensor:
+        """The norm in front of the output head, on ``[..., dim]``."""
+
+    @abstractmethod
     def watch_vision(
-        self, signals: frozenset[str], deliver: Callable[[VisionRecord], None]
+        self,
+        signals: frozenset[str],
+        depths: frozenset[float],
+        deliver: Callable[[VisionRecord], None],
     ) -> list[Any]:
         """Register the hooks that ``signals`` need; return their handles.
 
-        ``deliver`` is called once per pass of the vision encoder.
+        ``depths`` are the encoder layers to capture besides the one that feeds the projector, as
+        shares of the encoder's depth. ``deliver`` is called once per pass of the vision encoder.
         """
+
+    def shrink_images(self, grids: ShrinkPlan) -> list[Any]:
+        """Register hooks that make the vision encoder see smaller images; return their handles.
+
+        ``grids`` maps the token grid ``(rows, columns)`` of each image or tile to the smaller one.
+        The features must then stand at the places that ``spread_places`` names, in raster order.
+        """
+        raise UnsupportedError(f"adapter {self.name} cannot make images smaller")
 
     @abstractmethod
     def project(self, features: Tensor) -> Tensor:

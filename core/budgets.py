@@ -133,7 +133,7 @@ class Schedule:
         alive, layers = original, []
         cuts = list(zip(self.cuts, counts, strict=True))
         for layer in range(self.depth):
-            while cuts and cuts[0][0].at == layer:
+            while cuts and cuts[0][0].at <= layer:  # -1: in front of the vision encoder
                 alive = cuts.pop(0)[1]
             layers.append(alive)
         return layers
@@ -154,7 +154,8 @@ class Schedule:
         budget = cut.budget
         if budget.kind == "tokens":
             return int(budget.value)
-        entered = before[0] if before and self.cuts[0].at == 0 else original
+        inputs = [count for count, cut in zip(before, self.cuts, strict=False) if cut.at <= 0]
+        entered = inputs[-1] if inputs else original
         current = before[-1] if before else original
         whole_of = {"original": original, "input": entered, "current": current}[budget.of]
         return whole(budget.value * whole_of)

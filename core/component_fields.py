@@ -99,5 +99,4 @@ AMerger = Annotated[Merger, _component("merger", Merger), PlainSerializer(dump_c
 
 def as_list(value: Any) -> Any:
     """A single value stands for a list of one."""
-    """A single value may stand for a list of one."""
     return value if isinstance(value, list | tuple) else [value]

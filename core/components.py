@@ -11,9 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
-from tokensieve.core.budgets import whole
+from tokensieve.core.scoring import selection_order
 from tokensieve.core.view import View
 
 if TYPE_CHECKING:
@@ -26,11 +26,13 @@ class Component(BaseModel, ABC):
     """What all plugin classes share.
 
     ``name`` is how YAML spells the component; ``needs`` are the signals without which it cannot
-    work, ``uses`` those it takes if the model has them (see ``tokensieve.core.view.SIGNALS``).
+    work, ``uses`` those it takes if the model has them (see
+    ``tokensieve.core.signals.SIGNALS``).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
+    kind: ClassVar[str] = "component"
     name: ClassVar[str] = ""
     needs: ClassVar[frozenset[str]] = frozenset()
     uses: ClassVar[frozenset[str]] = frozenset()
@@ -46,6 +48,13 @@ class Component(BaseModel, ABC):
     def history(self, boundary: int) -> LayerRange | None:
         """First and last decoder layer (0-based) whose transitions are read at ``boundary``."""
         return (boundary - 1, boundary - 1) if boundary else None
+
+    def vision_depths(self) -> frozenset[float]:
+        """Vision-encoder layers read by ``view.encoder_layer``, as shares of its depth.
+
+        The layer that feeds the projector is always there.
+        """
+        return frozenset()
 
     def rescaled(self, boundary: Callable[[int], int]) -> Component:
         """A copy for a model of another depth; ``boundary`` maps the written to the real depth."""
@@ -69,14 +78,21 @@ class Component(BaseModel, ABC):
 class Scorer(Component):
     """Ranks visual tokens. Subclass it, give it a ``name``, declare ``needs``, write ``score``."""
 
+    kind: ClassVar[str] = "scorer"
+
     @abstractmethod
     def score(self, view: View) -> Tensor:
         """One importance per visual token, ``[batch, tokens]``; higher means keep."""
 
 
 class Selector(Component):
-    """Decides which tokens stay, given importances and a count."""
+    """Decides which tokens stay, given importances and a count.
 
+    A selector for which a token's value depends on the others (diversity, coverage) finds what
+    earlier parts of a ``composite`` have taken in ``view.selected``.
+    """
+
+    kind: ClassVar[str] = "selector"
     adaptive_count: ClassVar[bool] = False
     """True if the number of kept tokens depends on the data; ``counts`` is then an upper bound."""
 
@@ -94,6 +110,13 @@ class Selector(Component):
             ``[batch, tokens]`` bool.
         """
 
+    def order(self, scores: Tensor, kept: Tensor, view: View) -> Tensor:
+        """``[batch, tokens]`` integers, the order of the ``kept`` tokens (``order: selection``).
+
+        By default the most important token comes first, equal ones by index.
+        """
+        return selection_order(scores, kept)
+
     def reads_scores(self) -> bool:
         """Whether the stage has to score: not, if the selector evaluates all scorers itself."""
         return True
@@ -105,20 +128,25 @@ class Selector(Component):
 
 @dataclass(frozen=True)
 class Merged:
-    """What a merger made of the tokens that were not selected.
+    """What a merger made of a stage's tokens.
 
     Attributes:
-        targets: ``[batch, tokens]`` bool; the places that the merged vectors take.
-        vectors: ``[batch, tokens, vision dim]`` projector inputs; read at ``targets`` only.
-        extra: ``[batch, extras, vision dim]`` projector inputs of additional tokens, or None.
-        appended: True if the image's tokens are ordered extra, selected, merged;
-            False if every token stays in raster order.
+        targets: ``[batch, tokens]`` bool; places whose vectors are replaced: selected tokens, and
+            as many others as ``split`` promised, which stay as well.
+        vectors: ``[batch, tokens, n]`` the new vectors, read at ``targets`` only.
+        sizes: ``[batch, tokens]`` how many of the stage's tokens flowed into each target.
+        appended: ``[batch, tokens]`` integers; a token above 0 moves behind the image's other
+            tokens, smallest first. None: every token stays at its place.
+        extra: ``[batch, 1, n]`` one additional vector per image, or None.
+        extra_last: whether it comes behind the image's tokens, or in front of them.
     """
 
     targets: Tensor
     vectors: Tensor
-    extra: Tensor | None
-    appended: bool
+    sizes: Tensor
+    appended: Tensor | None = None
+    extra: Tensor | None = None
+    extra_last: bool = False
 
 
 @dataclass(frozen=True)
@@ -131,21 +159,26 @@ class Split:
 
 
 class Merger(Component):
-    """Lets the dropped tokens live on in fewer merged ones. Works on the projector's input."""
+    """Lets the dropped tokens live on in those that stay, or in a few new ones.
 
-    space: ClassVar[Literal["vision"]] = "vision"
+    ``space`` says which vectors it works on: ``vision``, the projector's input (boundary 0 only;
+    what it makes goes through the projector), or ``decoder``, the hidden states at the boundary.
+    The stage's scores stand in ``view.scores``.
+    """
 
-    keep: int | float = Field(gt=0, description="merged tokens, or share of the stage's budget")
+    kind: ClassVar[str] = "merger"
+    space: ClassVar[Literal["vision", "decoder"]] = "decoder"
 
-    def merged_tokens(self, total: int) -> int:
-        """Merged tokens of a stage that outputs ``total`` tokens of an image."""
-        count = self.keep if isinstance(self.keep, int) else whole(self.keep * total)
-        return min(count, total)
-
-    @abstractmethod
     def split(self, total: int, available: int, has_cls: bool) -> Split:
-        """Divide ``total`` output tokens of an image that has ``available`` tokens."""
+        """Divide ``total`` output tokens of an image that has ``available`` tokens.
+
+        By default the selector picks them all, and the others are merged into them.
+        """
+        return Split(total, 0, 0)
 
     @abstractmethod
     def apply(self, kept: Tensor, counts: list[int], view: View) -> Merged:
-        """Merge the tokens outside ``kept`` ``[batch, tokens]`` into ``counts`` tokens a row."""
+        """Merge the tokens outside ``kept`` ``[batch, tokens]``.
+
+        ``counts`` are the tokens that stay besides the kept ones, per row: ``Split.merged``.
+        """

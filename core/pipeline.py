@@ -39,6 +39,9 @@ from tokensieve.core.flops import DecoderDims
 PositionPolicy = Literal["keep", "reindex"]
 Normalize = Literal["none", "sum", "minmax", "rank", "zscore"]
 Scope = Literal["image", "sample"]
+OrderPolicy = Literal["raster", "selection"]
+IMAGE = -1
+"""The boundary in front of the vision encoder, written ``at: image``."""
 
 
 class ScoreTerm(BaseModel):
@@ -80,12 +83,31 @@ AScoreTerm = Annotated[ScoreTerm, PlainSerializer(lambda term: term.dump())]
 ScoreTerms = Annotated[tuple[AScoreTerm, ...], BeforeValidator(as_list)]
 
 
+def _named_boundary(value: Any) -> Any:
+    """``image`` stands for the boundary in front of the encoder; it has a stage of its own."""
+    if value == "image" or value == ["image"]:
+        return (IMAGE,)
+    listed = as_list(value)
+    if any(isinstance(entry, int) and entry < 0 for entry in listed) and value != (IMAGE,):
+        raise ValueError("a boundary is a number of decoder layers, 0 or more, or 'image'")
+    return value
+
+
 class Stage(BaseModel):
-    """One reduction, or with lists several alike, at decoder boundaries."""
+    """One reduction, or with lists several alike, at decoder boundaries.
+
+    ``at: image`` is not a boundary of the decoder: the image is made smaller in front of the
+    vision encoder, until it gives as many tokens as the budget says.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    at: Annotated[tuple[Annotated[int, Field(ge=0, strict=True)], ...], BeforeValidator(as_list)]
+    at: Annotated[
+        tuple[Annotated[int, Field(ge=IMAGE, strict=True)], ...],
+        BeforeValidator(as_list),
+        BeforeValidator(_named_boundary),
+        PlainSerializer(lambda at: ["image" if boundary == IMAGE else boundary for boundary in at]),
+    ]
     score: ScoreTerms = ()
     select: ASelector = Field(default="top-k", validate_default=True)
     keep: Annotated[tuple[Budget, ...], BeforeValidator(as_list)] = Field(
@@ -94,6 +116,7 @@ class Stage(BaseModel):
     )
     merge: AMerger | None = None
     scope: Scope = "image"
+    order: OrderPolicy = "raster"
 
     @field_validator("at", "score")
     @classmethod
@@ -112,16 +135,30 @@ class Stage(BaseModel):
                 f"{len(self.keep)} budgets for {boundaries} boundaries, allowed: 1 or {boundaries}"
             )
             raise located(message, ("keep",))
-        if not self.score and self.select.reads_scores():
+        if self.shrinks_images:
+            self._refuse_components()
+        elif not self.score and self.select.reads_scores():
             raise located("is missing: a stage needs a scorer", ("score",))
-        if self.merge is not None and self.at != (0,):
-            message = "merging happens before the projector: allowed only in a stage at boundary 0"
+        if self.merge is not None and self.merge.space == "vision" and self.at != (0,):
+            message = (
+                f"{self.merge.name!r} merges before the projector: allowed only in a stage at "
+                "boundary 0"
+            )
             raise located(message, ("merge",))
-        if self.merge is not None and self.select.adaptive_count:
-            raise located(f"cannot follow the adaptive selector {self.select.name!r}", ("merge",))
         if "keep" not in self.model_fields_set and not self.select.adaptive_count:
             raise located("is missing: a stage needs a budget", ("keep",))
         return self
+
+    def _refuse_components(self) -> None:
+        for key in ("score", "select", "merge", "scope", "order"):
+            if key in self.model_fields_set:
+                message = "a smaller image needs no components: a stage at 'image' has `keep` only"
+                raise located(message, (key,))
+
+    @property
+    def shrinks_images(self) -> bool:
+        """Whether the stage makes the image smaller, instead of choosing among its tokens."""
+        return self.at == (IMAGE,)
 
     def budgets(self) -> tuple[Budget, ...]:
         """One budget per boundary."""
@@ -139,6 +176,8 @@ class Stage(BaseModel):
 
     def components(self) -> list[Component]:
         """Everything that may read a signal."""
+        if self.shrinks_images:
+            return []
         own: list[Component] = [self.select, *([self.merge] if self.merge else [])]
         return [*own, *(term.scorer for term in self.terms())]
 
@@ -186,7 +225,7 @@ class Pipeline(BaseModel):
     def _ordered(self) -> Pipeline:
         if self.keep is not None and self.keep.of != "original":
             raise located(_NO_REFERENCE, ("keep",))
-        last, share = -1, 1.0
+        last, share = IMAGE - 1, 1.0
         for number, stage in enumerate(self.stages):
             if stage.at[0] <= last:
                 message = (
@@ -228,7 +267,7 @@ class Pipeline(BaseModel):
         real: list[int] = []
         for at in written:
             scaled = self._in_proportion(at, depth)
-            real.append(max(scaled, real[-1] + 1) if real and at else scaled)
+            real.append(max(scaled, real[-1] + 1) if real and at > 0 else scaled)
         return real
 
     def scales(self, depth: int) -> bool:
@@ -248,7 +287,7 @@ class Pipeline(BaseModel):
         return self._in_proportion(boundary, depth)
 
     def _in_proportion(self, boundary: int, depth: int) -> int:
-        if not self.scales(depth) or self.depth is None or boundary == 0:
+        if not self.scales(depth) or self.depth is None or boundary <= 0:
             return boundary
         return max(1, round(boundary * depth / self.depth))
 

@@ -30,7 +30,7 @@ from tokensieve.core.plugin_files import (
     plugin_path,
     read_plugin_file,
 )
-from tokensieve.core.view import SIGNALS
+from tokensieve.core.signals import SIGNALS
 
 PROJECT = "tokensieve"
 hookspec = pluggy.HookspecMarker(PROJECT)

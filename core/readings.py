@@ -92,8 +92,9 @@ def read_budgets(
             kv_bytes=kv_bytes(layers[:end], dims, element_bytes=element_bytes),
         )
 
+    boundaries = [max(cut.at, 0) for cut in cuts]  # a smaller image cuts the decoder's input
     return Readings(
-        segments=tuple(segment(*span) for span in _spans([cut.at for cut in cuts], dims.layers)),
+        segments=tuple(segment(*span) for span in _spans(boundaries, dims.layers)),
         per_layer=tuple(layers),
         flops=decoder_flops(layers, dims, convention),
         full_flops=full_flops,
@@ -110,5 +111,6 @@ def _spans(boundaries: Sequence[int], depth: int) -> list[tuple[int, int, int | 
         spans.append((0, boundaries[0] if boundaries else depth, None))
     ends = [*boundaries, depth][1:]
     for number, (first, end) in enumerate(zip(boundaries, ends, strict=True)):
-        spans.append((first, end, number))
+        if end > first:  # else a later cut at the same layer replaces this one
+            spans.append((first, end, number))
     return spans

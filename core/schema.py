@@ -57,8 +57,9 @@ DESCRIPTIONS: dict[type[Any], dict[str, str]] = {
         "score": "one scorer, or a list whose scores are added",
         "select": "which tokens stay, given the scores; default: top-k",
         "keep": "tokens of an image that stay; one budget, or one per boundary",
-        "merge": "what becomes of the others, at boundary 0; default: they are dropped",
+        "merge": "what becomes of the others; default: they are dropped",
         "scope": "what competes for the budget: the tokens of one image, or all of the sample",
+        "order": "how the kept tokens stand: as in the image, or as the selector took them",
     },
     ScoreTerm: {
         "weight": "factor of these scores in the sum",
@@ -153,6 +154,9 @@ def _stage(registry: Registry, definitions: Schema) -> Schema:
     ]
     for key in ("at", "keep"):
         stage["properties"][key]["anyOf"][1]["minItems"] = 1
+    number, listed = at = stage["properties"]["at"]["anyOf"]
+    number["minimum"] = listed["items"]["minimum"] = 0
+    at.append({"const": "image"})
     del stage["properties"]["keep"]["default"]
     unbounded = {"required": ["select"], "properties": {"select": {"anyOf": adaptive}}}
     stage["anyOf"] = [{"required": ["keep"]}, *([unbounded] if adaptive else [])]

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from tokensieve.core.errors import PluginError
 from tokensieve.core.lazy import torch
-from tokensieve.core.view import View, at_least_float32, on_device
+from tokensieve.core.tensors import at_least_float32, on_device
+from tokensieve.core.view import View
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,8 +28,7 @@ def combined_scores(terms: Iterable[ScoreTerm], view: View) -> Tensor:
     for term in terms:
         scorer = term.scorer
         name = f"scorer {scorer.name!r}"
-        reader = view.for_component(name, scorer.readable())
-        scores = scorer.score(reader)
+        scores = scorer.score(view.for_component(scorer))
         if not isinstance(scores, torch.Tensor) or scores.shape != view.valid.shape:
             got = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
             raise PluginError(
@@ -86,6 +86,12 @@ NORMALIZERS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "rank": _rank,
     "zscore": _zscore,
 }
+
+
+def selection_order(scores: Tensor, kept: Tensor) -> Tensor:
+    """``[batch, tokens]`` places of the kept tokens by falling score; ties by index."""
+    ranked = scores.masked_fill(~kept, float("-inf"))
+    return ranked.sort(dim=1, descending=True, stable=True).indices.argsort(dim=1)
 
 
 def top_counts(scores: Tensor, available: Tensor, counts: list[int]) -> Tensor:

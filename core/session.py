@@ -15,6 +15,7 @@ from tokensieve.core.errors import AttachError, UnsupportedError, did_you_mean
 from tokensieve.core.loading import PipelineLike, load_pipeline
 from tokensieve.core.pipeline import Cut, Pipeline
 from tokensieve.core.plugins import Registry, build_registry
+from tokensieve.core.signals import HISTORY_SIGNALS
 
 if TYPE_CHECKING:
     from tokensieve.core.engine.engine import Engine
@@ -195,7 +196,7 @@ def _check_component(where: str, component: Any, at: int, bound: BoundModel) -> 
             f"{where}: {component.name!r} needs {signal}; adapter {bound.name} provides none "
             f"({why}): use another scorer or drop the stage (available: {alternatives})"
         )
-    history = component.required() & {"transitions", "block_transitions", "previous_attention"}
+    history = component.required() & HISTORY_SIGNALS
     if not history:
         return
     if at == 0:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from tokensieve.core.lazy import torch
+
 if TYPE_CHECKING:
     from torch import LongTensor, Tensor
 
@@ -14,7 +16,7 @@ class StageTrace:
     """One boundary of the last prefill.
 
     Attributes:
-        boundary: decoder layers that had run.
+        boundary: decoder layers that had run; -1 for a smaller image in front of the encoder.
         written_boundary: the boundary as the pipeline states it (differs on shallow models).
         before: visual tokens per sample that reached the boundary.
         after: visual tokens per sample that left it, merged and extra tokens included.
@@ -27,12 +29,14 @@ class StageTrace:
         before: list[int],
         after: list[int],
         origin: Tensor,
+        sizes: Tensor | None = None,
     ) -> None:
         self.boundary = boundary
         self.written_boundary = written_boundary
         self.before = before
         self.after = after
         self._origin = origin
+        self._sizes = sizes
 
     @cached_property
     def kept(self) -> list[LongTensor]:
@@ -43,6 +47,21 @@ class StageTrace:
         """
         rows = self._origin.cpu()
         return [row[row >= 0].sort().values for row in rows]
+
+    @cached_property
+    def order(self) -> list[LongTensor]:
+        """``kept`` in the order in which the tokens now stand."""
+        return [row[row >= 0] for row in self._origin.cpu()]
+
+    @cached_property
+    def sizes(self) -> list[Tensor]:
+        """How many original tokens each token of ``kept`` stands for; 1 where none was merged."""
+        if self._sizes is None:
+            return [torch.ones(len(kept)) for kept in self.kept]
+        picked = []
+        for row, sizes in zip(self._origin.cpu(), self._sizes.cpu(), strict=True):
+            picked.append(sizes[row >= 0][row[row >= 0].argsort()])
+        return picked
 
     def __repr__(self) -> str:
         return f"StageTrace(boundary={self.boundary}, before={self.before}, after={self.after})"

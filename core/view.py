@@ -8,66 +8,44 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from tokensieve.core.errors import PluginError, SignalError, did_you_mean
-from tokensieve.core.lazy import torch
+from tokensieve.core.signals import SIGNALS, EncoderLayer, TextAttention, TokenStates, Transition
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-QueryRows = Literal["last", "after-image-text", "all-text"]
-Module = Literal["attention", "mlp", "block"]
+    from tokensieve.core.components import Component
 
-SIGNALS: dict[str, str] = {
-    "hidden": "hidden states that enter the boundary's decoder layer [batch, tokens, dim]",
-    "transitions": "input and output of decoder attention and MLP modules, per layer",
-    "block_transitions": "input and output of whole decoder blocks, per layer",
-    "next_attention": "attention of text rows to visual tokens in the layer about to run",
-    "previous_attention": "attention of text rows to visual tokens in the layer that just ran",
-    "vision_attention": "[CLS] row or received attention in the vision encoder "
-    "[batch, tokens, heads]",
-    "vision_keys": "vision-encoder keys, mean over heads [batch, tokens, head dim]",
-    "vision_features": "features that enter the projector [batch, tokens, vision dim]",
-    "cls_feature": "the vision encoder's [CLS] feature, projectable [batch, 1, vision dim]",
-    "grid": "row and column of each visual token in its image [batch, tokens, 2]",
-}
-
-HISTORY_SIGNALS = frozenset({"transitions", "block_transitions", "previous_attention"})
-"""Signals of layers that have run: there is none at boundary 0."""
+Per = Literal["token", "text"]
 
 
-@dataclass(frozen=True)
-class Transition:
-    """How one module changed every token of the sequence (not only the visual ones).
+class Memory(Protocol):
+    """Tensors that outlive a boundary; the engine keeps them in step with the tokens."""
 
-    ``magnitude`` is ``|output| / |input|`` and ``cosine`` the cosine between input and output,
-    both ``[batch, rows]`` over the sequence as it was when the module ran; ``valid`` marks real
-    rows; ``columns`` ``[batch, tokens]`` says at which of those rows today's visual tokens stood.
-    """
+    def recall(self, key: str, per: Per) -> Tensor | None:
+        """What was remembered under ``key`` at an earlier boundary, for today's tokens."""
 
-    layer: int
-    module: Module
-    magnitude: Tensor
-    cosine: Tensor
-    valid: Tensor
-    columns: Tensor
-
-    def at_tokens(self, values: Tensor) -> Tensor:
-        """Pick today's visual tokens: ``[batch, rows]`` -> ``[batch, tokens]``."""
-        return values.gather(1, self.columns)
+    def remember(self, key: str, values: Tensor, per: Per) -> None:
+        """Keep ``values`` ``[batch, tokens, ...]`` or ``[batch, text, ...]``."""
 
 
-class TextAttention(Protocol):
-    """Attention probabilities from text rows to visual tokens, softmax over *all* keys."""
+class NoMemory:
+    """A memory that forgets."""
 
-    def received(self, rows: QueryRows) -> Tensor:
-        """Mean over the query rows: ``[batch, heads, tokens]``, at least float32."""
+    def recall(self, key: str, per: Per) -> Tensor | None:
+        """Nothing."""
+        return None
+
+    def remember(self, key: str, values: Tensor, per: Per) -> None:
+        """Do nothing."""
 
 
 @dataclass
-class ViewMemory:
-    """What the views of one boundary share: values read once, and doubts to be looked at."""
+class Shared:
+    """What the views of one boundary share: values read once, doubts and notes to be looked at."""
 
     values: dict[str, Any] = field(default_factory=dict)
     doubts: list[tuple[str, Tensor]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 class View:
@@ -84,6 +62,8 @@ class View:
         keys: one integer per row that depends on the sample's prompt only; seeds randomness
             independently of the batch.
         boundary: number of decoder layers that have run.
+        selected: ``[batch, tokens]`` bool, what earlier parts of a ``composite`` have taken.
+        scores: ``[batch, tokens]`` the stage's combined scores, for mergers; None for scorers.
     """
 
     def __init__(
@@ -94,21 +74,40 @@ class View:
         *,
         keys: list[int] | None = None,
         boundary: int = 0,
+        memory: Memory | None = None,
     ) -> None:
         self.valid = valid
         self.index = index
         self.keys = keys if keys is not None else [0] * valid.shape[0]
         self.boundary = boundary
+        self.selected = valid & False
+        self.scores: Tensor | None = None
         self._signals = signals
         self._allowed = frozenset(signals)
         self._reader = "this component"
-        self._shared = ViewMemory()
+        self._owner = ""
+        self._memory = memory or NoMemory()
+        self._shared = Shared()
 
-    def for_component(self, name: str, allowed: frozenset[str]) -> View:
-        """The same view, restricted to the signals that component ``name`` declared."""
-        view = copy.copy(self)
-        view._reader, view._allowed = name, allowed
+    def for_component(self, component: Component) -> View:
+        """The same view, restricted to the signals that ``component`` declared."""
+        view = self.restricted(f"{component.kind} {component.name!r}", component.readable())
+        view._owner = repr(component)
         return view
+
+    def restricted(self, reader: str, allowed: frozenset[str]) -> View:
+        """The same view, restricted to the ``allowed`` signals; ``reader`` is named in errors."""
+        view = copy.copy(self)
+        view._reader, view._allowed = reader, allowed
+        return view
+
+    def after(self, selected: Tensor, scores: Tensor | None = None) -> View:
+        """The same view, once ``selected`` tokens are taken and the stage's scores are known."""
+        view = copy.copy(self)
+        view.selected, view.scores = selected, scores if scores is not None else self.scores
+        return view
+
+    # ------------------------------------------------------------- telling the engine
 
     def doubt(self, message: str, wrong: Tensor) -> None:
         """Note a condition that must not hold; the engine looks once, after the forward.
@@ -119,10 +118,46 @@ class View:
             raise PluginError(message)
         self._shared.doubts.append((message, wrong))
 
+    def note(self, text: str) -> None:
+        """Tell the user something about this prefill: it appears in ``trace.notes``, once."""
+        line = f"{self._reader} at boundary {self.boundary}: {text}"
+        if line not in self._shared.notes:
+            self._shared.notes.append(line)
+
     @property
     def doubts(self) -> list[tuple[str, Tensor]]:
         """What was noted by :meth:`doubt`, on this view or one derived from it."""
         return self._shared.doubts
+
+    @property
+    def notes(self) -> list[str]:
+        """What was noted by :meth:`note`, on this view or one derived from it."""
+        return self._shared.notes
+
+    # ------------------------------------------------------------- from boundary to boundary
+
+    def remember(self, name: str, values: Tensor, *, per: Per = "token") -> None:
+        """Keep ``values`` for the later boundaries of this prefill.
+
+        ``[batch, tokens, ...]`` with ``per="token"``: when tokens are pruned, the rows go along,
+        and a token that was never seen has zeros. ``[batch, text, ...]`` with ``per="text"``, in
+        the order of :class:`~tokensieve.core.signals.TokenStates`. A component recalls what the
+        same component with the same parameters has remembered.
+        """
+        if values.shape[0] != self.valid.shape[0] or (
+            per == "token" and values.shape[:2] != self.valid.shape
+        ):
+            raise PluginError(
+                f"{self._reader} remembers {name!r} of shape {tuple(values.shape)}, "
+                f"expected [batch, tokens, ...] = {tuple(self.valid.shape)}"
+            )
+        self._memory.remember(f"{self._owner} {name}", values, per)
+
+    def recall(self, name: str, *, per: Per = "token") -> Tensor | None:
+        """What :meth:`remember` kept at an earlier boundary, in today's order; None if nothing."""
+        return self._memory.recall(f"{self._owner} {name}", per)
+
+    # ------------------------------------------------------------- signals
 
     def has(self, signal: str) -> bool:
         """Whether an optional signal is there."""
@@ -157,85 +192,40 @@ class View:
                 f"{self._reader}: no signal {signal!r}{did_you_mean(signal, SIGNALS)}"
             )
 
-    if not TYPE_CHECKING:  # type checkers know the attributes themselves
+    def encoder_layer(self, depth: float | None = None) -> EncoderLayer:
+        """A layer of the vision encoder, by the share of its layers that have run (0.25: a
+        quarter); None for the one whose output feeds the projector.
+
+        The component declares every share in ``vision_depths()``.
+        """
+        layer: EncoderLayer = self.read("encoder_layers")(depth)
+        return layer
+
+    if TYPE_CHECKING:  # the other signals are attributes; see `read` and SIGNALS
+        hidden: Tensor
+        previous_hidden: Tensor
+        normed_states: TokenStates
+        embeddings: TokenStates
+        previous_keys: TokenStates
+        transitions: tuple[Transition, ...]
+        block_transitions: tuple[Transition, ...]
+        next_attention: TextAttention
+        previous_attention: TextAttention
+        sizes: Tensor
+        vision_attention: Tensor
+        vision_keys: Tensor
+        vision_features: Tensor
+        cls_feature: Tensor
+        clip_relevance: Tensor
+        grid: Tensor
+        tile: Tensor
+    else:
 
         def __getattr__(self, name: str) -> Any:
-            """Only for names that are not there: say which are."""
-            if name in SIGNALS:  # a property failed with an AttributeError of its own: show that
+            """Only for names that are not there: signals, or a mistake."""
+            if name in SIGNALS:
                 return self.read(name)
             if name.startswith("_"):
                 raise AttributeError(name)
             hint = did_you_mean(name, [*SIGNALS, "valid", "index", "keys", "boundary"])
             raise AttributeError(f"{self._reader}: a view has no {name!r}{hint}")
-
-    @property
-    def hidden(self) -> Tensor:
-        """``[batch, tokens, dim]`` hidden states that enter the boundary's layer.
-
-        At least float32, like everything that decides.
-        """
-        return self._tensor("hidden")
-
-    @property
-    def transitions(self) -> tuple[Transition, ...]:
-        """Attention and MLP transitions of the requested layers, oldest first."""
-        return tuple(self.read("transitions"))
-
-    @property
-    def block_transitions(self) -> tuple[Transition, ...]:
-        """Whole-block transitions of the requested layers, oldest first."""
-        return tuple(self.read("block_transitions"))
-
-    @property
-    def next_attention(self) -> TextAttention:
-        """Text attention in the layer that is about to run."""
-        attention: TextAttention = self.read("next_attention")
-        return attention
-
-    @property
-    def previous_attention(self) -> TextAttention:
-        """Text attention in the layer that ran just before this boundary."""
-        attention: TextAttention = self.read("previous_attention")
-        return attention
-
-    @property
-    def vision_attention(self) -> Tensor:
-        """``[batch, tokens, heads]`` [CLS] (or received) attention of the vision encoder."""
-        return self._tensor("vision_attention")
-
-    @property
-    def vision_keys(self) -> Tensor:
-        """``[batch, tokens, head dim]`` vision keys, mean over heads."""
-        return self._tensor("vision_keys")
-
-    @property
-    def vision_features(self) -> Tensor:
-        """``[batch, tokens, vision dim]`` what the projector is fed with."""
-        return self._tensor("vision_features")
-
-    @property
-    def cls_feature(self) -> Tensor:
-        """``[batch, 1, vision dim]`` the [CLS] feature of the projector's input layer."""
-        return self._tensor("cls_feature")
-
-    @property
-    def grid(self) -> Tensor:
-        """``[batch, tokens, 2]`` row and column of each token in its image (or tile)."""
-        return self._tensor("grid")
-
-    def _tensor(self, signal: str) -> Tensor:
-        value: Tensor = self.read(signal)
-        return value
-
-
-def on_device(numbers: list[Any], device: torch.device) -> Tensor:
-    """Numbers of the host as a tensor on ``device``, without waiting for the device's other work.
-
-    CUDA stages a copy from pageable memory before the call returns; other devices promise nothing.
-    """
-    return torch.tensor(numbers).to(device, non_blocking=device.type == "cuda")
-
-
-def at_least_float32(values: Tensor) -> Tensor:
-    """``values`` in float32, or in float64 if they are: the precision in which we decide."""
-    return values.to(torch.promote_types(values.dtype, torch.float32))

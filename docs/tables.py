@@ -32,9 +32,9 @@ from tokensieve.core.errors import TokensieveError
 from tokensieve.core.loading import load_pipeline
 from tokensieve.core.pipeline import Pipeline
 from tokensieve.core.session import check
+from tokensieve.core.signals import SIGNALS
 from tokensieve.core.sizes import SIZES
 from tokensieve.core.testing import CHECKS
-from tokensieve.core.view import SIGNALS
 
 DOCS = Path(__file__).parent
 PROJECT = DOCS.parent

@@ -25,18 +25,20 @@ class First(tokensieve.Merger):
     """Replace the first dropped tokens by themselves: nothing is wrong with this one."""
 
     needs = frozenset({"vision_features"})
+    space: ClassVar[Any] = "vision"
 
     keep: int | float = Field(default=1, gt=0)
 
     def split(self, total: int, available: int, has_cls: bool) -> Split:
-        merged = min(self.merged_tokens(total), total - 1)
+        merged = min(int(self.keep), total - 1)
         return Split(total - merged, merged, 0)
 
     def targets(self, kept: Tensor, counts: list[int], view: View) -> Tensor:
         return top_counts(torch.zeros_like(kept, dtype=torch.float32), view.valid & ~kept, counts)
 
     def apply(self, kept: Tensor, counts: list[int], view: View) -> Merged:
-        return Merged(self.targets(kept, counts, view), view.vision_features, None, False)
+        targets = self.targets(kept, counts, view)
+        return Merged(targets, view.vision_features, targets.float())
 
 
 # ------------------------------------------------------------------ selectors
@@ -126,7 +128,7 @@ class WideVectors(First):
 
     def apply(self, kept: Tensor, counts: list[int], view: View) -> Merged:
         targets = self.targets(kept, counts, view)
-        return Merged(targets, view.vision_features.float(), None, False)
+        return Merged(targets, view.vision_features.float(), targets.float())
 
 
 class PromisesCls(First):
@@ -146,17 +148,19 @@ class AllTargets(First):
     breaks: ClassVar[str] = "target-count"
 
     def apply(self, kept: Tensor, counts: list[int], view: View) -> Merged:
-        return Merged(view.valid & ~kept, view.vision_features, None, False)
+        others = view.valid & ~kept
+        return Merged(others, view.vision_features, others.float())
 
 
-class MergesKept(First):
-    """Writes merged vectors over tokens that were selected."""
+class MergesNothing(First):
+    """Says that its targets stand for no token."""
 
-    name = "merges-kept"
-    breaks: ClassVar[str] = "separate-targets"
+    name = "merges-nothing"
+    breaks: ClassVar[str] = "real-targets"
 
-    def targets(self, kept: Tensor, counts: list[int], view: View) -> Tensor:
-        return top_counts(torch.zeros_like(kept, dtype=torch.float32), kept, counts)
+    def apply(self, kept: Tensor, counts: list[int], view: View) -> Merged:
+        targets = self.targets(kept, counts, view)
+        return Merged(targets, view.vision_features, 0 * targets.float())
 
 
 class Standardised(First):
@@ -172,7 +176,8 @@ class Standardised(First):
         spread = ((features - mean).abs() * weight).sum(dim=1, keepdim=True)
         spread = spread.where(spread > 1e-6, 0)
         vectors = ((features - mean) / spread).to(view.vision_features.dtype)
-        return Merged(self.targets(kept, counts, view), vectors, None, False)
+        targets = self.targets(kept, counts, view)
+        return Merged(targets, vectors, targets.float())
 
 
 BROKEN: list[Any] = [

@@ -20,7 +20,7 @@ WRONG: dict[str, tuple[str, str]] = {
     "misspelt stage key": (
         "name: x\nstages:\n  - at: 2\n    score: attention\n    kep: 0.5\n",
         "p.yaml:5:5: stages[0].kep: unknown key (did you mean 'keep'?), "
-        "allowed: at, keep, merge, scope, score, select",
+        "allowed: at, keep, merge, order, scope, score, select",
     ),
     "misspelt top key": ("name: x\nstagse: []\n", "p.yaml:2:1: stagse: unknown key (did you mean 'stages'?)"),
     "duplicate key": ("name: x\nname: y\n", "p.yaml:2:1: duplicate key 'name', first given in line 1"),
@@ -36,7 +36,7 @@ WRONG: dict[str, tuple[str, str]] = {
         "at: true\nscore: iga\nkeep: 0.5\n",
         "p.yaml:1:5: at: must be a valid integer, not True",
     ),
-    "negative boundary": ("at: -1\nscore: iga\nkeep: 1\n", "p.yaml:1:5: at: must be greater than"),
+    "negative boundary": ("at: -1\nscore: iga\nkeep: 1\n", "p.yaml:1:5: at: a boundary is a number of decoder layers, 0 or more"),
     "share above one": (
         STAGE + "1.5\n",
         "p.yaml:5:11: stages[0].keep: impossible budget share = 1.5, allowed: above 0 and at most 1",
@@ -82,7 +82,7 @@ WRONG: dict[str, tuple[str, str]] = {
     ),
     "late merging": (
         "at: 2\nscore: iga\nkeep: 9\nmerge: {merger: contextual, keep: 3}\n",
-        "p.yaml:4:8: merge: merging happens before the projector",
+        "p.yaml:4:8: merge: 'contextual' merges before the projector",
     ),
     "growing": (
         "at: [2, 4]\nscore: iga\nkeep: [0.5, 0.7]\n",

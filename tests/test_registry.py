@@ -94,7 +94,7 @@ def view() -> View:
 
 
 def test_reading_an_undeclared_signal_names_reader_signal_and_remedy(view: View) -> None:
-    reader = view.for_component("scorer 'mine'", frozenset({"grid"}))
+    reader = view.restricted("scorer 'mine'", frozenset({"grid"}))
     with pytest.raises(SignalError) as caught:
         _ = reader.hidden
     message = str(caught.value)
@@ -104,7 +104,7 @@ def test_reading_an_undeclared_signal_names_reader_signal_and_remedy(view: View)
 
 
 def test_reading_a_signal_that_is_not_there_names_boundary_and_remedy(view: View) -> None:
-    reader = view.for_component("scorer 'mine'", frozenset({"cls_feature"}))
+    reader = view.restricted("scorer 'mine'", frozenset({"cls_feature"}))
     assert not reader.has("cls_feature")
     with pytest.raises(SignalError, match=r"boundary 4: ask `view\.has\('cls_feature'\)` first"):
         _ = reader.cls_feature
@@ -117,7 +117,7 @@ def test_misspelt_signal_is_an_error_not_an_absent_one(view: View, access: Any) 
 
 
 def test_misspelt_attribute_names_reader_and_alternatives(view: View) -> None:
-    reader = view.for_component("scorer 'mine'", frozenset({"hidden"}))
+    reader = view.restricted("scorer 'mine'", frozenset({"hidden"}))
     expected = r"scorer 'mine': a view has no 'hiden' \(did you mean 'hidden'\?\)"
     with pytest.raises(AttributeError, match=expected):
         _ = reader.hiden  # type: ignore[attr-defined]

@@ -12,9 +12,10 @@ import torch
 
 import tokensieve
 from tokensieve.core.plugins import build_registry
+from tokensieve.core.signals import SIGNALS, TokenStates
 from tokensieve.core.testing import Scene, synthetic_batch
 from tokensieve.core.testing.synthetic import ROWS
-from tokensieve.core.view import SIGNALS, View
+from tokensieve.core.view import View
 
 
 def test_synthetic_view_offers_every_signal() -> None:
@@ -35,6 +36,8 @@ def test_synthetic_view_has_no_history_at_boundary_0() -> None:
         "transitions",
         "block_transitions",
         "previous_attention",
+        "previous_hidden",
+        "previous_keys",
     }
 
 
@@ -75,9 +78,17 @@ def structure(view: View) -> dict[str, Any]:
             assert value.shape[:2] == (view.valid.shape[0], 1)
             return value.ndim, value.dtype
         if signal.endswith(("next_attention", "previous_attention")):
-            return [described(value.received(rows), 2) for rows in ROWS]
+            weights = torch.ones(view.valid.shape[0], view.embeddings.text.shape[1])
+            return [described(value.received(rows), 2) for rows in (*ROWS, weights)]
         if isinstance(value, torch.Tensor):
             return described(value)
+        if isinstance(value, TokenStates):
+            assert value.text.shape[:2] == value.valid.shape == value.instruction.shape
+            return [described(value.visual), value.text.dtype, value.valid.dtype]
+        if signal == "encoder_layers":
+            layer = value(None)
+            assert layer.keys(joined=True).shape[-1] > layer.keys().shape[-1]
+            return [described(v) for v in (layer.attention(), layer.attention("received"))]
         assert value
         for transition in value:
             assert transition.columns.max() < transition.valid.shape[1]
@@ -92,7 +103,7 @@ def structure(view: View) -> dict[str, Any]:
 
 SPY = '''
 import tokensieve
-from tokensieve.core.view import SIGNALS
+from tokensieve.core.signals import SIGNALS
 
 SEEN = []
 
@@ -133,4 +144,5 @@ def test_synthetic_views_are_like_those_of_the_models(
         ours = structure(synthetic_batch(scene).view())
         if family == "qwen-vl":  # turns its queries and keys in float32, whatever its own type
             ours.update(vision_keys=(3, torch.float32), vision_attention=(3, torch.float32))
+            ours.update(encoder_layers=[(3, torch.float32)] * 2)
         assert real == {signal: kind for signal, kind in ours.items() if signal not in missing}

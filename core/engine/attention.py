@@ -6,6 +6,7 @@ keys, in float32 (float64 for float64 models), a few rows at a time, whatever th
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,9 @@ import torch
 from tokensieve.core.adapter import BoundModel
 from tokensieve.core.engine.layout import Layout
 from tokensieve.core.engine.reduction import Groups
-from tokensieve.core.view import QueryRows, at_least_float32, on_device
+from tokensieve.core.engine.text import TextRows, query_rows
+from tokensieve.core.signals import QueryRows
+from tokensieve.core.tensors import at_least_float32, on_device, take_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,31 +48,47 @@ class LayerAttention:
     layout: Layout
     groups: Groups
 
-    def received(self, rows: QueryRows) -> Tensor:
+    def received(self, rows: QueryRows | Tensor, *, gravity: bool = False) -> Tensor:
         """Mean over the asked rows of the attention to each visual token.
 
         Softmax over all keys (system, image and text), causal. ``[batch, heads, tokens]``.
         """
-        asked = [
-            query_rows(self.layout, sample, rows) for sample in range(len(self.layout.samples))
-        ]
-        widest = max(len(row) for row in asked)
-        padded = on_device([row + [-1] * (widest - len(row)) for row in asked], self.hidden.device)
-        keys = at_least_float32(self._keys())
+        asked, weights = self._asked(rows)
+        groups = self.groups
+        owners = [group[0].sample for group in groups.blocks]
+        one_each = owners == list(range(len(self.layout.samples)))
+        sample = None if one_each else groups.sample
+        keys = _of(at_least_float32(self.all_keys()), sample)
         total = None
         step = max(
             1, CHUNK_ELEMENTS // max(1, keys.shape[0] * self.bound.dims.heads * keys.shape[2])
         )
-        for start in range(0, widest, step):
-            chunk = padded[:, start : start + step]
-            summed = self._attention(chunk, keys)
+        for start in range(0, asked.shape[1], step):
+            span = slice(start, start + step)
+            summed = self._attention(asked[:, span], weights[:, span], keys, sample, gravity)
             total = summed if total is None else total + summed
         assert total is not None  # a sample always has a last row
-        counts = on_device([len(row) for row in asked], total.device)
-        mean = total / counts[:, None, None]
-        return self.groups.take(mean.transpose(1, 2)).transpose(1, 2)
+        mean = total / weights.sum(dim=1)[:, None, None]
+        columns = groups.rows[:, None].expand(-1, mean.shape[1], -1)
+        return mean.gather(2, columns)
 
-    def _keys(self) -> Tensor:
+    def _asked(self, rows: QueryRows | Tensor) -> tuple[Tensor, Tensor]:
+        """Rows that ask ``[batch, rows]`` and their weights, 0 for padding."""
+        samples = [group[0].sample for group in self.groups.blocks]
+        device = self.hidden.device
+        if isinstance(rows, str):
+            lists = [query_rows(self.layout, sample, rows) for sample in samples]
+            widest = max(map(len, lists))
+            padded = on_device([row + [-1] * (widest - len(row)) for row in lists], device)
+            return padded.clamp(min=0), (padded >= 0).float()
+        text = TextRows.of(self.layout, self.groups)
+        weights = at_least_float32(rows).masked_fill(~text.valid, 0)
+        last = on_device([query_rows(self.layout, s, "last") for s in samples], device)
+        nobody = weights.sum(dim=1, keepdim=True) == 0
+        return torch.cat([text.rows, last], dim=1), torch.cat([weights, nobody.float()], dim=1)
+
+    def all_keys(self) -> Tensor:
+        """``[samples, kv heads, past + rows, head dim]`` after RoPE."""
         if self.keys is not None:
             return self.keys
         fresh = self.bound.rotate(self.bound.keys(self.layer, self.hidden), self.cos, self.sin)
@@ -77,41 +96,48 @@ class LayerAttention:
             return fresh
         return torch.cat([self.past_keys.to(fresh.device), fresh], dim=2)
 
-    def _attention(self, rows: Tensor, keys: Tensor) -> Tensor:
-        """Sum over ``rows`` (-1: none) of their attention: ``[samples, heads, new rows]``."""
-        real, index = rows >= 0, rows.clamp(min=0)
-        picked = self.hidden.gather(1, index[..., None].expand(*index.shape, self.hidden.shape[-1]))
-        cos, sin = (
-            part.expand(index.shape[0], -1, -1).gather(
-                1, index[..., None].expand(*index.shape, part.shape[-1])
-            )
-            for part in (self.cos, self.sin)
-        )
+    def _attention(
+        self, rows: Tensor, weights: Tensor, keys: Tensor, sample: Tensor | None, gravity: bool
+    ) -> Tensor:
+        """Weighted sum over ``rows`` of their attention: ``[batch, heads, new rows]``."""
+        hidden, cos, sin = (_of(part, sample) for part in (self.hidden, self.cos, self.sin))
+        cos, sin = (part.expand(rows.shape[0], -1, -1) for part in (cos, sin))
+        row_cos, row_sin = take_rows(cos, rows), take_rows(sin, rows)
         queries = at_least_float32(
-            self.bound.rotate(self.bound.queries(self.layer, picked), cos, sin)
+            self.bound.rotate(
+                self.bound.queries(self.layer, take_rows(hidden, rows)), row_cos, row_sin
+            )
         )
-        samples, heads, count, width = queries.shape
+        batch, heads, count, width = queries.shape
         kv_heads, length = keys.shape[1], keys.shape[2]
-        grouped = queries.reshape(samples, kv_heads, heads // kv_heads * count, width)
-        scores = (grouped @ keys.transpose(2, 3)).view(samples, heads, count, length)
+        grouped = queries.reshape(batch, kv_heads, heads // kv_heads * count, width)
+        scores = (grouped @ keys.transpose(2, 3)).view(batch, heads, count, length)
         scores *= self.bound.attention_scale(self.layer)
         past = length - self.hidden.shape[1]
-        hidden_keys = torch.arange(length, device=keys.device) > (index + past)[..., None]
+        unseen = torch.arange(length, device=keys.device) > (rows + past)[..., None]
         if self.key_valid is not None:
-            hidden_keys = hidden_keys | ~self.key_valid[:, None, :]
-        hidden_keys = hidden_keys & real[..., None]  # no empty rows, even where nobody asks
-        scores.masked_fill_(hidden_keys[:, None], float("-inf"))
+            unseen = unseen | ~_of(self.key_valid, sample)[:, None, :]
+        unseen = unseen & (weights > 0)[..., None]  # no empty rows, even where nobody asks
+        scores.masked_fill_(unseen[:, None], float("-inf"))
         probabilities = scores.softmax(dim=-1)[..., past:]
-        return (probabilities * real[:, None, :, None]).sum(dim=2)
+        if gravity:
+            probabilities = probabilities / self._gravity((row_cos, row_sin), (cos, sin))[:, None]
+        return (probabilities * weights[:, None, :, None]).sum(dim=2)
+
+    def _gravity(self, queries: tuple[Tensor, Tensor], keys: tuple[Tensor, Tensor]) -> Tensor:
+        """``[batch, rows, new rows]`` product of rotated all-ones vectors over sqrt(width)."""
+        turned = []
+        for cos, sin in (queries, keys):
+            ones = at_least_float32(cos).new_ones(cos.shape[0], 1, *cos.shape[1:])
+            turned.append(self.bound.rotate(ones, at_least_float32(cos), at_least_float32(sin)))
+        products: Tensor = (turned[0] @ turned[1].transpose(2, 3))[:, 0]
+        return products / math.sqrt(turned[0].shape[-1])
 
 
-def query_rows(layout: Layout, sample: int, rows: QueryRows) -> list[int]:
-    """Rows of a sample that ask: ``last`` prompt token, text ``after-image``, or ``all`` text."""
-    text = layout.rows(sample, "text")
-    images = layout.rows(sample, "image")
-    last = max([*text, *images], default=layout.length - 1)
-    if rows == "last":
-        return [last]
-    if rows == "after-image-text":
-        text = [row for row in text if row > max(images, default=-1)]
-    return text or [last]
+def _of(tensor: Tensor, sample: Tensor | None) -> Tensor:
+    """Rows of ``tensor`` for the asked samples; None means all of them, in order."""
+    if sample is None:
+        return tensor
+    if tensor.shape[0] == 1:  # rotary embeddings are often shared; one sample may hold all images
+        return tensor.expand(sample.shape[0], *tensor.shape[1:])
+    return tensor[sample]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,9 +12,10 @@ from tokensieve.core.engine.layout import Layout
 from tokensieve.core.engine.reduction import Groups, Reduction, reduce_rows
 from tokensieve.core.engine.signals import SignalBoard
 from tokensieve.core.errors import PluginError
-from tokensieve.core.pipeline import Cut
+from tokensieve.core.pipeline import Cut, Stage
 from tokensieve.core.scoring import combined_scores
-from tokensieve.core.view import View, on_device
+from tokensieve.core.tensors import on_device
+from tokensieve.core.view import View
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,11 +30,13 @@ def decide(
     layout: Layout,
     targets: Counts,
     checks: Checks,
+    notes: list[str],
 ) -> Reduction | None:
     """Run the stage of ``cut``; None if every token stays.
 
     ``targets`` are the tokens to leave of each image; ``checks`` collects conditions that are
-    looked at once, after the forward, so that the device is not waited for here.
+    looked at once, after the forward, so that the device is not waited for here; ``notes`` what
+    components have to say.
     """
     stage, groups = cut.stage, board.groups
     wanted = [
@@ -42,34 +46,50 @@ def decide(
         return None
     view = board.view()
     splits = [
-        _split(stage.merge, total, size, view)
-        for total, size in zip(wanted, groups.sizes, strict=True)
+        _split(stage, total, size, view) for total, size in zip(wanted, groups.sizes, strict=True)
     ]
     scores = combined_scores(stage.score, view)
+    kept = _selected(stage, scores, groups, [split.selected for split in splits], view)
+    merged = None
+    if stage.merge is not None:
+        reader = view.after(kept, scores).for_component(stage.merge)
+        merged = stage.merge.apply(kept, [split.merged for split in splits], reader)
+    arranged = None
+    if stage.order == "selection":
+        arranged = stage.select.order(scores, kept, view.for_component(stage.select))
+    checks.extend(view.doubts)
+    notes.extend(note for note in view.notes if note not in notes)
+    return _reduction(board, layout, Outcome(kept, merged, arranged, splits), stage)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the components of a stage decided; ``arranged`` orders the kept tokens, if it does."""
+
+    kept: Tensor
+    merged: Merged | None
+    arranged: Tensor | None
+    splits: list[Split]
+
+
+def _split(stage: Stage, total: int, available: int, view: View) -> Split:
+    if stage.merge is None or (total >= available and not stage.select.adaptive_count):
+        return Split(total, 0, 0)
+    return stage.merge.split(min(total, available), available, view.has("cls_feature"))
+
+
+def _selected(
+    stage: Stage, scores: Tensor, groups: Groups, counts: list[int], view: View
+) -> Tensor:
+    """The selector's choice, checked."""
     selector = stage.select
-    chosen = [split.selected for split in splits]
-    kept = selector.select(
-        scores,
-        groups.valid,
-        chosen,
-        view.for_component(f"selector {selector.name!r}", selector.readable()),
-    )
+    reader = view.for_component(selector)
+    kept = selector.select(scores, groups.valid, counts, reader)
     _check_mask(selector.name, kept, groups)
     kept = kept & groups.valid
-    if not stage.select.adaptive_count:
-        _check_count(selector.name, kept, chosen, view)
-    merged = None
-    if stage.merge is not None and any(split.merged or split.extra for split in splits):
-        reader = view.for_component(f"merger {stage.merge.name!r}", stage.merge.readable())
-        merged = stage.merge.apply(kept, [split.merged for split in splits], reader)
-    checks.extend(view.doubts)
-    return _reduction(board, layout, kept, merged, splits, adaptive=stage.select.adaptive_count)
-
-
-def _split(merger: Merger | None, total: int, available: int, view: View) -> Split:
-    if merger is None or total >= available:
-        return Split(total, 0, 0)
-    return merger.split(total, available, view.has("cls_feature"))
+    if not selector.adaptive_count:
+        _check_count(selector.name, kept, counts, view)
+    return kept
 
 
 def _check_mask(name: str, kept: Tensor, groups: Groups) -> None:
@@ -86,32 +106,26 @@ def _check_count(name: str, kept: Tensor, counts: list[int], view: View) -> None
     view.doubt(message, wrong)
 
 
-def _reduction(
-    board: SignalBoard,
-    layout: Layout,
-    kept: Tensor,
-    merged: Merged | None,
-    splits: list[Split],
-    *,
-    adaptive: bool,
-) -> Reduction:
-    groups = board.groups
-    stay = kept if merged is None else kept | merged.targets
+def _reduction(board: SignalBoard, layout: Layout, outcome: Outcome, stage: Stage) -> Reduction:
+    groups, merged = board.groups, outcome.merged
+    stay = outcome.kept if merged is None else outcome.kept | merged.targets
     extra = None
     if merged is not None and merged.extra is not None:
-        extra = _extra_places(stay, groups, splits)
+        extra = _extra_places(stay, groups, outcome.splits)
         stay = stay | extra
-    counts = _counts(groups, stay, splits, adaptive=adaptive)
-    drop = _scatter(groups, ~stay, layout, torch.bool)
-    rank = None
-    if merged is not None:
-        rank = _ranks(groups, layout, merged, extra)
+    counts = _counts(groups, stay, outcome.splits, adaptive=stage.select.adaptive_count)
+    empty = torch.zeros(len(layout.samples), layout.length, dtype=torch.bool, device=stay.device)
+    drop = groups.put(empty, ~stay)
+    rank = _ranks(groups, layout, outcome, extra)
     reduction = reduce_rows(layout, drop, counts, rank)
-    if merged is None:
+    if merged is None or stage.merge is None:
         return reduction
-    written = _written(board, groups, merged, extra)
-    hidden_label = None if extra is None else _scatter(groups, extra, layout, torch.bool)
-    return Reduction(reduction.order, reduction.valid, reduction.layout, written, hidden_label)
+    return replace(
+        reduction,
+        written=_written(board, stage.merge, merged, extra),
+        unplaced=None if extra is None else groups.put(empty, extra),
+        sizes=_sizes(board, merged, extra),
+    )
 
 
 def _extra_places(stay: Tensor, groups: Groups, splits: list[Split]) -> Tensor:
@@ -138,37 +152,34 @@ def _counts(groups: Groups, stay: Tensor, splits: list[Split], *, adaptive: bool
     return counts
 
 
-def _scatter(groups: Groups, values: Tensor, layout: Layout, dtype: torch.dtype) -> Tensor:
-    """``[batch, tokens]`` -> ``[samples, rows]``; zero outside the visual tokens."""
-    spare = layout.length  # padding of the groups is written to a column that is cut off
-    rows = groups.rows.masked_fill(~groups.valid, spare)
-    full = torch.zeros(len(layout.samples), layout.length + 1, dtype=dtype, device=values.device)
-    sample = groups.sample[:, None].expand_as(rows)
-    return full.index_put((sample, rows), values.to(dtype))[:, :-1]
+def _ranks(groups: Groups, layout: Layout, outcome: Outcome, extra: Tensor | None) -> Tensor | None:
+    """``[samples, rows]`` order of the rows, where it is not the raster order.
 
-
-def _ranks(groups: Groups, layout: Layout, merged: Merged, extra: Tensor | None) -> Tensor:
-    """Order of the rows: raster, or per image extra - selected - merged."""
-    wide = layout.length + 4
-    rows = torch.arange(1, layout.length + 1, device=groups.rows.device) * wide
-    ranks = rows.expand(len(layout.samples), -1).contiguous()
-    start = groups.rows[:, :1]
-    end = start + on_device(groups.sizes, start.device)[:, None] - 1
-    own = (groups.rows + 1) * wide
-    if merged.appended:
-        own = torch.where(merged.targets, (end + 1) * wide + 1 + groups.rows - start, own)
-    if extra is not None:
-        own = torch.where(extra, (start + 1) * wide - 1, own)
-    spare = groups.rows.masked_fill(~groups.valid, layout.length)
-    padded = torch.cat([ranks, ranks[:, :1]], dim=1)
-    sample = groups.sample[:, None].expand_as(spare)
-    return padded.index_put((sample, spare), own)[:, :-1]
+    An image's tokens share the rank of its first row, and are told apart behind the comma: an
+    extra token in front, the kept ones as the selector arranged them, appended ones, an extra
+    token behind.
+    """
+    merged, width = outcome.merged, groups.valid.shape[1]
+    appended = None if merged is None else merged.appended
+    if outcome.arranged is None and appended is None and extra is None:
+        return None
+    raster = torch.arange(width, device=groups.rows.device).expand(groups.valid.shape)
+    own = raster if outcome.arranged is None else outcome.arranged
+    if appended is not None:
+        own = torch.where(appended > 0, width + appended, own)
+    if extra is not None and merged is not None:
+        own = torch.where(extra, 2 * width + 1 if merged.extra_last else -1, own)
+    wide = 3 * width + 4
+    rows = torch.arange(1, layout.length + 1, device=own.device) * wide
+    ranks = rows.expand(len(layout.samples), -1)
+    return groups.put(ranks, (groups.image_starts + 1) * wide + 1 + own)
 
 
 def _written(
-    board: SignalBoard, groups: Groups, merged: Merged, extra: Tensor | None
+    board: SignalBoard, merger: Merger, merged: Merged, extra: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Decoder inputs of merged and extra tokens, and the rows they replace."""
+    groups = board.groups
     row, token = merged.targets.nonzero(as_tuple=True)
     vectors = merged.vectors[row, token]
     samples, rows = groups.sample[row], groups.rows[row, token]
@@ -177,4 +188,16 @@ def _written(
         samples = torch.cat([samples, groups.sample[extra_row]])
         rows = torch.cat([rows, groups.rows[extra_row, extra_token]])
         vectors = torch.cat([vectors, merged.extra[extra_row, 0].to(vectors.dtype)])
-    return samples, rows, board.bound.project(vectors)
+    if merger.space == "vision":
+        vectors = board.bound.project(vectors)
+    return samples, rows, vectors
+
+
+def _sizes(board: SignalBoard, merged: Merged, extra: Tensor | None) -> Tensor:
+    """``[samples, rows]`` original tokens in each row, after merging."""
+    before = board.sizes()
+    after = torch.where(merged.targets, merged.sizes.to(before.dtype), before)
+    if extra is not None:
+        after = after.masked_fill(extra, 1.0)
+    shape = (len(board.layout.samples), board.layout.length)
+    return board.groups.put(before.new_ones(shape), after)

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from tokensieve.core.adapter import BoundModel, VisionRecord
+from tokensieve.core.components import Component
 from tokensieve.core.engine import masks
 from tokensieve.core.engine.cache import check_cache
 from tokensieve.core.engine.decision import decide
 from tokensieve.core.engine.prompt import begin_forward
 from tokensieve.core.engine.reduction import Groups, Reduction
 from tokensieve.core.engine.rows import RowSubstitution
+from tokensieve.core.engine.shrinker import Shrinker
 from tokensieve.core.engine.signals import Embeddings, SignalBoard
-from tokensieve.core.engine.state import ForwardState, LayerInput
+from tokensieve.core.engine.state import INPUT_ROWS, SIZES, ForwardState, LayerInput
 from tokensieve.core.engine.transitions import watch
 from tokensieve.core.errors import PluginError, UnsupportedError
-from tokensieve.core.pipeline import Cut, Pipeline, scaling_notes
+from tokensieve.core.pipeline import IMAGE, Cut, Pipeline, scaling_notes
+from tokensieve.core.shrinking import Grid
+from tokensieve.core.signals import LAST_LAYER_SIGNALS, Module
+from tokensieve.core.tensors import on_device
 from tokensieve.core.trace import StageTrace, Trace
-from tokensieve.core.view import Module, on_device
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -37,6 +41,7 @@ class Engine:
         self.cuts: dict[int, tuple[int, Cut]] = {
             cut.at: (number, cut) for number, cut in enumerate(pipeline.cuts(bound.dims.layers))
         }
+        self.shrinker = Shrinker() if IMAGE in self.cuts else None
         self.schedule = pipeline.schedule(bound.dims)
         policy = pipeline.positions
         if bound.mrope and pipeline.mrope_positions is not None:
@@ -68,9 +73,12 @@ class Engine:
         keep(bound.inner.register_forward_hook(self._end, with_kwargs=True, always_call=True))
         keep(bound.decoder.register_forward_hook(self._restore_length, with_kwargs=True))
         keep(bound.rotary.register_forward_hook(self._positions, with_kwargs=True))
-        previous = self._boundaries_reading("previous_attention") - {0}  # nothing ran before 0
+        if self.shrinker is not None:  # before the hooks that look at what the encoder is given
+            self._handles += bound.shrink_images(self._shrunk)
+        previous = self._boundaries_reading(LAST_LAYER_SIGNALS) - {0}  # nothing ran before 0
+        self._keeps_inputs = bool(self._boundaries_reading({"embeddings"}) - {0})
         first = min([*self.cuts, *(at - 1 for at in previous)])
-        for index in range(first, bound.dims.layers):
+        for index in range(0 if self._keeps_inputs else max(first, 0), bound.dims.layers):
             before = self._before_layer(index, remember=index + 1 in previous)
             keep(bound.layers[index].register_forward_pre_hook(before, with_kwargs=True))
         modules: list[tuple[int, Module, nn.Module]] = []
@@ -82,8 +90,9 @@ class Engine:
         for layer, kind, module in modules:
             hook = watch(layer, kind, lambda: self.state)
             keep(module.register_forward_hook(hook, with_kwargs=True))
-        needed = self._signals()
-        self._handles += bound.watch_vision(needed, self._see)
+        depths = [component.vision_depths() for component in self._components()]
+        watched = frozenset[float]().union(*depths)
+        self._handles += bound.watch_vision(self._signals(), watched, self._see)
 
     def remove(self) -> None:
         """Take every hook away and forget all tensors."""
@@ -91,16 +100,19 @@ class Engine:
             self._handles.pop().remove()
         self.state = self.vision = None
 
-    def _signals(self) -> frozenset[str]:
-        readers = [c.readable() for _, cut in self.cuts.values() for c in cut.stage.components()]
-        return frozenset().union(*readers) & self.bound.provides
+    def _components(self) -> list[Component]:
+        return [c for _, cut in self.cuts.values() for c in cut.stage.components()]
 
-    def _boundaries_reading(self, signal: str) -> set[int]:
+    def _signals(self) -> frozenset[str]:
+        readers = [component.readable() for component in self._components()]
+        return frozenset[str]().union(*readers) & self.bound.provides
+
+    def _boundaries_reading(self, signals: Set[str]) -> set[int]:
         return {
             at
             for at, (_, cut) in self.cuts.items()
             for component in cut.stage.components()
-            if signal in component.readable()
+            if signals & component.readable()
         }
 
     def _watched_layers(self, signal: str) -> list[int]:
@@ -185,7 +197,16 @@ class Engine:
         output.last_hidden_state = full.scatter_(1, index, hidden)
 
     def _see(self, record: VisionRecord) -> None:
-        self.vision = record
+        self.vision = record if self.shrinker is None else self.shrinker.spread(record)
+
+    def _shrunk(self, grids: list[Grid], *, square: bool = False) -> list[Grid]:
+        """The grids that the images of this forward are to have."""
+        assert self.shrinker is not None
+        if self.state is None or self.state.layout is None:
+            return grids
+        number, _ = self.cuts[IMAGE]
+        targets = {key: counts[number] for key, counts in self.state.targets.items()}
+        return self.shrinker.plan(grids, self.state.original, targets, square=square)
 
     # ------------------------------------------------------------------ one layer
 
@@ -201,8 +222,15 @@ class Engine:
                 check_cache(cache)
                 state.cache = cache
             original = rest["position_embeddings"]
-            if state.layout is not None and index in self.cuts:
-                hidden = self._cut(state, index, hidden, original)
+            if state.layout is not None:
+                if index == 0 and self.shrinker is not None:
+                    hidden = self._leave_out(state, hidden)
+                if index in self.cuts:
+                    hidden = self._cut(state, index, hidden, original)
+                if index == 0 and self._keeps_inputs:
+                    rows = torch.arange(hidden.shape[1], device=hidden.device)
+                    state.inputs = hidden
+                    state.carried[INPUT_ROWS] = rows.expand(state.batch, -1)
             self.rows.substitute(state, index, hidden, rest)
             if remember and state.layout is not None:
                 state.previous = LayerInput(index, hidden, *rest["position_embeddings"])
@@ -214,7 +242,6 @@ class Engine:
         number, cut = self.cuts[index]
         layout = state.layout
         assert layout is not None and state.origin is not None
-        before = [layout.visual(sample) for sample in range(state.batch)]
         groups = Groups.of(layout, cut.stage.scope, hidden.device)
         targets = {key: counts[number] for key, counts in state.targets.items()}
         board = SignalBoard(
@@ -222,18 +249,38 @@ class Engine:
             lambda: self.rows.embeddings(state, index, hidden, original), self.vision,
         )  # fmt: skip
         with torch.no_grad():
-            reduction = decide(cut, board, layout, targets, state.checks)
+            notes = state.trace.notes
+            reduction = decide(cut, board, layout, targets, state.checks, notes)
+        return self._traced(state, cut, reduction, hidden)
+
+    def _leave_out(self, state: ForwardState, hidden: Tensor) -> Tensor:
+        """Remove the placeholders that a smaller image does not fill."""
+        layout = state.layout
+        assert layout is not None and self.shrinker is not None
+        groups = Groups.of(layout, "image", hidden.device)
+        with torch.no_grad():
+            reduction = self.shrinker.reduction(layout, groups)
+        return self._traced(state, self.cuts[IMAGE][1], reduction, hidden)
+
+    def _traced(
+        self, state: ForwardState, cut: Cut, reduction: Reduction | None, hidden: Tensor
+    ) -> Tensor:
+        """Carry a reduction out, if there is one, and write down what it did."""
+        assert state.layout is not None and state.origin is not None
+        before = [state.layout.visual(sample) for sample in range(state.batch)]
         if reduction is not None:
-            hidden = self._apply(state, index, reduction, hidden)
+            hidden = self._apply(state, max(cut.at, 0), reduction, hidden)
         else:
+            where = "the image stage" if cut.at == IMAGE else f"boundary {cut.at}"
             state.trace.notes.append(
-                f"boundary {cut.at} removes nothing: its budget ({cut.budget}) is not below the "
+                f"{where} removes nothing: its budget ({cut.budget}) is not below the "
                 f"tokens of any image"
             )
-        left = state.layout
-        assert left is not None
-        after = [left.visual(sample) for sample in range(state.batch)]
-        state.trace.stages.append(StageTrace(cut.at, cut.written_at, before, after, state.origin))
+        after = [state.layout.visual(sample) for sample in range(state.batch)]
+        sizes = state.carried.get(SIZES)
+        state.trace.stages.append(
+            StageTrace(cut.at, cut.written_at, before, after, state.origin, sizes)
+        )
         return hidden
 
     def _apply(
@@ -254,6 +301,9 @@ class Engine:
             state.origin = state.origin.masked_fill(~kept.to(state.origin.device), -1)
         for seen in state.transitions:
             seen.rows = reduction.rows(seen.rows)
+        if reduction.sizes is not None:
+            state.carried[SIZES] = reduction.sizes
+        state.carried = {name: reduction.rows(rows) for name, rows in state.carried.items()}
         changed = [
             reduction.layout.used(sample) != state.layout.used(sample)
             for sample in range(state.batch)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from tokensieve.core.engine.layout import Block, Layout
-from tokensieve.core.view import on_device
+from tokensieve.core.tensors import on_device
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,13 +54,30 @@ class Groups:
         """``[samples, sequence, ...]`` -> ``[batch, tokens, ...]``."""
         return tensor[self.sample[:, None], self.rows]
 
+    def put(self, tensor: Tensor, values: Tensor) -> Tensor:
+        """A copy of ``[samples, sequence, ...]`` with ``[batch, tokens, ...]`` written in."""
+        spare = tensor.shape[1]  # padding is written to a row that is cut off
+        rows = self.rows.masked_fill(~self.valid, spare)
+        sample = self.sample[:, None].expand_as(rows)
+        longer = torch.cat([tensor, tensor[:, :1]], dim=1)
+        return longer.index_put((sample, rows), values.to(tensor.dtype))[:, :-1]
+
+    @property
+    def image_starts(self) -> Tensor:
+        """``[batch, tokens]`` the sequence row at which the image of each token begins."""
+        starts = [[b.start for b in group for _ in range(b.length)] for group in self.blocks]
+        width = self.rows.shape[1]
+        padded = [row + [0] * (width - len(row)) for row in starts]
+        return on_device(padded, self.rows.device)
+
 
 @dataclass(frozen=True)
 class Reduction:
     """New row ``i`` of a sample is old row ``order[sample, i]``; ``valid`` marks real ones.
 
     ``written`` holds vectors that replace hidden states: old rows ``(sample, row)`` and values;
-    ``unplaced`` ``[samples, rows]`` marks old rows that now hold a token of no visual place.
+    ``unplaced`` ``[samples, rows]`` marks old rows that now hold a token of no visual place;
+    ``sizes`` ``[samples, rows]`` says how many original tokens went into each old row.
     """
 
     order: Tensor
@@ -68,6 +85,7 @@ class Reduction:
     layout: Layout
     written: tuple[Tensor, Tensor, Tensor] | None = None
     unplaced: Tensor | None = None
+    sizes: Tensor | None = None
 
     def relabel(self, origin: Tensor) -> Tensor:
         """Origins, -1 for the rows that an extra token takes over."""

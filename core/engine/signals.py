@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from tokensieve.core.adapter import BoundModel, VisionRecord
+from tokensieve.core.adapter import BoundModel, MappedLayer, VisionRecord
 from tokensieve.core.engine.attention import LayerAttention
+from tokensieve.core.engine.layout import Layout
 from tokensieve.core.engine.masks import join_valid
+from tokensieve.core.engine.memory import BoundaryMemory
 from tokensieve.core.engine.reduction import Groups
-from tokensieve.core.engine.state import ForwardState
+from tokensieve.core.engine.state import INPUT_ROWS, SIZES, ForwardState, LayerInput
+from tokensieve.core.engine.text import TextRows
 from tokensieve.core.errors import SignalError
-from tokensieve.core.view import (
+from tokensieve.core.signals import (
     HISTORY_SIGNALS,
+    EncoderLayer,
     Module,
+    TokenStates,
     Transition,
-    View,
-    at_least_float32,
-    on_device,
 )
+from tokensieve.core.tensors import at_least_float32, on_device
+from tokensieve.core.view import View
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Embeddings = tuple["Tensor", "Tensor"]
+FAR = 1 << 30
 
 
 class SignalBoard:
@@ -50,19 +56,28 @@ class SignalBoard:
     def view(self) -> View:
         """The view; nothing is computed yet."""
         state, groups = self.state, self.groups
-        assert state.origin is not None
-        index = groups.take(state.origin).masked_fill(~groups.valid, -1)
+        vision = {
+            "vision_attention": lambda: self._encoder_layer(None).attention(),
+            "vision_keys": lambda: self._encoder_layer(None).keys(),
+            "vision_features": lambda: self._vision(self._record().features),
+            "grid": lambda: self._vision(self._record().grid),
+            "tile": self._tile,
+            "clip_relevance": lambda: self._vision(self._record().clip_relevance),
+            "encoder_layers": lambda: self._encoder_layer,
+            "cls_feature": self._cls_feature,
+        }
         readers: dict[str, Callable[[], Any]] = {
             "hidden": lambda: at_least_float32(groups.take(self.hidden)),
+            "previous_hidden": lambda: at_least_float32(groups.take(self._previous().hidden)),
+            "normed_states": lambda: self._states(self.hidden, self.bound.final_norm),
+            "embeddings": self._embeddings,
+            "previous_keys": self._previous_keys,
             "transitions": lambda: self._transitions(("attention", "mlp")),
             "block_transitions": lambda: self._transitions(("block",)),
             "next_attention": self._next_attention,
             "previous_attention": self._previous_attention,
-            "vision_attention": lambda: self._vision("attention", index),
-            "vision_keys": lambda: self._vision("keys", index),
-            "vision_features": lambda: self._vision("features", index),
-            "grid": lambda: self._vision("grid", index),
-            "cls_feature": self._cls_feature,
+            "sizes": self.sizes,
+            **vision,
         }
         offered = {
             name: reader
@@ -70,12 +85,68 @@ class SignalBoard:
             if name in self.bound.provides and (self.boundary or name not in HISTORY_SIGNALS)
         }
         keys = [state.keys[group[0].sample] for group in groups.blocks]
-        return View(groups.valid, index, offered, keys=keys, boundary=self.boundary)
+        memory = BoundaryMemory(state, groups)
+        return View(
+            groups.valid, self.index, offered, keys=keys, boundary=self.boundary, memory=memory
+        )
 
-    def _transitions(self, modules: tuple[Module, ...]) -> list[Transition]:
+    @cached_property
+    def index(self) -> Tensor:
+        """``[batch, tokens]`` places among the sample's original visual tokens; -1 if none."""
+        assert self.state.origin is not None
+        return self.groups.take(self.state.origin).masked_fill(~self.groups.valid, -1)
+
+    @cached_property
+    def text(self) -> TextRows:
+        """The text rows of today's sequence."""
+        return TextRows.of(self.layout, self.groups)
+
+    def _states(
+        self, hidden: Tensor, norm: Callable[[Tensor], Tensor] | None = None
+    ) -> TokenStates:
+        """Visual and text rows of ``[samples, rows, n]``, optionally normed."""
+        return self._token_states(self.groups.take(hidden), hidden, self.text.rows, norm)
+
+    def _token_states(
+        self,
+        visual: Tensor,
+        source: Tensor,
+        text_rows: Tensor,
+        norm: Callable[[Tensor], Tensor] | None = None,
+    ) -> TokenStates:
+        text = source[self.groups.sample[:, None], text_rows]
+        if norm is not None:
+            visual, text = norm(visual), norm(text)
+        return TokenStates(
+            at_least_float32(visual), at_least_float32(text), self.text.valid, self.text.instruction
+        )
+
+    def _embeddings(self) -> TokenStates:
+        inputs, rows = self.state.inputs, self.state.carried.get(INPUT_ROWS)
+        if inputs is None or rows is None:  # this is layer 0
+            return self._states(self.hidden)
+        device = self.hidden.device
+        inputs, rows = inputs.to(device), rows.to(device)
+        sample = self.groups.sample[:, None]
+        return self._token_states(
+            inputs[sample, self.groups.take(rows)], inputs, rows[sample, self.text.rows]
+        )
+
+    def _previous_keys(self) -> TokenStates:
+        keys = self._previous_attention().all_keys().transpose(1, 2).flatten(2)
+        return self._states(keys[:, -self.hidden.shape[1] :])
+
+    def sizes(self) -> Tensor:
+        """``[batch, tokens]`` original tokens that each token stands for."""
+        sizes = self.state.carried.get(SIZES)
+        if sizes is None:
+            return self.groups.valid.float()
+        return self.groups.take(sizes.to(self.hidden.device)) * self.groups.valid
+
+    def _transitions(self, modules: tuple[Module, ...]) -> tuple[Transition, ...]:
         sample = self.groups.sample
         device = sample.device  # layers may live on several devices
-        return [
+        return tuple(
             Transition(
                 seen.layer,
                 seen.module,
@@ -86,7 +157,7 @@ class SignalBoard:
             )
             for seen in self.state.transitions
             if seen.module in modules
-        ]
+        )
 
     def _next_attention(self) -> LayerAttention:
         cos, sin = self.embeddings()
@@ -100,14 +171,18 @@ class SignalBoard:
             keys=None,
             past_keys=cached,
             key_valid=self._key_valid(self.boundary, 0 if cached is None else cached.shape[2]),
-            layout=self._layout(),
+            layout=self.layout,
             groups=self.groups,
         )
 
-    def _previous_attention(self) -> LayerAttention:
+    def _previous(self) -> LayerInput:
         previous = self.state.previous
         if previous is None or previous.layer != self.boundary - 1:
             raise SignalError(f"no layer ran before boundary {self.boundary}")
+        return previous
+
+    def _previous_attention(self) -> LayerAttention:
+        previous = self._previous()
         keys = self._cache_keys(previous.layer)
         rows = previous.hidden.shape[1]
         past = 0 if keys is None else keys.shape[2] - rows
@@ -120,7 +195,7 @@ class SignalBoard:
             keys=keys,
             past_keys=None,
             key_valid=self._key_valid(previous.layer, past),
-            layout=self._layout(),
+            layout=self.layout,
             groups=self.groups,
         )
 
@@ -141,17 +216,38 @@ class SignalBoard:
         rows = self.hidden.shape[1]
         return join_valid(old, new, state.batch, past, rows, self.hidden.device)
 
-    def _layout(self) -> Any:
+    @property
+    def layout(self) -> Layout:
+        """Today's rows."""
         assert self.state.layout is not None
         return self.state.layout
 
-    def _vision(self, field: str, index: Tensor) -> Tensor:
-        record, start = self._located()
-        values = getattr(record, field)
-        flat = start[self.groups.sample][:, None] + index.clamp(min=0)
-        picked: Tensor = values[flat.to(values.device)]
-        real = (index >= 0).to(values.device)
-        return (picked * real.reshape(*real.shape, *[1] * (picked.ndim - 2))).to(index.device)
+    def _record(self) -> VisionRecord:
+        return self._located()[0]
+
+    def _vision(self, values: Tensor | None) -> Tensor:
+        """``[T, ...]`` of the vision record -> ``[batch, tokens, ...]``; zero for extra tokens."""
+        assert values is not None  # `provides` says that the adapter fills it in
+        _, start = self._located()
+        flat = start[self.groups.sample][:, None] + self.index.clamp(min=0)
+        picked: Tensor = values[flat.to(values.device)].to(self.index.device)
+        real = (self.index >= 0).reshape(*self.index.shape, *[1] * (picked.ndim - 2))
+        return picked * real
+
+    def _tile(self) -> Tensor:
+        """Counted within each image; the record counts through."""
+        tile = self._vision(self._record().tile)
+        first = tile.masked_fill(self.index < 0, FAR).amin(dim=1, keepdim=True)
+        return (tile - first).clamp(min=0)
+
+    def _encoder_layer(self, depth: float | None) -> EncoderLayer:
+        layers = self._record().layers
+        if depth not in layers:
+            raise SignalError(
+                f"the vision-encoder layer at depth {depth} was not captured: declare it in "
+                "vision_depths()"
+            )
+        return MappedLayer(layers[depth], self._vision)
 
     def _located(self) -> tuple[VisionRecord, Tensor]:
         """The vision record, and where each sample's tokens begin in it."""

@@ -6,11 +6,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tokensieve.core.engine.layout import Layout
+from tokensieve.core.signals import Module
 from tokensieve.core.trace import Trace
-from tokensieve.core.view import Module
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+INPUT_ROWS = "rows of `inputs`"
+SIZES = "sizes"
 
 
 @dataclass
@@ -49,6 +53,9 @@ class ForwardState:
         columns: ``[batch, rows]`` where today's rows stood in the input; None: nothing moved.
         valid: ``[batch, rows]`` bool of today's rows; None if all are real.
         removed: ``[batch]`` bool, samples that lost rows; None if none did.
+        inputs: ``[batch, rows, dim]`` what entered layer 0, if some component reads it.
+        carried: by name, ``[batch, rows, ...]`` tensors that go along with today's rows.
+        texts: by name, what a component remembered per text token, and of which images.
     """
 
     batch: int
@@ -69,6 +76,9 @@ class ForwardState:
     targets: dict[tuple[int, int], list[int]] = field(default_factory=dict)
     transitions: list[RecordedTransition] = field(default_factory=list)
     previous: LayerInput | None = None
+    inputs: Tensor | None = None
+    carried: dict[str, Tensor] = field(default_factory=dict)
+    texts: dict[str, tuple[list[tuple[int, int]], Tensor]] = field(default_factory=dict)
     substitutes: dict[Any, Any] = field(default_factory=dict)
     checks: list[tuple[str, Tensor]] = field(default_factory=list)
 

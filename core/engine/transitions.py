@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tokensieve.core.engine.state import ForwardState, RecordedTransition
-from tokensieve.core.view import Module, at_least_float32
+from tokensieve.core.signals import Module
+from tokensieve.core.tensors import at_least_float32
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

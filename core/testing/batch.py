@@ -7,9 +7,24 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from tokensieve.core.view import HISTORY_SIGNALS, SIGNALS, Module, QueryRows, Transition, View
+from tokensieve.core.errors import SignalError
+from tokensieve.core.signals import (
+    HISTORY_SIGNALS,
+    SIGNALS,
+    EncoderAttention,
+    Module,
+    QueryRows,
+    TokenStates,
+    Transition,
+)
+from tokensieve.core.tensors import at_least_float32
+from tokensieve.core.view import View
+
+STATES = ("normed_states", "embeddings", "previous_keys")
+TEXT_ATTENTION = "attention"
 
 
 @dataclass
@@ -61,22 +76,54 @@ class SyntheticAttention:
     """Implements :class:`tokensieve.core.view.TextAttention`."""
 
     values: dict[QueryRows, Tensor]
+    text: Tensor
+    valid: Tensor
     record: Record
     label: str
 
-    def received(self, rows: QueryRows) -> Tensor:
+    def received(self, rows: QueryRows | Tensor, *, gravity: bool = False) -> Tensor:
         """``[batch, heads, tokens]``; an error for rows that no model knows."""
-        if rows not in self.values:
+        if isinstance(rows, Tensor):
+            weights = at_least_float32(rows).masked_fill(~self.valid, 0)
+            total = weights.sum(dim=1, keepdim=True)
+            share = weights / total.masked_fill(total == 0, 1)
+            mean = torch.einsum("bt,bhtn->bhn", share.to(self.text), self.text)
+            values = torch.where((total == 0)[..., None], self.values["last"].to(mean), mean)
+        elif rows in self.values:
+            values = self.values[rows]
+        else:
             raise ValueError(f"rows {rows!r}, allowed: {', '.join(self.values)}")
-        return self.record.give(self.label, self.values[rows])
+        if gravity:
+            values = values * torch.arange(1, values.shape[-1] + 1, device=values.device)
+        return self.record.give(self.label, values)
+
+
+@dataclass(frozen=True)
+class SyntheticLayer:
+    """Implements :class:`tokensieve.core.signals.EncoderLayer`."""
+
+    values: dict[tuple[str, bool], Tensor]
+    record: Record
+
+    def attention(self, kind: EncoderAttention = "auto", *, joined: bool = False) -> Tensor:
+        """``[batch, tokens, heads]``."""
+        name = "cls" if kind == "auto" else kind
+        return self.record.give("encoder_layers", self.values[name, joined])
+
+    def keys(self, *, joined: bool = False) -> Tensor:
+        """``[batch, tokens, n]``."""
+        return self.record.give("encoder_layers", self.values["keys", joined])
 
 
 @dataclass(frozen=True)
 class SyntheticBatch:
     """Signals of several images as one padded batch; hands out fresh views.
 
-    ``tensors`` holds the plain signals, and ``scores``, ``available`` for selectors, all
-    ``[batch, tokens, ...]`` (``cls_feature`` ``[batch, 1, vision dim]``).
+    ``tensors`` holds the plain signals, the visual part of token states, and ``scores``,
+    ``available`` for selectors, all ``[batch, tokens, ...]`` (``cls_feature`` is
+    ``[batch, 1, vision dim]``). ``text`` holds the masks ``valid`` and ``instruction``
+    ``[batch, text]``, ``attention`` ``[batch, heads, text, tokens]``, and by signal the text part
+    of token states.
     """
 
     valid: Tensor
@@ -85,6 +132,8 @@ class SyntheticBatch:
     boundary: int
     tensors: dict[str, Tensor]
     attention: dict[str, dict[QueryRows, Tensor]]
+    text: dict[str, Tensor]
+    encoder: dict[float | None, dict[tuple[str, bool], Tensor]]
     transitions: tuple[Transition, ...]
 
     def row(self, number: int) -> SyntheticBatch:
@@ -99,6 +148,11 @@ class SyntheticBatch:
             {
                 name: {rows: tensor[at] for rows, tensor in values.items()}
                 for name, values in self.attention.items()
+            },
+            {name: tensor[at] for name, tensor in self.text.items()},
+            {
+                depth: {name: tensor[at] for name, tensor in values.items()}
+                for depth, values in self.encoder.items()
             },
             tuple(_mapped(transition, lambda t: t[at]) for transition in self.transitions),
         )
@@ -119,6 +173,8 @@ class SyntheticBatch:
         readers: dict[str, Callable[[], Any]] = {
             **{name: partial(log.give, name, self.tensors[name]) for name in plain},
             **{name: partial(self._attention, name, log) for name in self.attention},
+            **{name: partial(self._states, name, log) for name in STATES},
+            "encoder_layers": lambda: partial(self._layer, log),
             "transitions": partial(self._transitions, ("attention", "mlp"), log),
             "block_transitions": partial(self._transitions, ("block",), log),
         }
@@ -134,17 +190,34 @@ class SyntheticBatch:
             keys=log.give_list("keys", self.keys),
             boundary=self.boundary,
         )
-        return view.for_component(reader, frozenset(SIGNALS))
+        return view.restricted(reader, frozenset(SIGNALS))
 
     def _attention(self, name: str, log: Record) -> SyntheticAttention:
-        return SyntheticAttention(self.attention[name], log, name)
+        attention, valid = self.text[TEXT_ATTENTION], self.text["valid"]
+        return SyntheticAttention(self.attention[name], attention, valid, log, name)
 
-    def _transitions(self, modules: Sequence[Module], log: Record) -> list[Transition]:
-        return [
+    def _states(self, name: str, log: Record) -> TokenStates:
+        return TokenStates(
+            log.give(name, self.tensors[f"{name} visual"]),
+            log.give(name, self.text[name]),
+            log.give(name, self.text["valid"]),
+            log.give(name, self.text["instruction"]),
+        )
+
+    def _layer(self, log: Record, depth: float | None) -> SyntheticLayer:
+        if depth not in self.encoder:
+            raise SignalError(
+                f"the vision-encoder layer at depth {depth} was not captured: declare it in "
+                "vision_depths()"
+            )
+        return SyntheticLayer(self.encoder[depth], log)
+
+    def _transitions(self, modules: Sequence[Module], log: Record) -> tuple[Transition, ...]:
+        return tuple(
             _mapped(transition, partial(log.give, "transitions"))
             for transition in self.transitions
             if transition.module in modules
-        ]
+        )
 
 
 def _mapped(transition: Transition, change: Callable[[Tensor], Tensor]) -> Transition:

@@ -7,12 +7,12 @@ import random
 import torch
 
 from tokensieve.core.errors import SignalError
+from tokensieve.core.signals import HISTORY_SIGNALS, SIGNALS
 from tokensieve.core.testing.batch import Record, same
 from tokensieve.core.testing.calls import difference
 from tokensieve.core.testing.checks import check_each, explained
 from tokensieve.core.testing.synthetic import HALF_TYPES
 from tokensieve.core.testing.trials import CheckFailed, Trial, require
-from tokensieve.core.view import HISTORY_SIGNALS, SIGNALS
 
 
 def runs(trial: Trial) -> None:

@@ -11,10 +11,13 @@ from torch import Tensor
 from tokensieve.core.budgets import whole
 from tokensieve.core.components import Merged, Split
 from tokensieve.core.scoring import top_counts
+from tokensieve.core.tensors import at_least_float32
 from tokensieve.core.testing.batch import Record, SyntheticBatch
-from tokensieve.core.view import View, at_least_float32
+from tokensieve.core.view import View
 
 Outcome = dict[str, Tensor]
+SPACES = {"vision": "vision_features", "decoder": "hidden"}
+"""The vectors that a merger of each space works on."""
 
 
 def sizes(batch: SyntheticBatch) -> list[int]:
@@ -69,13 +72,16 @@ def call_selector(
 
 def call_merger(
     merger: Any, batch: SyntheticBatch, share: float, record: Record, view: View
-) -> Merged | None:
-    """What was merged; None if there is nothing to merge, and the merger is not asked."""
+) -> Merged:
+    """What was merged: nothing if every token stays, the merger is not asked then."""
     divided = splits(merger, batch, share, view.has("cls_feature"))
-    if not any(split.merged or split.extra for split in divided):
-        return None
+    if [split.selected for split in divided] == sizes(batch):
+        nowhere = batch.valid & False
+        return Merged(nowhere, batch.tensors[SPACES[merger.space]] * 0, nowhere.float())
     counts = record.give_list("counts", [split.merged for split in divided])
-    merged: Merged = merger.apply(record.give("kept", selected(batch, divided)), counts, view)
+    kept = selected(batch, divided)
+    reader = view.after(kept, record.give("scores", batch.tensors["scores"]))
+    merged: Merged = merger.apply(record.give("kept", kept), counts, reader)
     return merged
 
 
@@ -96,13 +102,11 @@ def read_kept(answer: Tensor, batch: SyntheticBatch) -> Outcome:
     return {"kept": answer & batch.valid}
 
 
-def read_merged(answer: Merged | None, batch: SyntheticBatch) -> Outcome:
-    """Targets, the vectors at the targets, and the extra tokens if there are any."""
-    if answer is None:
-        features = at_least_float32(batch.tensors["vision_features"])
-        return {"targets": batch.valid & False, "vectors": torch.zeros_like(features)}
+def read_merged(answer: Merged, batch: SyntheticBatch) -> Outcome:
+    """Targets, and their vectors and sizes."""
     vectors = at_least_float32(answer.vectors).masked_fill(~answer.targets[..., None], 0)
-    return {"targets": answer.targets, "vectors": vectors}
+    sized = answer.sizes.float().masked_fill(~answer.targets, 0)
+    return {"targets": answer.targets, "vectors": vectors, "sizes": sized}
 
 
 READERS: dict[str, Callable[..., Outcome]] = {

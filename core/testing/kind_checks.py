@@ -11,7 +11,7 @@ from torch import Tensor
 from tokensieve.core.components import Merged, Split
 from tokensieve.core.testing.batch import SyntheticBatch
 from tokensieve.core.testing.behaviour_checks import BEHAVIOUR_CHECKS, DETERMINISTIC, RUNS
-from tokensieve.core.testing.calls import available, selected, selector_counts, splits
+from tokensieve.core.testing.calls import SPACES, available, selected, selector_counts, splits
 from tokensieve.core.testing.checks import Check, check_each
 from tokensieve.core.testing.class_checks import CLASS_CHECKS, DOCUMENTED, REGISTERS
 from tokensieve.core.testing.synthetic import HALF_TYPES
@@ -111,7 +111,7 @@ def _draws_by_key(case: Case) -> bool:
 
 
 def split(trial: Trial) -> None:
-    """split() adds up to the total, at least one selected, an extra token only for a [CLS]"""
+    """split() adds up to the total: at least one selected, at most one extra token"""
     for size in SIZES:
         for total in range(1, size):
             for has_cls in (False, True):
@@ -125,11 +125,11 @@ def _check_split(divided: Any, total: int, size: int, has_cls: bool) -> None:
     require(sum(parts) == total, f"{where}: it adds up to {sum(parts)}")
     require(divided.selected >= 1, f"{where}: at least one token must be selected")
     require(min(parts) >= 0, f"{where}: negative")
-    require(divided.extra <= int(has_cls), f"{where}: at most one extra token, for a [CLS]")
+    require(divided.extra <= 1, f"{where}: at most one extra token")
 
 
 def merged_shape(trial: Trial) -> None:
-    """it returns Merged: bool targets, projector inputs, an extra token where split() has one"""
+    """it returns Merged: bool targets, vectors of its space, sizes, a promised extra token"""
     for case in trial.cases():
         for dtype in (torch.float32, *HALF_TYPES):
             _check_merged(case.changed(dtype=dtype))
@@ -137,12 +137,10 @@ def merged_shape(trial: Trial) -> None:
 
 def _check_merged(case: Case) -> None:
     answer, batch = case.answer(), case.batch
-    if answer is None:
-        return
     require(isinstance(answer, Merged), f"returns {_described(answer)}, expected a Merged")
     divided = splits(case.trial.component, batch, case.share, True)
-    dtype, shape = case.scene.dtype, tuple(batch.valid.shape)
-    dim = batch.tensors["vision_features"].shape[-1]
+    like = batch.tensors[SPACES[case.trial.component.space]]
+    dtype, shape, dim = like.dtype, tuple(batch.valid.shape), like.shape[-1]
     wanted = [
         ("targets", answer.targets, torch.bool, shape),
         ("vectors", answer.vectors, dtype, (*shape, dim)),
@@ -153,23 +151,28 @@ def _check_merged(case: Case) -> None:
         expected = f"{str(kind).removeprefix('torch.')} {size}"
         good = _has_shape(value, size, batch) and value.dtype == kind
         require(good, f"{name}: {_described(value)}, expected {expected} ({case})")
+    good = _has_shape(answer.sizes, shape, batch)
+    require(good, f"sizes: {_described(answer.sizes)}, expected {shape} ({case})")
 
 
 def target_count(trial: Trial) -> None:
-    """it merges into exactly as many targets as asked"""
+    """besides selected tokens, exactly as many others live on as asked"""
     for case in trial.cases():
         wanted = [s.merged for s in splits(trial.component, case.batch, case.share, True)]
-        got = case.outcome()["targets"].sum(dim=1).tolist()
-        require(got == wanted, f"merges into {got} targets where {wanted} are asked for ({case})")
-
-
-def separate_targets(trial: Trial) -> None:
-    """targets are real tokens that were not selected"""
-    for case in trial.cases():
         kept = selected(case.batch, splits(trial.component, case.batch, case.share, True))
-        wrong = case.outcome()["targets"] & (kept | ~case.batch.valid)
-        message = f"{int(wrong.sum())} targets are selected tokens or padding ({case})"
-        require(not wrong.any(), message)
+        others = case.outcome()["targets"] & ~kept & case.batch.valid
+        got = others.sum(dim=1).tolist()
+        require(got == wanted, f"{got} others live on where {wanted} are asked for ({case})")
+
+
+def real_targets(trial: Trial) -> None:
+    """targets are real tokens, and each stands for at least one"""
+    for case in trial.cases():
+        outcome = case.outcome()
+        wrong = outcome["targets"] & ~case.batch.valid
+        require(not wrong.any(), f"{int(wrong.sum())} targets are padding ({case})")
+        small = outcome["targets"] & ~(outcome["sizes"] >= 1)
+        require(not small.any(), f"{int(small.sum())} targets have a size below 1 ({case})")
 
 
 def finite_vectors(trial: Trial) -> None:
@@ -206,7 +209,7 @@ CHECKS: dict[str, tuple[Check, ...]] = {
         RUNS,
         check_each(merged_shape, gate=True),
         DETERMINISTIC,
-        *_each(target_count, separate_targets, finite_vectors),
+        *_each(target_count, real_targets, finite_vectors),
         *BEHAVIOUR_CHECKS,
     ),
     "adapter": (REGISTERS, DOCUMENTED),

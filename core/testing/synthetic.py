@@ -15,8 +15,9 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from tokensieve.core.testing.batch import SyntheticBatch
-from tokensieve.core.view import Module, QueryRows, Transition, at_least_float32
+from tokensieve.core.signals import Module, QueryRows, Transition
+from tokensieve.core.tensors import at_least_float32
+from tokensieve.core.testing.batch import STATES, TEXT_ATTENTION, SyntheticBatch
 
 TOKENS = (25, 12, 9, 1, 7)
 DIM, VISION_DIM, KEY_DIM, HEADS = 8, 6, 5, 4
@@ -35,6 +36,7 @@ class Scene:
         tokens: visual tokens of each image.
         boundary: decoder layers that have run.
         layers: the layers whose transitions were captured.
+        depths: the vision-encoder layers that were captured besides the last.
         dtype: of what comes out of the model; attention and transitions are float32 at least.
         seed: another seed, other values.
         padding: additional padding columns (and sequence rows).
@@ -46,6 +48,7 @@ class Scene:
     tokens: tuple[int, ...] = TOKENS
     boundary: int = 1
     layers: tuple[int, ...] = (0,)
+    depths: tuple[float, ...] = ()
     dtype: torch.dtype = torch.float32
     seed: int = 0
     padding: int = 0
@@ -60,6 +63,7 @@ def synthetic_batch(scene: Scene) -> SyntheticBatch:
     images = [_Image(scene, number) for number in range(len(scene.tokens))]
     width = max(scene.tokens) + scene.padding
     length = max(image.length for image in images) + scene.padding
+    words = max(image.text for image in images) + scene.padding
     fillers = [torch.Generator().manual_seed(1000 * scene.garbage + i) for i in range(len(images))]
 
     def pad(parts: list[Tensor], size: int = width) -> Tensor:
@@ -68,6 +72,9 @@ def synthetic_batch(scene: Scene) -> SyntheticBatch:
 
     def pad_heads(parts: list[Tensor]) -> Tensor:
         return pad([part.T for part in parts]).transpose(1, 2)
+
+    def pad_text(parts: list[Tensor]) -> Tensor:
+        return pad(parts, words)
 
     def pad_left(parts: list[Tensor]) -> Tensor:
         return pad([part.flip(0) for part in parts], length).flip(1)
@@ -87,6 +94,17 @@ def synthetic_batch(scene: Scene) -> SyntheticBatch:
             name: {r: pad_heads([image.attention[name, r] for image in images]) for r in ROWS}
             for name in ("next_attention", "previous_attention")
         },
+        text={
+            **{name: pad_text([image.words[name] for image in images]) for name in images[0].words},
+            TEXT_ATTENTION: _text_attention(images, words, width),
+        },
+        encoder={
+            depth: {
+                name: pad([image.encoder(depth)[name] for image in images])
+                for name in images[0].encoder(depth)
+            }
+            for depth in (None, *scene.depths)
+        },
         transitions=tuple(
             Transition(
                 layer=layer,
@@ -100,6 +118,15 @@ def synthetic_batch(scene: Scene) -> SyntheticBatch:
             for module in MODULES
         ),
     )
+
+
+def _text_attention(images: list[_Image], words: int, width: int) -> Tensor:
+    """``[batch, heads, text, tokens]``, zero in the padding: no real probability is anything else
+    there, and a mean over real text rows must not see it."""
+    full = torch.zeros(len(images), HEADS, words, width, dtype=images[0].wide)
+    for row, image in zip(full, images, strict=True):
+        row[:, : image.text, : image.count] = image.text_attention
+    return full
 
 
 _CLS = "cls_feature"
@@ -127,12 +154,16 @@ class _Image:
         kept = self._kept(scene.pruned)
         full = int(kept.max()) + 1
         self.length = self.before + full + self.after
+        self.text = self.before + self.after
         self.columns = self.before + kept
         self.index = kept + 40 * (number % 2)  # a second image of its sample starts later
         self.extra = scene.pruned and self.count > 1
         if self.extra:
             self.index = torch.cat([torch.tensor([-1]), self.index[1:]])
+        self.dtype = scene.dtype
         self.tensors = self._tensors(scene.dtype, kept)
+        self.words = self._words(scene.dtype)
+        self.text_attention = self._text_attention()
         self.attention = {
             (name, rows): self._attention(10 * place + offset)
             for place, name in enumerate(("next_attention", "previous_attention"))
@@ -161,7 +192,9 @@ class _Image:
             "vision_attention": self._normal(3, HEADS).softmax(dim=0).to(self.wide),
             "vision_keys": self._normal(4, KEY_DIM).to(dtype),
             "vision_features": self._normal(5, VISION_DIM).to(dtype),
+            "clip_relevance": self._normal(9).tanh().to(self.wide),
             "grid": torch.stack([kept // side, kept % side], dim=-1),
+            "tile": (2 * kept) // (int(kept.max()) + 1),
         }
         if self.extra:  # an extra token stands for no place in the picture
             vision = {name: torch.cat([0 * t[:1], t[1:]]) for name, t in vision.items()}
@@ -169,11 +202,50 @@ class _Image:
         available[0] = True
         return {
             "hidden": at_least_float32(self._normal(2, DIM).to(dtype)),
+            "previous_hidden": at_least_float32(self._normal(10, DIM).to(dtype)),
+            **{
+                f"{name} visual": at_least_float32(self._normal(11 + place, DIM).to(dtype))
+                for place, name in enumerate(STATES)
+            },
+            "sizes": 1.0 + self._normal(14).abs().floor(),
             **vision,
             _CLS: torch.randn(1, VISION_DIM, generator=self._generator(7)).to(dtype),
             "scores": self._normal(8).to(self.wide),
             "available": available,
         }
+
+    def _words(self, dtype: torch.dtype) -> dict[str, Tensor]:
+        """Masks and vectors of the text tokens."""
+        shape = (self.text, DIM)
+        states = {
+            name: torch.randn(shape, generator=self._generator(20 + place))
+            for place, name in enumerate(STATES)
+        }
+        behind = torch.arange(self.text) >= self.before
+        return {
+            "valid": torch.ones(self.text, dtype=torch.bool),
+            "instruction": behind,
+            **{name: at_least_float32(value.to(dtype)) for name, value in states.items()},
+        }
+
+    def _text_attention(self) -> Tensor:
+        """``[heads, text, tokens]``."""
+        values = self._normal(30, HEADS, self.text).softmax(dim=0) * 0.6
+        return values.permute(1, 2, 0).to(self.wide)
+
+    def encoder(self, depth: float | None) -> dict[tuple[str, bool], Tensor]:
+        """Attention and keys of a vision-encoder layer ``[tokens, n]``."""
+        place = 400 + int(1000 * (depth or 0))
+        values: dict[tuple[str, bool], Tensor] = {}
+        for offset, joined in enumerate((False, True)):
+            heads, width = (1, HEADS * KEY_DIM) if joined else (HEADS, KEY_DIM)
+            for number, kind in enumerate(("cls", "received")):
+                drawn = self._normal(place + 10 * offset + number, heads)
+                values[kind, joined] = drawn.softmax(dim=0).to(self.wide)
+            values["keys", joined] = self._normal(place + 10 * offset + 5, width).to(self.dtype)
+        if self.extra:
+            values = {name: torch.cat([0 * t[:1], t[1:]]) for name, t in values.items()}
+        return values
 
     def _attention(self, purpose: int) -> Tensor:
         """``[heads, tokens]``; the text takes a part of each head's sum."""

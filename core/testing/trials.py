@@ -14,10 +14,10 @@ from pydantic import ValidationError
 from tokensieve.core.component_fields import describe_problem
 from tokensieve.core.components import Component
 from tokensieve.core.plugins import Registry, build_registry, kind_of
+from tokensieve.core.signals import HISTORY_SIGNALS
 from tokensieve.core.testing.batch import Record, SyntheticBatch
 from tokensieve.core.testing.calls import CALLS, READERS, Outcome
 from tokensieve.core.testing.synthetic import Scene, synthetic_batch
-from tokensieve.core.view import HISTORY_SIGNALS
 
 DEPTH = 32  # decoder layers of the imagined model
 SHARES = (0.0, 0.3, 0.6, 1.0)  # of an image's tokens, for selectors and mergers
@@ -114,7 +114,7 @@ class Trial:
     @cached_property
     def boundaries(self) -> list[int]:
         """Up to three boundaries at which it can stand: the first, a middle and the last one."""
-        if self.subject.kind == "merger":
+        if getattr(self.component, "space", "") == "vision":
             return [0]
         fitting = [at for at in range(DEPTH) if all(_fits(r, at) for r in self.readers)]
         require(
@@ -131,13 +131,23 @@ class Trial:
         first, last = min(span[0] for span in known), max(span[1] for span in known)
         return tuple(range(max(0, first), min(last, boundary - 1) + 1))
 
+    @property
+    def depths(self) -> tuple[float, ...]:
+        """Vision-encoder layers that are captured for the component."""
+        return tuple(sorted(frozenset[float]().union(*(r.vision_depths() for r in self.readers))))
+
     def scenes(self) -> list[Scene]:
         """Synthetic batches: every boundary, after an earlier prune, one single token."""
         scenes = [
-            Scene(boundary=boundary, layers=self.layers(boundary), device=self.subject.device)
+            Scene(
+                boundary=boundary,
+                layers=self.layers(boundary),
+                depths=self.depths,
+                device=self.subject.device,
+            )
             for boundary in self.boundaries
         ]
-        if self.subject.kind != "merger":
+        if self.boundaries != [0]:
             scenes.append(replace(scenes[-1], pruned=True, seed=3))
         return [*scenes, replace(scenes[-1], tokens=(1,), pruned=False)]
 

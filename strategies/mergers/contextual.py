@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from pydantic import Field
+
+from tokensieve.core.budgets import whole
 from tokensieve.core.components import Merged, Merger, Split
 from tokensieve.core.lazy import torch
-from tokensieve.core.view import View, at_least_float32, on_device
+from tokensieve.core.tensors import at_least_float32, on_device, take_rows, unit
+from tokensieve.core.view import View
+from tokensieve.strategies.similarity import nearest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,9 +36,11 @@ class ContextualMerger(Merger):
     """
 
     name = "contextual"
+    space: ClassVar[Literal["vision", "decoder"]] = "vision"
     needs = frozenset({"vision_keys", "vision_features"})
     uses = frozenset({"cls_feature"})
 
+    keep: int | float = Field(gt=0, description="merged tokens, or share of the stage's budget")
     merge: Literal["target_plus_mean", "average"] = "target_plus_mean"
     cls: bool = True
     order: Literal["appended", "raster"] = "appended"
@@ -46,16 +53,20 @@ class ContextualMerger(Merger):
     def split(self, total: int, available: int, has_cls: bool) -> Split:
         """``total`` = selected + merged + [CLS]; at least one token is selected."""
         extra = int(self.cls and has_cls and total > 1)
-        merged = min(self.merged_tokens(total), total - extra - 1)
+        wanted = self.keep if isinstance(self.keep, int) else whole(self.keep * total)
+        merged = min(wanted, total - extra - 1)
         return Split(total - merged - extra, max(merged, 0), extra)
 
     def apply(self, kept: Tensor, counts: list[int], view: View) -> Merged:
         """Merge the tokens outside ``kept`` into ``counts`` targets per image."""
         rest = view.valid & ~kept
         targets = self._targets(rest, counts)
-        vectors = self._merged(rest & ~targets, targets, max(counts), view)
+        vectors, sizes = self._merged(rest & ~targets, targets, max(counts), view)
         extra = view.cls_feature if self.cls and view.has("cls_feature") else None
-        return Merged(targets, vectors, extra, self.order == "appended")
+        appended = None
+        if self.order == "appended":
+            appended = torch.arange(1, rest.shape[1] + 1, device=rest.device) * targets
+        return Merged(targets, vectors, sizes, appended, extra)
 
     def _targets(self, rest: Tensor, counts: list[int]) -> Tensor:
         """Every ``step``-th of the rest, ``counts`` of them."""
@@ -64,29 +75,24 @@ class ContextualMerger(Merger):
         step = (rest.sum(dim=1, keepdim=True) // wanted.clamp(min=1)).clamp(min=1)
         return rest & (place % step == 0) & (place // step < wanted)
 
-    def _merged(self, members: Tensor, targets: Tensor, most: int, view: View) -> Tensor:
-        """``[batch, tokens, vision dim]``, merged vectors at the targets, at most ``most`` each."""
-        features = at_least_float32(view.vision_features)
+    def _merged(
+        self, members: Tensor, targets: Tensor, most: int, view: View
+    ) -> tuple[Tensor, Tensor]:
+        """Vectors ``[batch, tokens, vision dim]`` and sizes at the targets, at most ``most``."""
+        features, sizes = at_least_float32(view.vision_features), targets.float()
         if most == 0:
-            return view.vision_features
+            return view.vision_features, sizes
         places = targets.to(torch.uint8).sort(dim=1, descending=True, stable=True).indices[:, :most]
         unused = ~targets.gather(1, places)
-        keys = at_least_float32(view.vision_keys)
-        keys = keys / keys.norm(dim=-1, keepdim=True).clamp(min=torch.finfo(keys.dtype).tiny)
-        similar = keys @ _rows(keys, places).transpose(1, 2)  # [batch, tokens, targets]
-        nearest = similar.masked_fill(unused[:, None], float("-inf")).argmax(dim=-1)
-        joins = torch.zeros_like(similar).scatter(2, nearest[..., None], 1.0)
-        joins = (joins * members[..., None]).to(features.dtype).transpose(1, 2)
+        keys = unit(view.vision_keys)
+        joins = nearest(keys, take_rows(keys, places), ~unused) * members[..., None]
+        joins = joins.to(features.dtype).transpose(1, 2)
         count = joins.sum(dim=-1, keepdim=True)
-        summed, anchors = joins @ features, _rows(features, places)
+        summed, anchors = joins @ features, take_rows(features, places)
         if self.merge == "average":
             merged = (anchors + summed) / (1 + count)
         else:
             merged = anchors + summed / count.clamp(min=1)
         index = places[..., None].expand_as(merged)
-        return features.scatter(1, index, merged).to(view.vision_features.dtype)
-
-
-def _rows(tensor: Tensor, places: Tensor) -> Tensor:
-    """``[batch, tokens, n]`` -> ``[batch, places, n]``."""
-    return tensor.gather(1, places[..., None].expand(*places.shape, tensor.shape[-1]))
+        vectors = features.scatter(1, index, merged).to(view.vision_features.dtype)
+        return vectors, sizes.scatter_add(1, places, count[..., 0].float() * ~unused)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from tokensieve.core.components import Scorer
-from tokensieve.core.view import QueryRows, View
+from tokensieve.core.signals import QueryRows
+from tokensieve.core.view import View
 
 if TYPE_CHECKING:
     from torch import Tensor

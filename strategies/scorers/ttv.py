@@ -9,7 +9,8 @@ from pydantic import Field, model_validator
 
 from tokensieve.core.components import LayerRange, Scorer
 from tokensieve.core.lazy import torch
-from tokensieve.core.view import Transition, View
+from tokensieve.core.signals import Transition
+from tokensieve.core.view import View
 
 if TYPE_CHECKING:
     from torch import Tensor

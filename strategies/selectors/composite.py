@@ -117,7 +117,7 @@ class CompositeSelector(Selector):
                 for rest, total in zip(left, counts, strict=True)
             ]
             own = combined_scores(part.score, view) if part.score else scores
-            reader = view.for_component(f"selector {part.select.name!r}", part.select.readable())
+            reader = view.after(view.selected | kept).for_component(part.select)
             chosen = part.select.select(own, open_, take, reader)
             kept, open_ = kept | chosen, open_ & ~chosen
             left = [rest - taken for rest, taken in zip(left, take, strict=True)]

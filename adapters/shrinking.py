@@ -1,0 +1,56 @@
+"""Smaller images in front of a vision encoder: what the adapters have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+from tokensieve.core.errors import UnsupportedError
+from tokensieve.core.lazy import torch
+from tokensieve.core.shrinking import Grid, spread_places
+from tokensieve.core.tensors import at_least_float32, on_device
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def resized(pixels: Tensor, height: int, width: int) -> Tensor:
+    """``[images, channels, height, width]`` at another size, bicubic with antialiasing."""
+    if pixels.shape[-2:] == (height, width):
+        return pixels
+    smaller: Tensor = torch.nn.functional.interpolate(
+        at_least_float32(pixels), size=(height, width), mode="bicubic", antialias=True
+    )
+    return smaller.to(pixels.dtype)
+
+
+def one_grid(grids: Sequence[Grid], family: str) -> Grid:
+    """The grid that all images or tiles of a call share, for encoders that take one tensor."""
+    if len(set(grids)) > 1:
+        raise UnsupportedError(
+            f"adapter {family}: the images of this batch would shrink to different sizes "
+            f"({', '.join(f'{r} x {c}' for r, c in sorted(set(grids)))} tokens): give the budget "
+            "as a share, or run them one by one"
+        )
+    return grids[0]
+
+
+def spread_features(features: Tensor, grids: Sequence[Grid], small: Sequence[Grid]) -> Tensor:
+    """``[tokens of the small images, n]`` -> ``[tokens of the full images, n]``, zero between."""
+    sizes = [rows * columns for rows, columns in grids]
+    starts = [0, *accumulate(sizes)]
+    places = [
+        start + place
+        for start, grid, less in zip(starts, grids, small, strict=False)
+        for place in spread_places(grid, less)
+    ]
+    full = features.new_zeros(starts[-1], *features.shape[1:])
+    return full.index_copy(0, on_device(places, features.device), features)
+
+
+def spread_images(features: Tensor, grid: Grid, small: Sequence[Grid]) -> Tensor:
+    """:func:`spread_features` for images of one size: ``[images, tokens, n]``."""
+    images = features.shape[0]
+    spread = spread_features(features.flatten(0, 1), [grid] * images, small)
+    return spread.view(images, -1, features.shape[-1])

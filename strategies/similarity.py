@@ -1,0 +1,26 @@
+"""Comparing tokens with each other: what several strategies share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tokensieve.core.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def nearest(directions: Tensor, targets: Tensor, allowed: Tensor) -> Tensor:
+    """Which target each token is most similar to, as rows with a single 1.
+
+    Args:
+        directions: ``[batch, tokens, n]`` unit vectors.
+        targets: ``[batch, targets, n]`` unit vectors.
+        allowed: ``[batch, targets]`` bool; ties go to the first allowed target.
+
+    Returns:
+        ``[batch, tokens, targets]``.
+    """
+    similar = directions @ targets.transpose(1, 2)
+    best = similar.masked_fill(~allowed[:, None], float("-inf")).argmax(dim=-1)
+    return torch.zeros_like(similar).scatter(2, best[..., None], 1.0)
