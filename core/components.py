@@ -121,6 +121,10 @@ class Selector(Component):
         """Whether the stage has to score: not, if the selector evaluates all scorers itself."""
         return True
 
+    def positional(self) -> bool:
+        """Whether it matters where a token stands, besides its score: ties then prove nothing."""
+        return False
+
     def terms(self) -> list[Any]:
         """Score terms that the selector evaluates itself (see ``composite``)."""
         return []

@@ -85,7 +85,7 @@ ScoreTerms = Annotated[tuple[AScoreTerm, ...], BeforeValidator(as_list)]
 
 def _named_boundary(value: Any) -> Any:
     """``image`` stands for the boundary in front of the encoder; it has a stage of its own."""
-    if value == "image" or value == ["image"]:
+    if value in ("image", ["image"]):
         return (IMAGE,)
     listed = as_list(value)
     if any(isinstance(entry, int) and entry < 0 for entry in listed) and value != (IMAGE,):

@@ -94,11 +94,11 @@ def selection_order(scores: Tensor, kept: Tensor) -> Tensor:
     return ranked.sort(dim=1, descending=True, stable=True).indices.argsort(dim=1)
 
 
-def top_counts(scores: Tensor, available: Tensor, counts: list[int]) -> Tensor:
+def top_counts(scores: Tensor, available: Tensor, counts: list[int] | Tensor) -> Tensor:
     """The ``counts[i]`` highest available tokens of each row; ties go to the lowest index."""
     ranked = scores.masked_fill(~available, float("-inf"))
     order = ranked.sort(dim=1, descending=True, stable=True).indices
-    limit = on_device(counts, scores.device)[:, None]
+    limit = (on_device(counts, scores.device) if isinstance(counts, list) else counts)[:, None]
     first = torch.arange(scores.shape[1], device=scores.device) < limit
     taken = torch.zeros_like(available).scatter(1, order, first)
     return taken & available

@@ -62,7 +62,8 @@ class View:
         keys: one integer per row that depends on the sample's prompt only; seeds randomness
             independently of the batch.
         boundary: number of decoder layers that have run.
-        selected: ``[batch, tokens]`` bool, what earlier parts of a ``composite`` have taken.
+        selected: ``[batch, tokens]`` bool, what earlier parts of a ``composite`` have taken; None
+            in the first part.
         scores: ``[batch, tokens]`` the stage's combined scores, for mergers; None for scorers.
     """
 
@@ -80,7 +81,7 @@ class View:
         self.index = index
         self.keys = keys if keys is not None else [0] * valid.shape[0]
         self.boundary = boundary
-        self.selected = valid & False
+        self.selected: Tensor | None = None
         self.scores: Tensor | None = None
         self._signals = signals
         self._allowed = frozenset(signals)

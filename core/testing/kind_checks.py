@@ -87,7 +87,7 @@ def available_only(trial: Trial) -> None:
 
 def ties_by_lowest_index(trial: Trial) -> None:
     """of equally important tokens it takes the first ones, unless it looks at more than scores"""
-    if trial.readable or len(trial.readers) > 1:
+    if trial.readable or len(trial.readers) > 1 or trial.component.positional():
         return
     for case in trial.cases():
         if _draws_by_key(case):

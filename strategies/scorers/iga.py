@@ -4,35 +4,30 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pydantic import Field
-
-from tokensieve.core.components import Scorer
-from tokensieve.core.signals import QueryRows
 from tokensieve.core.view import View
+from tokensieve.strategies.text_attention import TextAttentionScorer
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class IgaScorer(Scorer):
+class IgaScorer(TextAttentionScorer):
     """Rank visual tokens by the attention that the instruction pays them in the next layer.
 
     Queries and keys of the layer about to run, on its layer-normalised input, with RoPE at the
     current positions; causal softmax over all keys in float32; mean over heads and over the text
     rows after the last image. If no text follows the image, the last prompt token asks.
 
-    Source: TransPrune, arXiv 2507.20630, eq. 5, and its released code. Deviations: keys of
-    grouped-query models are repeated (the release crashes), and a sample may hold several images.
+    * ``rows: last`` is PyramidDrop: the last token of the instruction asks.
+
+    Source: TransPrune, CVPR 2026, arXiv 2507.20630, eq. 5; PyramidDrop, CVPR 2025, arXiv
+    2410.17247, and their released code. Deviations: keys of grouped-query models are repeated (the
+    releases crash), and a sample may hold several images.
     """
 
     name = "iga"
-    needs = frozenset({"next_attention"})
-
-    rows: QueryRows = Field(
-        default="after-image-text",
-        description="rows that ask: last prompt token, text after the last image, or all text",
-    )
+    needs = frozenset({"next_attention", "embeddings"})
 
     def score(self, view: View) -> Tensor:
-        """``[batch, tokens]`` mean attention."""
-        return view.next_attention.received(self.rows).mean(dim=1)
+        """``[batch, tokens]`` attention."""
+        return self.reduced(view.next_attention, view)

@@ -117,8 +117,9 @@ class CompositeSelector(Selector):
                 for rest, total in zip(left, counts, strict=True)
             ]
             own = combined_scores(part.score, view) if part.score else scores
-            reader = view.after(view.selected | kept).for_component(part.select)
+            taken = kept if view.selected is None else view.selected | kept
+            reader = (view.after(taken) if number else view).for_component(part.select)
             chosen = part.select.select(own, open_, take, reader)
             kept, open_ = kept | chosen, open_ & ~chosen
-            left = [rest - taken for rest, taken in zip(left, take, strict=True)]
+            left = [rest - count for rest, count in zip(left, take, strict=True)]
         return kept

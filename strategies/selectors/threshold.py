@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from tokensieve.core.components import Selector
 from tokensieve.core.lazy import torch
-from tokensieve.core.scoring import top_counts
+from tokensieve.core.scoring import selection_order, top_counts
 from tokensieve.core.view import View
 
 if TYPE_CHECKING:
@@ -24,7 +24,10 @@ class ThresholdSelector(Selector):
     * ``rule: iqr`` keeps outliers, ``score > Q3 + value * (Q3 - Q1)`` (PruMerge, arXiv 2403.15388,
       with ``value: 1.5``; per image, where the release shares one count over the batch).
 
-    Quantiles interpolate linearly. The stage's ``keep`` is an upper bound.
+    ``grid: true`` adds every ``s``-th token of the raster, ``s = int(int(tokens / above) / 3)``:
+    the fewer stand out, the sparser the grid (PruMerge+). Quantiles interpolate linearly. The
+    stage's ``keep`` is an upper bound, by falling score. With ``order: selection`` the tokens
+    above the threshold stand first, most important first, and the grid's behind them.
     """
 
     name = "threshold"
@@ -37,6 +40,7 @@ class ThresholdSelector(Selector):
         description="the threshold, the quantile, or the factor of the interquartile range",
     )
     min_tokens: int = Field(default=1, ge=1, description="tokens that stay in any case")
+    grid: bool = Field(default=False, description="whether an even grid is added")
 
     @model_validator(mode="after")
     def _sensible(self) -> ThresholdSelector:
@@ -44,11 +48,33 @@ class ThresholdSelector(Selector):
             raise ValueError(f"a quantile lies between 0 and 1, not {self.value:g}")
         return self
 
+    def positional(self) -> bool:
+        """A grid is made of places."""
+        return self.grid
+
     def select(self, scores: Tensor, available: Tensor, counts: list[int], view: View) -> Tensor:
         """``[batch, tokens]`` bool."""
+        above = self._above(scores, available)
+        wanted = above | self._grid(above, available) if self.grid else above
+        return wanted & top_counts(scores.where(above, -torch.inf), wanted, counts)
+
+    def order(self, scores: Tensor, kept: Tensor, view: View) -> Tensor:
+        """By falling score; a grid's tokens behind, in raster order."""
+        if not self.grid:
+            return selection_order(scores, kept)
+        return selection_order(scores.where(self._above(scores, view.valid), -torch.inf), kept)
+
+    def _above(self, scores: Tensor, available: Tensor) -> Tensor:
         above = scores > self._limits(scores, available)
-        least = top_counts(scores, available, [self.min_tokens] * len(counts))
-        return ((above & available) | least) & top_counts(scores, available, counts)
+        least = top_counts(scores, available, [self.min_tokens] * scores.shape[0])
+        return (above & available) | least
+
+    def _grid(self, above: Tensor, available: Tensor) -> Tensor:
+        """Every ``s``-th available token but the last."""
+        tokens = available.sum(dim=1, keepdim=True)
+        step = (tokens // above.sum(dim=1, keepdim=True).clamp(min=1) // 3).clamp(min=1)
+        place = available.long().cumsum(dim=1) - 1
+        return available & (place % step == 0) & (place < tokens - 1)
 
     def _limits(self, scores: Tensor, available: Tensor) -> Tensor:
         """``[batch, 1]`` threshold of each image."""

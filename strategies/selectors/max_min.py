@@ -1,0 +1,60 @@
+"""Max-min diversity (DivPrune)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tokensieve.core.lazy import torch
+from tokensieve.core.tensors import first_max, on_device
+from tokensieve.core.view import View
+from tokensieve.strategies.features import FeatureSelector
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class MaxMinSelector(FeatureSelector):
+    """Keep tokens that lie far apart: each one as far as possible from all that were taken.
+
+    Distance is ``1 - cos``. The first token is the one whose nearest neighbour is farthest away;
+    then, again and again, the token whose nearest *taken* token is farthest away, ties by lowest
+    index. Scores are not read. What earlier parts of a ``composite`` took counts as taken.
+
+    Source: DivPrune, CVPR 2025, arXiv 2503.02175, with ``features: hidden`` at boundary 0. The
+    released code rounds the count to the nearest whole number; here counts are rounded down.
+    """
+
+    name = "max-min"
+
+    def reads_scores(self) -> bool:
+        """Diversity alone."""
+        return False
+
+    def select(self, scores: Tensor, available: Tensor, counts: list[int], view: View) -> Tensor:
+        """``[batch, tokens]`` bool; the loop runs over the budget."""
+        distance = 1 - self.similarity(view)
+        reach, begun = self._start(distance, available, view)
+        kept = torch.zeros_like(available)
+        wanted = on_device(counts, available.device)
+        places = torch.arange(available.shape[1], device=available.device)
+        for step in range(max(counts, default=0)):
+            free = available & ~kept
+            pick = first_max(reach.masked_fill(~free, float("-inf")))
+            open_ = (step < wanted)[:, None]
+            kept = kept | ((places == pick[:, None]) & free & open_)
+            to_pick = distance.gather(1, pick[:, None, None].expand(-1, 1, distance.shape[2]))[:, 0]
+            reach = torch.where(begun, reach.minimum(to_pick), to_pick)
+            begun = torch.ones_like(begun)
+        return kept
+
+    def _start(self, distance: Tensor, available: Tensor, view: View) -> tuple[Tensor, Tensor]:
+        """What the first pick maximises ``[batch, tokens]``, and whether something is taken."""
+        own = torch.eye(available.shape[1], dtype=torch.bool, device=available.device)
+        others = available[:, None] & ~own
+        alone = distance.masked_fill(~others, float("inf")).amin(dim=2)
+        if view.selected is None:
+            return alone, torch.zeros_like(available[:, :1])
+        taken = view.selected & view.valid
+        begun = taken.any(dim=1, keepdim=True)
+        nearest = distance.masked_fill(~taken[:, None], float("inf")).amin(dim=2)
+        return torch.where(begun, nearest, alone), begun

@@ -1,0 +1,73 @@
+"""Tokens unlike a few pivots (DART)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from tokensieve.core.components import Selector
+from tokensieve.core.lazy import torch
+from tokensieve.core.scoring import selection_order, top_counts
+from tokensieve.core.tensors import on_device, take_rows, unit
+from tokensieve.core.view import View
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class PivotsSelector(Selector):
+    """Keep a few pivots, and for each of them the tokens that duplicate it least.
+
+    Pivots are the visual tokens and the instruction tokens whose keys (layer before the boundary,
+    all heads, after RoPE) have the largest L1 norm. In falling order of norm, visual pivots first,
+    each takes its share of the remaining tokens: those with the lowest cosine to it, in hidden
+    states after the decoder's final norm. Text pivots only choose. Ties go to the lowest index.
+
+    Source: DART, EMNLP 2025, arXiv 2502.11494, after its ports. The budget is the total; what does
+    not divide evenly among the pivots goes to the first of them, one each. Deviations: the ports
+    walk through a Python set, whose order is no rule; pivots here go by falling norm.
+    """
+
+    name = "pivots"
+    needs = frozenset({"previous_keys", "normed_states"})
+
+    image_pivots: int = Field(default=4, ge=1, description="visual pivots, which are kept")
+    text_pivots: int = Field(default=4, ge=0, description="pivots among the instruction's tokens")
+
+    def reads_scores(self) -> bool:
+        """Keys and hidden states decide."""
+        return False
+
+    def select(self, scores: Tensor, available: Tensor, counts: list[int], view: View) -> Tensor:
+        """``[batch, tokens]`` bool; the loop runs over the pivots."""
+        keys, states = view.previous_keys, view.normed_states
+        norms = keys.visual.abs().sum(dim=-1)
+        own = [min(self.image_pivots, count) for count in counts]
+        kept = top_counts(norms, available, own)
+        words = keys.valid & keys.instruction
+        text = top_counts(
+            keys.text.abs().sum(dim=-1), words, [self.text_pivots if o else 0 for o in own]
+        )
+        images = _ordered(states.visual, norms, kept, self.image_pivots)
+        texts = _ordered(states.text, keys.text.abs().sum(dim=-1), text, self.text_pivots)
+        directions = unit(states.visual)
+        number = kept.sum(dim=1, keepdim=True) + text.sum(dim=1, keepdim=True)
+        budget = on_device(counts, available.device)[:, None] - kept.sum(dim=1, keepdim=True)
+        turn = torch.zeros_like(number)
+        for pivot, real in (*images, *texts):
+            share = budget // number.clamp(min=1) + (turn < budget % number.clamp(min=1)).long()
+            likeness = (directions @ unit(pivot)[..., None])[..., 0]
+            share = torch.where(real[:, None], share, 0)[:, 0]
+            kept = kept | top_counts(-likeness, available & ~kept, share)
+            turn = turn + real[:, None].long()
+        return kept
+
+
+def _ordered(
+    states: Tensor, norms: Tensor, chosen: Tensor, most: int
+) -> list[tuple[Tensor, Tensor]]:
+    """The chosen rows by falling norm: vectors ``[batch, n]`` and whether there is one."""
+    order = selection_order(norms, chosen).argsort(dim=1)[:, :most]
+    rows, real = take_rows(states, order), chosen.gather(1, order)
+    return [(rows[:, place], real[:, place]) for place in range(order.shape[1])]
