@@ -193,6 +193,23 @@ class Cut:
     budget: Budget
 
 
+class About(BaseModel):
+    """Where a method comes from, and what to know before comparing it: for people, not for us.
+
+    ``keep`` says what a budget from outside means for this pipeline; ``deviations`` what differs
+    from the released code.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    year: int | None = None
+    code: str = ""
+    licence: str = ""
+    training_free: bool = True
+    keep: str = ""
+    deviations: tuple[str, ...] = ()
+
+
 class Pipeline(BaseModel):
     """A named list of stages and what happens to positions.
 
@@ -206,6 +223,7 @@ class Pipeline(BaseModel):
     name: str = Field(default="unnamed", min_length=1)
     description: str = ""
     source: str = ""
+    about: About = About()
     depth: int | None = Field(default=None, ge=1, strict=True)
     positions: PositionPolicy = "keep"
     mrope_positions: PositionPolicy | None = None

@@ -46,6 +46,7 @@ DESCRIPTIONS: dict[type[Any], dict[str, str]] = {
         "name": "how results call the pipeline; default: the file's name",
         "description": "one line for people",
         "source": "paper or repository",
+        "about": "facts for people: year, released code, licence, meaning of `keep`, deviations",
         "depth": "decoder layers the boundaries were tuned for; a shallower model gets them scaled",
         "positions": "keep: survivors keep their positions; reindex: contiguous again",
         "mrope_positions": "the same for models with M-RoPE, if it differs",

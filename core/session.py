@@ -70,7 +70,13 @@ class Session:
         if self.pipeline.stages:
             generate = getattr(self.model, "generate", None)
             if generate is not None:
-                self.model.__dict__["generate"] = partial(_checked_generate, self.model, generate)
+                self.model.__dict__["generate"] = partial(self._generate, generate)
+
+    def _generate(self, generate: Any, *args: Any, **kwargs: Any) -> Any:
+        """``model.generate``: it encodes images before it runs the model on the prompt."""
+        prompt = kwargs.get("input_ids", kwargs.get("inputs", args[0] if args else None))
+        with self._engine.expecting(prompt):
+            return _checked_generate(self.model, generate, *args, **kwargs)
 
     def __enter__(self) -> Session:
         return self

@@ -3,7 +3,8 @@
 The untouched model runs on the whole conversation, one sample at a time, without a cache and
 without padding. Nothing is removed: in every decoder layer a mask hides the tokens that were
 dropped at or before its boundary, and under ``reindex`` the layer's positions count only the
-tokens that are left. Written without the engine's code.
+tokens that are left. A stage that puts tokens into another order changes who comes before whom: in
+the causal mask and, under ``reindex``, in the positions. Written without the engine's code.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from tiny_models import IMAGE, Prompt, inputs
 class Turn:
     """Tokens ``start .. end`` that went through the model as one prefill, and what it dropped.
 
-    ``kept[boundary]`` are indices among the visual tokens of this turn.
+    ``kept[boundary]`` are indices among the visual tokens of this turn, in their new order.
     """
 
     start: int
@@ -44,7 +45,7 @@ def single(family: str, prompt: Prompt, dtype: torch.dtype = torch.float64) -> d
 
 def turn_of(trace: Any, sample: int, start: int, length: int) -> Turn:
     """The turn that the trace of a session reports for one sample."""
-    kept = {stage.boundary: stage.kept[sample].tolist() for stage in trace.stages}
+    kept = {stage.boundary: stage.order[sample].tolist() for stage in trace.stages}
     return Turn(start, start + length, kept)
 
 
@@ -61,8 +62,24 @@ def hidden_columns(conversation: Conversation, layer: int) -> torch.Tensor:
     return hidden
 
 
+def ranks(conversation: Conversation, layer: int) -> torch.Tensor:
+    """``[tokens]`` the place in the sequence at which each token stands in ``layer``."""
+    ids = torch.tensor(conversation.ids)
+    rank = torch.arange(len(ids))
+    for turn in conversation.turns:
+        columns = [i for i in range(turn.start, turn.end) if ids[i] == IMAGE]
+        for boundary, kept in sorted(turn.kept.items()):
+            if boundary <= layer:
+                places = sorted(columns[k] for k in kept)
+                rank[[columns[k] for k in kept]] = torch.tensor(places, dtype=torch.long)
+    return rank
+
+
 def layer_positions(
-    conversation: Conversation, positions: torch.Tensor, hidden: torch.Tensor
+    conversation: Conversation,
+    positions: torch.Tensor,
+    hidden: torch.Tensor,
+    rank: torch.Tensor,
 ) -> torch.Tensor:
     """``[axes, tokens]`` ids under the reindex policy, turn by turn."""
     result, shift = positions.clone(), 0
@@ -71,9 +88,10 @@ def layer_positions(
     decoded = [(i, i + 1) for i in range(len(conversation.ids)) if i not in prefilled]
     for start, end in sorted([*spans, *decoded]):
         rows = [i for i in range(start, end) if not hidden[i]]
+        rows.sort(key=lambda row: int(rank[row]))
         moved = positions[:, rows] - shift
         if len(rows) < end - start:
-            first = int(moved[:, 0].min())
+            first = int(positions[:, min(rows)].min()) - shift
             moved = first + torch.arange(len(rows)).expand_as(moved)
         result[:, rows] = moved
         shift = int(positions[:, start:end].max()) - int(moved.max())
@@ -102,13 +120,13 @@ def oracle_logits(model: Any, family: str, conversation: Conversation, policy: s
 
     def hook(layer: int) -> Any:
         hidden = hidden_columns(conversation, layer)
-        moved = (
-            layer_positions(conversation, positions, hidden) if policy == "reindex" else positions
-        )
+        rank, moved = ranks(conversation, layer), positions
+        if policy == "reindex":
+            moved = layer_positions(conversation, positions, hidden, rank)
 
         def substitute(module: Any, args: Any, kwargs: Any) -> Any:
             count = len(conversation.ids)
-            seen = torch.ones(count, count, dtype=torch.bool).tril() & ~hidden
+            seen = (rank[None] <= rank[:, None]) & ~hidden
             seen |= torch.eye(count, dtype=torch.bool)
             mask: torch.Tensor = seen[None, None]
             if eager:

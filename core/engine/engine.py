@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Set
+from collections.abc import Callable, Iterator, Set
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,7 +14,7 @@ from tokensieve.core.components import Component
 from tokensieve.core.engine import masks
 from tokensieve.core.engine.cache import check_cache
 from tokensieve.core.engine.decision import decide
-from tokensieve.core.engine.prompt import begin_forward
+from tokensieve.core.engine.prompt import begin_forward, image_sizes
 from tokensieve.core.engine.reduction import Groups, Reduction
 from tokensieve.core.engine.rows import RowSubstitution
 from tokensieve.core.engine.shrinker import Shrinker
@@ -51,6 +52,7 @@ class Engine:
         self.trace = Trace(notes=list(self.notes))
         self.state: ForwardState | None = None
         self.vision: VisionRecord | None = None
+        self.prompt: Tensor | None = None
         self._handles: list[Any] = []
         self._parameters = list(inspect.signature(bound.inner.forward).parameters)
 
@@ -173,8 +175,9 @@ class Engine:
     def _finish_trace(self, state: ForwardState) -> None:
         trace, depth = state.trace, self.bound.dims.layers
         for sample in range(state.batch):
-            alive, layers = trace.visual_tokens[sample], []
+            layers: list[int] = []
             stages = {stage.boundary: stage.after[sample] for stage in trace.stages}
+            alive = stages.get(IMAGE, trace.visual_tokens[sample])
             for layer in range(depth):
                 alive = stages.get(layer, alive)
                 layers.append(alive)
@@ -202,11 +205,25 @@ class Engine:
     def _shrunk(self, grids: list[Grid], *, square: bool = False) -> list[Grid]:
         """The grids that the images of this forward are to have."""
         assert self.shrinker is not None
-        if self.state is None or self.state.layout is None:
-            return grids
+        original: dict[tuple[int, int], int] = {}
+        if self.state is not None:
+            original = self.state.original
+        elif self.prompt is not None:
+            original = image_sizes(self.bound, self.prompt)
+        if not original:  # nothing is known of the prompt: every grid is an image
+            original = {(0, n): rows * columns for n, (rows, columns) in enumerate(grids)}
         number, _ = self.cuts[IMAGE]
-        targets = {key: counts[number] for key, counts in self.state.targets.items()}
-        return self.shrinker.plan(grids, self.state.original, targets, square=square)
+        targets = {key: self.schedule.counts(size)[number] for key, size in original.items()}
+        return self.shrinker.plan(grids, original, targets, square=square)
+
+    @contextmanager
+    def expecting(self, prompt: Any) -> Iterator[None]:
+        """Remember the ids that ``generate`` is called with, for images encoded before them."""
+        self.prompt = prompt if isinstance(prompt, torch.Tensor) and prompt.ndim > 1 else None
+        try:
+            yield
+        finally:
+            self.prompt = None
 
     # ------------------------------------------------------------------ one layer
 

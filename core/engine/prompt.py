@@ -84,6 +84,13 @@ def _read(
     state.trace.text_tokens = [layout.text(sample) for sample in samples]
 
 
+def image_sizes(bound: BoundModel, ids: Tensor) -> dict[tuple[int, int], int]:
+    """Visual tokens of each image ``(sample, image)`` of a prompt ``[batch, rows]``."""
+    visual = _placeholders(bound, ids, None).tolist()
+    blocks = read_layout(visual, None, bound.split_run).blocks()
+    return {(block.sample, block.image): block.length for block in blocks}
+
+
 def prompt_keys(ids: Tensor | None, real: Tensor | None, batch: int, seed: int) -> list[int]:
     """One integer per sample from its unpadded prompt and the seed."""
     if ids is None:

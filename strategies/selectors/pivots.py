@@ -23,6 +23,9 @@ class PivotsSelector(Selector):
     all heads, after RoPE) have the largest L1 norm. In falling order of norm, visual pivots first,
     each takes its share of the remaining tokens: those with the lowest cosine to it, in hidden
     states after the decoder's final norm. Text pivots only choose. Ties go to the lowest index.
+    The L1 norm of a rotated key depends on its absolute position: a prompt behind left padding
+    keeps the same tokens only if its positions are counted from its own start, as ``generate``
+    does.
 
     Source: DART, EMNLP 2025, arXiv 2502.11494, after its ports. The budget is the total; what does
     not divide evenly among the pivots goes to the first of them, one each. Deviations: the ports

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import tiny_models
 import torch
+from pydantic import Field
 from torch import Tensor
 
 import tokensieve
@@ -61,7 +62,7 @@ class Recorder(tokensieve.Scorer):
 
     name = "recorder"
     inner: Any
-    seen: Any
+    seen: Any = Field(repr=False)  # what a scorer remembers is found again by its repr
 
     def required(self) -> frozenset[str]:
         return self.inner.required()

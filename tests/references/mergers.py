@@ -74,8 +74,8 @@ def cluster_count(candidates: int) -> int:
 def centrality(gaps: Array, nearest: int) -> list[float]:
     """DPC-kNN: density times distance to the nearest denser point, from pairwise distances.
 
-    The ``nearest`` points of the density include the point itself; denser means strictly denser,
-    and a point without a denser one gets the largest of all distances.
+    The ``nearest`` points of the density include the point itself. Of equally dense points the
+    first counts as denser. The one point without a denser one gets the largest of all distances.
     """
     points = range(len(gaps))
     density = []
@@ -84,7 +84,8 @@ def centrality(gaps: Array, nearest: int) -> list[float]:
         density.append(math.exp(-sum(squares) / len(squares)))
     values = []
     for point in points:
-        to_denser = [gaps[point, other] for other in points if density[other] > density[point]]
+        rank = (-density[point], point)
+        to_denser = [gaps[point, other] for other in points if (-density[other], other) < rank]
         values.append(density[point] * min(to_denser, default=gaps.max()))
     return values
 
