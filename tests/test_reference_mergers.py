@@ -187,8 +187,8 @@ def test_recycle_finds_three_clumps(dim: int) -> None:
 
 
 def test_recycle_with_one_cluster_is_centred_on_the_first_candidate() -> None:
-    # With one nearest point, itself, all densities are 1 and nobody is denser. int(.3 * 8) + 1 = 3
-    # candidates by score: tokens 4, 6 and (of the equal 3, 5, 7) 3.
+    # With one nearest point, itself, all densities are 1: the first has nobody denser.
+    # int(.3 * 8) + 1 = 3 candidates by score: tokens 4, 6 and (of the equal 3, 5, 7) 3.
     hidden = np.array([[2.0 * token, token + 1] for token in range(10)])
     ranks = np.array([9.0, 0, 9, 5, 7, 5, 8, 5, 0, 1])
     centres, vectors = mergers.recycle(hidden, ranks, [0, 2])
@@ -196,22 +196,32 @@ def test_recycle_with_one_cluster_is_centred_on_the_first_candidate() -> None:
     close(vectors, [[26 / (3 + 1e-6), 16 / (3 + 1e-6)]])
 
 
-def test_recycle_gives_a_tie_to_the_first_centre_and_keeps_centres_apart() -> None:
-    # Ten candidates, two clusters: the twins at 5 are the densest (1, nobody denser, gap 60), and
-    # all the others are as near to one as to the other.
-    values = np.array([10.0, 13, 5, 17, 22, 5, 30, 38, 50, 65])
+def test_recycle_gives_a_tie_to_the_first_centre() -> None:
+    # Ten candidates, two clusters. The twins at 5 are the densest (1); the first of them has nobody
+    # denser (gap 60), the second has the first (gap 0). 10 and 7.5 are equally dense, e^(-3.125);
+    # the first has the twins (gap 5), 7.5 is as near to 5 as to 10.
+    values = np.array([10.0, 7.5, 5, 17, 22, 5, 30, 38, 50, 65])
     centres, vectors = mergers.recycle(values[:, None], np.ones(10), [], share=0.9)
-    assert centres == [2, 5]
-    close(vectors, [[250 / (9 + 1e-6)], [5 / (1 + 1e-6)]])
+    assert centres == [2, 0]
+    close(vectors, [[17.5 / (3 + 1e-6)], [232 / (7 + 1e-6)]])
 
 
-def test_two_clusters_always_centre_on_the_closest_pair() -> None:
-    # A density over two points is that of the nearest neighbour: the closest pair ties for the
-    # top and neither is denser, so both get the largest gap (45): 45 e^(-.5) each.
+def test_recycle_keeps_the_centres_of_a_blank_image_apart() -> None:
+    centres, vectors = mergers.recycle(np.full((10, 1), 4.0), np.ones(10), [], share=0.9)
+    assert centres == [0, 1]
+    close(vectors, [[36 / (9 + 1e-6)], [4 / (1 + 1e-6)]])
+
+
+def test_the_second_of_a_closest_pair_is_the_other_ones_neighbour() -> None:
+    # A density over two points is that of the nearest neighbour: 5 and 4 tie for the top. The first
+    # has the largest gap (45 e^(-.5)), the second the gap of 1 between them; 10 has 5 e^(-4.5).
     values = np.array([10.0, 13, 5, 17, 22, 4, 28, 35, 42, 49])
     centres, vectors = mergers.recycle(values[:, None], np.ones(10), [], share=0.9)
     assert centres == [2, 5]
     close(vectors, [[221 / (9 + 1e-6)], [4 / (1 + 1e-6)]])
+    gaps = np.abs(values[:, None] - values)
+    close(mergers.centrality(gaps, 2)[2], 45 * math.exp(-0.5))
+    close(mergers.centrality(gaps, 2)[5], math.exp(-0.5))
 
 
 def test_centrality_of_points_on_a_line() -> None:

@@ -43,13 +43,19 @@ TEXT = {
 }
 
 
-def llava(kv_heads: int = 4, side: int = 4, **text: Any) -> LlavaForConditionalGeneration:
+def llava(
+    kv_heads: int = 4,
+    side: int = 4,
+    vision_layers: int = 3,
+    vision_width: int = 24,
+    **text: Any,
+) -> LlavaForConditionalGeneration:
     vision = CLIPVisionConfig(
         image_size=side * 4,
         patch_size=4,
-        hidden_size=24,
+        hidden_size=vision_width,
         intermediate_size=32,
-        num_hidden_layers=3,
+        num_hidden_layers=vision_layers,
         num_attention_heads=4,
         initializer_factor=4.0,
     )
@@ -62,17 +68,19 @@ def llava(kv_heads: int = 4, side: int = 4, **text: Any) -> LlavaForConditionalG
     return LlavaForConditionalGeneration(config)
 
 
-def qwen(**text: Any) -> Qwen2_5_VLForConditionalGeneration:
+def qwen(
+    vision_layers: int = 3, whole_image: tuple[int, ...] = (1,), **text: Any
+) -> Qwen2_5_VLForConditionalGeneration:
     config = Qwen2_5_VLConfig(
         vision_config={
-            "depth": 3,
+            "depth": vision_layers,
             "hidden_size": 32,
             "intermediate_size": 48,
             "num_heads": 4,
             "patch_size": 4,
             "spatial_merge_size": 2,
             "window_size": 16,
-            "fullatt_block_indexes": [1],
+            "fullatt_block_indexes": [*whole_image],
             "out_hidden_size": 32,
             "initializer_range": 0.2,
         },
@@ -95,12 +103,12 @@ def qwen(**text: Any) -> Qwen2_5_VLForConditionalGeneration:
     return Qwen2_5_VLForConditionalGeneration(config)
 
 
-def internvl(**text: Any) -> InternVLForConditionalGeneration:
+def internvl(vision_layers: int = 3, **text: Any) -> InternVLForConditionalGeneration:
     config = InternVLConfig(
         vision_config={
             "hidden_size": 24,
             "intermediate_size": 32,
-            "num_hidden_layers": 3,
+            "num_hidden_layers": vision_layers,
             "num_attention_heads": 4,
             "image_size": [32, 32],
             "patch_size": [4, 4],

@@ -11,12 +11,20 @@ from rich.console import Console
 from rich.progress import Progress
 
 from tokensieve.core.bench.clock import clock_for
+from tokensieve.core.bench.overhead import (
+    Overheads,
+    measure_overheads,
+    show_overheads,
+    to_markdown,
+)
 from tokensieve.core.bench.result import BenchResult
 from tokensieve.core.bench.runner import Bench, Plan
 from tokensieve.core.bench.subject import Setup, build_subject
 from tokensieve.core.bench.table import show
 from tokensieve.core.errors import ModelError, TokensieveError, did_you_mean
+from tokensieve.core.loading import load_pipeline
 from tokensieve.core.models import find_device
+from tokensieve.core.plugins import build_registry
 from tokensieve.core.sizes import ModelSize
 
 DTYPES = {
@@ -58,11 +66,42 @@ def measure(size: ModelSize, setup: Setup, plan: Plan) -> BenchResult:
 def report(result: BenchResult, file: Path | None) -> None:
     """Table to the terminal, numbers to the file; the file appears only when it is whole."""
     show(result, Console())
-    if file is None:
-        return
+    if file is not None:
+        write_whole(file, json.dumps(result.to_plain(), indent=1) + "\n", "--json")
+
+
+def overheads(size: ModelSize, setup: Setup, plan: Plan) -> Overheads:
+    """Scoring and selection of each pipeline; by default of all that are registered."""
+    registry = build_registry(plan.plugins)
+    sources = plan.pipelines or [entry.name for entry in registry.all("pipeline")]
+    pipelines = [load_pipeline(source, keep=plan.keep, registry=registry) for source in sources]
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(f"building {size.name}", total=None)
+        subject = build_subject(size, setup)
+        bar.update(task, total=plan.runs + 2)
+        return measure_overheads(
+            subject,
+            [pipeline for pipeline in pipelines if pipeline.stages],
+            runs=plan.runs,
+            plugins=plan.plugins,
+            progress=lambda text: bar.update(task, advance=1, description=text),
+        )
+
+
+def report_overheads(result: Overheads, file: Path | None, markdown: Path | None) -> None:
+    """Table to the terminal, and to the files."""
+    show_overheads(result, Console())
+    if file is not None:
+        write_whole(file, json.dumps(result.to_plain(), indent=1) + "\n", "--json")
+    if markdown is not None:
+        write_whole(markdown, to_markdown(result), "--markdown")
+
+
+def write_whole(file: Path, text: str, option: str) -> None:
+    """Write a file that appears only when it is whole."""
     part = file.with_name(f".{file.name}.part")
     try:
-        part.write_text(json.dumps(result.to_plain(), indent=1) + "\n", encoding="utf-8")
+        part.write_text(text, encoding="utf-8")
         os.replace(part, file)
     except OSError as error:
-        raise TokensieveError(f"--json {file}: cannot be written: {error.strerror}") from None
+        raise TokensieveError(f"{option} {file}: cannot be written: {error.strerror}") from None

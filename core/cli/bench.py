@@ -42,20 +42,36 @@ def bench(  # noqa: PLR0913 - one parameter per option
     ] = None,
     plugin: Plugins = None,
     json: Annotated[Path | None, typer.Option(help="Write all numbers to this file.")] = None,
+    overhead: Annotated[
+        bool,
+        typer.Option(
+            help="Only what scoring and selection cost, as a share of the untouched prefill. "
+            "(default: all registered pipelines)"
+        ),
+    ] = False,
+    markdown: Annotated[
+        Path | None, typer.Option(help="With --overhead: write the table to this file.")
+    ] = None,
 ) -> None:
     """Time the untouched model against pipelines, in interleaved runs, scoring included.
 
     The model has random weights: speed does not depend on them. Nothing is downloaded.
     """
-    if json is not None and (json.is_dir() or not json.parent.is_dir()):
-        raise TokensieveError(f"--json {json}: not a file in an existing folder")
+    for option, file in (("--json", json), ("--markdown", markdown)):
+        if file is not None and (file.is_dir() or not file.parent.is_dir()):
+            raise TokensieveError(f"{option} {file}: not a file in an existing folder")
+    if markdown is not None and not overhead:
+        raise TokensieveError("--markdown writes the table of --overhead: give both")
     chosen = find_size(size)
     budget = parse_keep(keep)
     from tokensieve.core.bench import command  # torch and transformers come with it
 
     setup = command.make_setup(device, dtype, attention, batch=batch, text_tokens=text_tokens)
     plan = command.make_plan(setup, runs, warmup)
-    plan.pipelines, plan.plugins = pipeline or PIPELINES, plugin or ()
+    plan.pipelines, plan.plugins = pipeline or (() if overhead else PIPELINES), plugin or ()
     plan.keep, plan.decode_tokens = budget, decode_tokens
+    if overhead:
+        command.report_overheads(command.overheads(chosen, setup, plan), json, markdown)
+        return
     result = command.measure(chosen, setup, plan)
     command.report(result, json)

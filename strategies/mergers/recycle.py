@@ -66,7 +66,7 @@ class RecycleMerger(Merger):
         if not any(counts):
             return Merged(kept & False, view.hidden, sizes)
         wanted = on_device(counts, kept.device)[:, None]
-        most = min(kept.shape[1], PER_CLUSTER * max(counts) + PER_CLUSTER - 1)
+        most = min(kept.shape[1], PER_CLUSTER * max(counts))
         chosen = self._recycled(dropped, wanted, view)
         places = chosen.to(torch.uint8).sort(dim=1, descending=True, stable=True).indices[:, :most]
         real = chosen.gather(1, places)
@@ -87,8 +87,8 @@ class RecycleMerger(Merger):
         scores = view.scores if view.scores is not None else dropped.float()
         pruned = dropped.sum(dim=1, keepdim=True)
         count = (self.share * pruned.double() + 1e-9).floor().long() + 1
-        limit = count.minimum(PER_CLUSTER * wanted + PER_CLUSTER - 1).minimum(pruned)
-        return top_counts(scores, dropped, torch.where(wanted > 0, limit, 0)[:, 0])
+        limit = count.minimum(PER_CLUSTER * wanted).minimum(pruned)
+        return top_counts(scores, dropped, limit[:, 0])
 
 
 def _clustered(hidden: Tensor, real: Tensor, wanted: Tensor, most: int) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from tokensieve.core.lazy import torch
-from tokensieve.core.tensors import first_max, on_device, unit
+from tokensieve.core.tensors import first_max, on_device, take_rows, unit
 from tokensieve.core.view import View
 from tokensieve.strategies.features import Features, FeatureSelector
 
@@ -47,20 +47,19 @@ class CoverageSelector(FeatureSelector):
 
     def select(self, scores: Tensor, available: Tensor, counts: list[int], view: View) -> Tensor:
         """``[batch, tokens]`` bool; the loop runs over the budget."""
-        rows = self._rows(view)
-        covered = rows.new_zeros(rows.shape[:2])
+        worth = self._rows(view).transpose(1, 2).contiguous()  # equal tokens add up in one order
+        covered = worth.new_zeros(worth.shape[0], 1, worth.shape[2])
         if view.selected is not None:
-            covered = rows.masked_fill(~view.selected[:, None], 0).amax(dim=2)
+            covered = worth.masked_fill(~view.selected[..., None], 0).amax(dim=1, keepdim=True)
         kept = torch.zeros_like(available)
         wanted = on_device(counts, available.device)
         places = torch.arange(available.shape[1], device=available.device)
         for step in range(max(counts, default=0)):
             free = available & ~kept
-            gain = (rows - covered[..., None]).clamp_(min=0).sum(dim=1)
+            gain = (worth - covered).clamp_(min=0).sum(dim=2)
             pick = first_max(gain.masked_fill(~free, float("-inf")))[:, None]
             kept = kept | ((places == pick) & free & (step < wanted)[:, None])
-            added = rows.gather(2, pick[:, None].expand(-1, rows.shape[1], 1))[..., 0]
-            covered = covered.maximum(added)
+            covered = covered.maximum(take_rows(worth, pick))
         return kept
 
     def _rows(self, view: View) -> Tensor:

@@ -38,14 +38,15 @@ class DppSelector(FeatureSelector):
 
     def select(self, scores: Tensor, available: Tensor, counts: list[int], view: View) -> Tensor:
         """``[batch, tokens]`` bool; the loop runs over the budget."""
-        kernel = self._kernel(scores, view)
+        quality = self._quality(scores, view.valid).masked_fill(~view.valid, 0)
+        kernel = quality[:, :, None] * self._similarity(view, quality.dtype) * quality[:, None]
         most, (batch, tokens) = max(counts, default=0), available.shape
         gain = kernel.diagonal(dim1=1, dim2=2)
         factor = kernel.new_zeros(batch, most, tokens)
         kept = torch.zeros_like(available)
         wanted = on_device(counts, available.device)
         places = torch.arange(tokens, device=available.device)
-        floor = SMALL * gain.amax(dim=1, keepdim=True)
+        floor = SMALL * quality.square()
         for step in range(most):
             free = available & ~kept
             worth = gain.where(gain > floor, 0)  # what is left of spanned tokens is rounding
@@ -57,24 +58,26 @@ class DppSelector(FeatureSelector):
                 at_pick = done.gather(2, pick[:, None].expand(-1, step, 1))
                 row = row - (at_pick.transpose(1, 2) @ done)[:, 0]
             spread = worth.gather(1, pick)
-            update = torch.where(spread > 0, row / spread.clamp(min=SMALL**4).sqrt(), 0)
+            update = torch.where(spread > 0, row / spread.where(spread > 0, 1).sqrt(), 0)
             factor[:, step] = update
             gain = gain - update.square()
         return kept
 
-    def _kernel(self, scores: Tensor, view: View) -> Tensor:
-        similarity = self.similarity(view)
-        quality = self._quality(scores, view.valid).masked_fill(~view.valid, 0)
-        kernel = quality[:, :, None] * similarity.to(quality.dtype) * quality[:, None]
+    def _similarity(self, view: View, dtype: torch.dtype) -> Tensor:
+        """``[batch, tokens, tokens]`` cosines, less what the taken tokens explain of them.
+
+        Their quality has no say in it: it is a factor of their rows and columns.
+        """
+        similarity = self.similarity(view).to(dtype)
         if view.selected is None:
-            return kernel
+            return similarity
         taken = view.selected & view.valid
         both = taken[:, :, None] & taken[:, None]
-        block = kernel.masked_fill(~both, 0) + torch.diag_embed((~taken).to(kernel.dtype))
-        rows = kernel.masked_fill(~taken[:, :, None], 0)
-        eye = torch.eye(kernel.shape[1], dtype=kernel.dtype, device=kernel.device)
-        explained: Tensor = torch.linalg.solve(block + SMALL**2 * eye, rows)
-        return kernel - rows.transpose(1, 2) @ explained
+        rest = (~taken).to(dtype) + 4 * torch.finfo(dtype).eps  # copies are no singular block
+        block = similarity.masked_fill(~both, 0) + torch.diag_embed(rest)
+        rows = similarity.masked_fill(~taken[:, :, None], 0)
+        explained: Tensor = torch.linalg.solve(block, rows)
+        return similarity - rows.transpose(1, 2) @ explained
 
     def _quality(self, scores: Tensor, valid: Tensor) -> Tensor:
         if self.quality == "none":

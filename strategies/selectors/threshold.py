@@ -56,7 +56,8 @@ class ThresholdSelector(Selector):
         """``[batch, tokens]`` bool."""
         above = self._above(scores, available)
         wanted = above | self._grid(above, available) if self.grid else above
-        return wanted & top_counts(scores.where(above, -torch.inf), wanted, counts)
+        behind = torch.finfo(scores.dtype).min
+        return top_counts(scores.where(above, behind), wanted, counts)
 
     def order(self, scores: Tensor, kept: Tensor, view: View) -> Tensor:
         """By falling score; a grid's tokens behind, in raster order."""

@@ -73,6 +73,9 @@ class Recorder(tokensieve.Scorer):
     def history(self, boundary: int) -> tuple[int, int] | None:
         return self.inner.history(boundary)
 
+    def vision_depths(self) -> frozenset[float]:
+        return self.inner.vision_depths()
+
     def rescaled(self, boundary: Any) -> Recorder:
         return Recorder(inner=self.inner.rescaled(boundary), seen=self.seen)
 

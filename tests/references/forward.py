@@ -149,12 +149,16 @@ def ttv(variant: str = "code", first: int = 0) -> Score:
     return score
 
 
-def iga() -> Score:
-    """Attention of the text after the image in the layer *about to run*, at today's positions."""
+def iga(which: str = "after-image-text") -> Score:
+    """Attention of the text after the image in the layer *about to run*, at today's positions.
+
+    ``last``: of the last prompt token alone, as PyramidDrop has it.
+    """
 
     def score(state: State, columns: list[int], _image: int) -> Array:
         queries, keys = state.decoder.queries_and_keys(state.boundary, state.rows)
-        rows = state.rows.text_after_images()
+        last = [len(state.rows.names) - 1]
+        rows = last if which == "last" else state.rows.text_after_images()
         return formulas.causal_attention(queries, keys, rows, columns)
 
     return score
@@ -202,26 +206,38 @@ def best(*counts: int) -> Choose:
 
 @dataclass
 class Outcome:
-    """``kept`` and ``scores`` per stage; ``logits`` ``[rows, vocabulary]``; rows per boundary."""
+    """``kept`` and ``scores`` per stage; ``logits`` ``[rows, vocabulary]``; ``runs`` per layer."""
 
     kept: list[list[int]]
     scores: list[list[Array]]
     logits: Tensor
     margins: list[float]
+    runs: list[LayerRun] = field(default_factory=list)
+
+
+Rewrite = Callable[[State, Outcome], Rows]
+"""A stage that makes the new sequence itself: other vectors, another order."""
 
 
 def run(
-    model: Any, rows: Rows, stages: Sequence[tuple[int, Score, Choose]], reindex: bool
+    model: Any,
+    rows: Rows,
+    stages: Sequence[tuple[int, Score, Choose] | tuple[int, Rewrite]],
+    reindex: bool,
 ) -> Outcome:
     """Run the decoder on one sample, shortening the sequence at each stage's boundary."""
     decoder = SlowDecoder(model)
     runs: list[LayerRun] = []
-    outcome = Outcome([], [], torch.empty(0), [])
+    outcome = Outcome([], [], torch.empty(0), [], runs)
     for number in range(len(decoder.language.layers)):
-        for boundary, score, choose in stages:
-            if boundary == number:
-                state = State(decoder, boundary, rows, runs)
-                rows = _shorten(state, score, choose, outcome, reindex)
+        for stage in stages:
+            if stage[0] != number:
+                continue
+            state = State(decoder, number, rows, runs)
+            if len(stage) == 2:
+                rows = stage[1](state, outcome)
+            else:
+                rows = _shorten(state, stage[1], stage[2], outcome, reindex)
         leaving, layer_run = decoder.run_layer(number, rows)
         runs.append(layer_run)
         rows = Rows(leaving, rows.positions, rows.image, rows.visual, rows.names)

@@ -45,6 +45,7 @@ def _together(tiles: list[Encoded]) -> Encoded:
         keys=np.concatenate([tile.keys for tile in tiles]),
         cls=tiles[0].cls,
         project=tiles[0].project,
+        tiles=[tower for tile in tiles for tower in tile.tiles],
     )
 
 

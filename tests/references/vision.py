@@ -7,7 +7,7 @@ vectors, ``attention`` is ``[heads, tokens]`` ([CLS] row, or received attention 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,28 @@ import torch
 from torch import Tensor
 
 from references.formulas import Array, attention_row, received_attention, rotate_all
+
+
+@dataclass
+class Tower:
+    """Inside one run of the encoder: of an image, or of one of its tiles.
+
+    ``layers[l]`` are the queries and keys ``[places, heads, head dim]`` of layer ``l``, the [CLS]
+    in front if there is one; ``whole`` are the layers that see the whole image, ``feeding`` is the
+    one whose output goes to the projector. Visual token ``t`` covers the patches ``groups[t]``
+    (counted without the [CLS]) and stands at row and column ``grid[t]``.
+    """
+
+    layers: list[tuple[Array, Array]]
+    whole: list[int]
+    feeding: int
+    has_cls: bool
+    groups: list[list[int]]
+    grid: list[tuple[int, int]]
+
+
+def raster(rows: int, columns: int) -> list[tuple[int, int]]:
+    return [(row, column) for row in range(rows) for column in range(columns)]
 
 
 @dataclass
@@ -28,6 +50,7 @@ class Encoded:
     keys: Array
     cls: Array
     project: Callable[[Array], Tensor]
+    tiles: list[Tower] = field(default_factory=list)
 
 
 def _heads(values: Tensor, heads: int) -> Array:
@@ -46,12 +69,15 @@ def encode_clip(model: Any, pixels: Tensor) -> Encoded:
     for layer in tower.encoder.layers:
         states.append(layer(states[-1], attention_mask=None))
     chosen = list(range(len(states)))[model.config.vision_feature_layer]
-    layer = tower.encoder.layers[chosen - 1]
-    normed = layer.layer_norm1(states[chosen - 1])[0]
-    heads = layer.self_attn.num_heads
-    queries = _heads(layer.self_attn.q_proj(normed), heads)
-    keys = _heads(layer.self_attn.k_proj(normed), heads)
+    layers = []
+    for layer, entering in zip(tower.encoder.layers, states, strict=False):
+        normed, heads = layer.layer_norm1(entering)[0], layer.self_attn.num_heads
+        projections = layer.self_attn.q_proj(normed), layer.self_attn.k_proj(normed)
+        layers.append((_heads(projections[0], heads), _heads(projections[1], heads)))
+    queries, keys = layers[chosen - 1]
     inner, first = states[chosen][0], int(is_clip)
+    side = int(len(inner[first:]) ** 0.5)
+    patches = [[patch] for patch in range(side * side)]
     row = attention_row(queries[0], keys) if is_clip else received_attention(queries, keys)
     return Encoded(
         features=projector(inner[first:]),
@@ -60,6 +86,9 @@ def encode_clip(model: Any, pixels: Tensor) -> Encoded:
         keys=keys[first:].mean(axis=1),
         cls=inner[0].double().numpy() if is_clip else np.empty(0),
         project=lambda vectors: projector(torch.from_numpy(vectors)),
+        tiles=[
+            Tower(layers, [*range(len(layers))], chosen - 1, is_clip, patches, raster(side, side))
+        ],
     )
 
 
@@ -71,11 +100,13 @@ def encode_intern(model: Any, pixels: Tensor) -> Encoded:
     for layer in tower.encoder.layer:
         states.append(layer(states[-1]))
     chosen = list(range(len(states)))[model.config.vision_feature_layer]
-    layer = tower.encoder.layer[chosen - 1]
-    attention = layer.attention
-    normed = layer.layernorm_before(states[chosen - 1])
-    queries = _heads(attention.q_norm(attention.q_proj(normed))[0], attention.num_heads)
-    keys = _heads(attention.k_norm(attention.k_proj(normed))[0], attention.num_heads)
+    layers = []
+    for layer, entering in zip(tower.encoder.layer, states, strict=False):
+        attention, normed = layer.attention, layer.layernorm_before(entering)
+        queries = attention.q_norm(attention.q_proj(normed))[0]
+        keys = attention.k_norm(attention.k_proj(normed))[0]
+        layers.append((_heads(queries, attention.num_heads), _heads(keys, attention.num_heads)))
+    queries, keys = layers[chosen - 1]
     row = attention_row(queries[0], keys)[:, 1:]
     side = int((states[0].shape[1] - 1) ** 0.5)
     numbers = torch.arange(side * side).reshape(1, side, side, 1)
@@ -85,6 +116,8 @@ def encode_intern(model: Any, pixels: Tensor) -> Encoded:
     grid = last[:, 1:].reshape(1, side, side, -1)
     shuffled = inside.pixel_shuffle(grid, scale_factor=model.config.downsample_ratio)
     inner = shuffled.reshape(len(groups), -1)
+    small = int(len(groups) ** 0.5)
+    whole, grid = [*range(len(layers))], raster(small, small)
     return Encoded(
         features=inside.multi_modal_projector(inner),
         attention=np.stack([row[:, group].mean(axis=1) for group in groups], axis=1),
@@ -92,6 +125,7 @@ def encode_intern(model: Any, pixels: Tensor) -> Encoded:
         keys=np.stack([keys[1:][group].mean(axis=(0, 1)) for group in groups]),
         cls=last[0, 0].double().numpy(),
         project=lambda vectors: inside.multi_modal_projector(torch.from_numpy(vectors)),
+        tiles=[Tower(layers, whole, chosen - 1, True, groups, grid)],
     )
 
 
@@ -132,12 +166,11 @@ def encode_qwen(model: Any, patches: Tensor, height: int, width: int) -> Encoded
     windows = torch.tensor(same)
     full = max(config.fullatt_block_indexes)
     hidden = tower.patch_embed(patches)
-    received, keys = np.empty(0), np.empty(0)
+    layers = []
     for number, block in enumerate(tower.blocks):
         qkv = block.attn.qkv(block.norm1(hidden)).reshape(len(places), 3, config.num_heads, -1)
         turned = [rotate_all(qkv[:, part].double().numpy(), cos, sin) for part in (0, 1)]
-        if number == full:
-            received, keys = received_attention(turned[0], turned[1]), turned[1]
+        layers.append((turned[0], turned[1]))
         query, key = (torch.from_numpy(part).transpose(0, 1) for part in turned)
         mask = None if number in config.fullatt_block_indexes else windows
         mixed = torch.nn.functional.scaled_dot_product_attention(
@@ -146,6 +179,8 @@ def encode_qwen(model: Any, patches: Tensor, height: int, width: int) -> Encoded
         hidden = hidden + block.attn.proj(mixed.transpose(0, 1).reshape(len(places), -1))
         hidden = hidden + block.mlp(block.norm2(hidden))
     groups = np.arange(len(places)).reshape(-1, 4)
+    received, keys = received_attention(*layers[full]), layers[full][1]
+    whole, grid = [*config.fullatt_block_indexes], raster(height // 2, width // 2)
     return Encoded(
         features=tower.merger(hidden),
         attention=np.stack([received[:, group].mean(axis=1) for group in groups], axis=1),
@@ -155,4 +190,5 @@ def encode_qwen(model: Any, patches: Tensor, height: int, width: int) -> Encoded
         project=lambda vectors: tower.merger(
             torch.from_numpy(vectors).reshape(4 * len(vectors), -1)
         ),
+        tiles=[Tower(layers, whole, full, False, groups.tolist(), grid)],
     )
