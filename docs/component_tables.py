@@ -13,12 +13,14 @@ from table_markup import code, markdown, table
 from tokensieve.core.budgets import Budget
 from tokensieve.core.components import Component
 from tokensieve.core.loading import load_pipeline
-from tokensieve.core.pipeline import Pipeline
+from tokensieve.core.pipeline import About, Pipeline
 from tokensieve.core.plugins import Entry, Registry, build_registry
 from tokensieve.core.schema import pipeline_schema
 
 KINDS = ("scorer", "selector", "merger")
-TEXT_SIGNALS = frozenset({"next_attention", "previous_attention"})
+TEXT_SIGNALS = frozenset(
+    {"next_attention", "previous_attention", "embeddings", "clip_relevance", "previous_keys"}
+)
 DEVIATION = re.compile(r"(?:One d|D)eviations?: (.+?)(?=\n\n|\n\* |\Z)", re.DOTALL)
 SOURCE = re.compile(r"Source: (.+?)(?=\.\s+[A-Z]|\.\n\n|\.?\Z|\n\n|;)", re.DOTALL)
 OPTION = re.compile(r"^\* ``(\w+): (\w+)`` (.+?)(?=^\* |\n\n|\Z)", re.DOTALL | re.MULTILINE)
@@ -93,6 +95,8 @@ def described(schema: dict[str, Any], required: bool) -> list[str]:
 
 def yaml_value(value: Any) -> str:
     """A default as YAML spells it."""
+    if isinstance(value, dict) and "deviations" in value:
+        return "{}"
     return json.dumps(value) if isinstance(value, bool | None) or value == "" else str(value)
 
 
@@ -100,6 +104,10 @@ def allowed(schema: dict[str, Any]) -> str:
     """The values a property may have, in a few words."""
     if "enum" in schema:
         return code(schema["enum"])
+    if "const" in schema:
+        return code([schema["const"]])
+    if str(schema.get("$ref", "")).endswith(".About"):
+        return f"mapping of {code(About.model_fields)}"
     if "$ref" in schema:
         name = str(schema["$ref"]).rsplit("/", 1)[-1]
         return "a " + name.rsplit(".", 1)[-1].lower().replace("-", " ")
@@ -140,33 +148,6 @@ def deviating() -> list[tuple[Entry, str]]:
     entries = [entry for kind in KINDS for entry in registry().all(kind)]
     found = [(entry, DEVIATION.search(doc(entry))) for entry in entries]
     return [(entry, match[1].strip()) for entry, match in found if match]
-
-
-def preset_rows() -> str:
-    """One row per preset."""
-    head = ["preset", "paper", "boundaries", "keeps", "signals", "text-aware", "positions"]
-    return table([*head, "deviations"], [preset_row(entry) for entry in registry().all("pipeline")])
-
-
-def preset_row(entry: Entry) -> list[str]:
-    """Name, paper, where it cuts and to what, what it reads, positions, deviations."""
-    pipeline = load_pipeline(entry.value, registry=registry())
-    components = list(pipeline.components())
-    signals = frozenset().union(*(c.required() | c.uses for c in components), frozenset())
-    boundaries = [str(at) for stage in pipeline.stages for at in stage.at]
-    depth = f" (of {pipeline.depth} layers)" if pipeline.depth else ""
-    names = {component.name for component in components}
-    differing = sorted(entry.name for entry, _ in deviating() if entry.name in names)
-    return [
-        f"`{entry.name}`",
-        pipeline.source or "-",
-        (", ".join(boundaries) or "-") + (depth if any(b != "0" for b in boundaries) else ""),
-        ", ".join(shown(budget) for s in pipeline.stages for budget in s.budgets()) or "all",
-        code(sorted(signals)),
-        text_aware(signals),
-        positions(pipeline),
-        code(differing),
-    ]
 
 
 def shown(budget: Budget) -> str:

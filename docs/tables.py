@@ -22,9 +22,9 @@ from component_tables import (
     deviations,
     key_rows,
     parameter_rows,
-    preset_rows,
     registry,
 )
+from method_tables import budget_rows, method_deviations, method_rows
 from table_markup import code, table
 
 from tokensieve.core.cli import app
@@ -148,7 +148,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "mergers": lambda: component_rows("merger"),
     "parameters": parameter_rows,
     "deviations": deviations,
-    "presets": preset_rows,
+    "methods": method_rows,
+    "method-budgets": budget_rows,
+    "method-deviations": method_deviations,
     "pipeline-keys": lambda: key_rows("pipeline"),
     "stage-keys": lambda: key_rows("stage"),
     "term-keys": lambda: key_rows("score-term"),
@@ -157,6 +159,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "adapters": adapter_rows,
     "checks": check_rows,
     "commands": command_rows,
+    "strategy-files": lambda: file_rows("strategies"),
     "core-files": lambda: file_rows("core"),
     "engine-files": lambda: file_rows("core/engine"),
     "adapter-files": lambda: file_rows("adapters"),

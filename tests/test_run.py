@@ -231,3 +231,22 @@ def test_run_refuses_a_pipeline_before_it_answers(
 def test_run_knows_the_built_in_models_by_name(call: Call, picture: Path) -> None:
     shown = call("run", "--model", "tiny lava", "--image", picture, "--prompt", QUESTION)
     one_line(shown, "unknown model 'tiny lava'", "Hugging Face id")
+
+
+PRESETS = [entry.name for entry in REGISTRY.all("pipeline")]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("family", ["tiny-llava", *tiny_checkpoints.PARTS])
+def test_every_preset_answers_on_every_family(
+    call: Call, folders: dict[str, Path], picture: Path, family: str, preset: str
+) -> None:
+    """The built-in model, and random weights of each family behind its real processor."""
+    model = folders.get(family, family)
+    data = run_json(
+        call, "--model", model, "--image", picture, "--prompt", QUESTION, "--pipeline", preset,
+        "--keep", "0.5",
+    )  # fmt: skip
+    pruned = data["visual_tokens_per_layer"][-1]
+    assert pruned < data["visual_tokens"] or preset == "none"
+    assert data["pruned"]["tokens"] >= 1
