@@ -129,7 +129,7 @@ def test_every_preset_takes_a_budget_from_outside(preset: str, keep: Any) -> Non
         assert min(layers) <= keep
         assert session.pipeline.keep is None or sum(layers) / len(layers) <= keep
     elif keep == 1.0 and not any(s.select.adaptive_count for s in session.pipeline.stages):
-        assert max(layers) == 16  # noqa: PLR2004 - all tokens of the tile
+        assert max(layers) == 16
 
 
 def test_kept_tokens_follow_the_budget_in_the_image_row() -> None:
