@@ -11,13 +11,13 @@ from tokensieve.adapters.decoder import LlamaLikeModel, decoder_dims, placeholde
 from tokensieve.adapters.shrinking import one_grid, resized, spread_images
 from tokensieve.adapters.synthetic import random_pixels, random_prompts, text_settings
 from tokensieve.adapters.vision import (
-    ATTENTION_SIGNALS,
     NO_TEXT_TOWER,
     CapturedLayer,
+    chosen_layers,
     feeding_layer,
-    layer_at,
     raster,
     split_heads,
+    watch_layers,
 )
 from tokensieve.core.adapter import Adapter, BoundModel, Panel, VisionRecord
 from tokensieve.core.errors import AttachError, UnsupportedError
@@ -89,32 +89,23 @@ class InternVLModel(LlamaLikeModel):
         """Hooks on the (normalised) projections of the chosen layers and on the projector."""
         if not signals & (self.provides - LlamaLikeModel.provides):
             return []
-        seen: dict[Any, Tensor] = {}
-        layers: dict[float | None, Any] = {}
-        if signals & ATTENTION_SIGNALS:
-            layers[None] = self.vision_layer
-        count = len(self.encoder_layers)
-        layers |= {depth: self.encoder_layers[layer_at(depth, count)] for depth in depths}
-
-        def keep(*name: Any) -> Callable[..., None]:
-            def hook(module: Any, args: Any, output: Tensor) -> None:
-                seen[name] = output
-
-            return hook
+        seen: dict[Any, Any] = {}
+        layers = chosen_layers(self.encoder_layers, self.vision_layer, signals, depths)
 
         def finish(module: Any, args: Any) -> None:
             deliver(self._record(args[0], seen, layers))
             seen.clear()
 
         handles = [self.inner.multi_modal_projector.register_forward_pre_hook(finish)]  # type: ignore[union-attr]
-        for depth, layer in layers.items():
-            attention = layer.attention
-            handles.append(attention.q_norm.register_forward_hook(keep("q", depth)))
-            handles.append(attention.k_norm.register_forward_hook(keep("k", depth)))
+        projections = {
+            depth: (layer.attention.q_norm, layer.attention.k_norm)
+            for depth, layer in layers.items()
+        }
+        handles += watch_layers(projections, seen)
         return handles
 
     def _record(
-        self, features: Tensor, seen: dict[Any, Tensor], layers: dict[float | None, Any]
+        self, features: Tensor, seen: dict[Any, Any], layers: dict[float | None, Any]
     ) -> VisionRecord:
         tiles, tokens = features.shape[:2]
         record = VisionRecord([tokens] * tiles)

@@ -9,13 +9,13 @@ from tokensieve.adapters.decoder import LlamaLikeModel, decoder_dims, placeholde
 from tokensieve.adapters.shrinking import one_grid, resized, spread_images
 from tokensieve.adapters.synthetic import image_side, random_pixels, random_prompts, text_settings
 from tokensieve.adapters.vision import (
-    ATTENTION_SIGNALS,
     NO_TEXT_TOWER,
     CapturedLayer,
+    chosen_layers,
     feeding_layer,
-    layer_at,
     raster,
     split_heads,
+    watch_layers,
 )
 from tokensieve.core.adapter import Adapter, BoundModel, Panel, VisionRecord
 from tokensieve.core.errors import AttachError
@@ -55,6 +55,7 @@ class LlavaModel(LlamaLikeModel):
         self.placeholder_ids = placeholder_ids(config, ["image_token_id"])
         vision = config.vision_config
         self.side = vision.image_size // vision.patch_size
+        self.grid = (self.side, self.side)  # smaller while images are made smaller
         self.has_cls = vision.model_type == "clip_vision_model"
         self.crops_cls = config.vision_feature_select_strategy == "default"
         self.tokens = self.side**2
@@ -102,39 +103,33 @@ class LlavaModel(LlamaLikeModel):
         """Hooks on the chosen layers' projections and on the projector."""
         if not signals & (self.provides - LlamaLikeModel.provides):
             return []
-        seen: dict[Any, Tensor] = {}
-        layers: dict[float | None, Any] = {}
-        if signals & ATTENTION_SIGNALS:
-            layers[None] = self.vision_layer
-        count = len(self.encoder_layers)
-        layers |= {depth: self.encoder_layers[layer_at(depth, count)] for depth in depths}
+        seen: dict[Any, Any] = {}
+        layers = chosen_layers(self.encoder_layers, self.vision_layer, signals, depths)
 
-        def keep(*name: Any) -> Callable[..., None]:
-            def hook(module: Any, args: Any, output: Any) -> None:
-                seen[name] = output[0] if isinstance(output, tuple) else output
-
-            return hook
+        def output(module: Any, args: Any, result: Any) -> None:
+            seen["output"] = result[0] if isinstance(result, tuple) else result
 
         def finish(module: Any, args: Any) -> None:
             deliver(self._record(args[0], seen, layers))
             seen.clear()
 
         handles = [self.inner.multi_modal_projector.register_forward_pre_hook(finish)]  # type: ignore[union-attr]
-        for depth, layer in layers.items():
-            handles.append(layer.self_attn.q_proj.register_forward_hook(keep("q", depth)))
-            handles.append(layer.self_attn.k_proj.register_forward_hook(keep("k", depth)))
+        projections = {
+            depth: (layer.self_attn.q_proj, layer.self_attn.k_proj)
+            for depth, layer in layers.items()
+        }
+        handles += watch_layers(projections, seen)
         if "cls_feature" in signals:
-            handles.append(self.vision_layer.register_forward_hook(keep("output")))
+            handles.append(self.vision_layer.register_forward_hook(output))
         return handles
 
     def _record(
-        self, features: Tensor, seen: dict[Any, Tensor], layers: dict[float | None, Any]
+        self, features: Tensor, seen: dict[Any, Any], layers: dict[float | None, Any]
     ) -> VisionRecord:
         images, tokens = features.shape[:2]
         record = VisionRecord([tokens] * images)
         record.features = features.flatten(0, 1)
-        side = int(tokens**0.5)
-        record.grid = raster(side, tokens // side, images).to(features.device)
+        record.grid = raster(*self.grid, images).to(features.device)
         record.tile = torch.arange(images, device=features.device).repeat_interleave(tokens)
         for depth, layer in layers.items():
             queries = split_heads(seen["q", depth], self.heads)
@@ -143,8 +138,8 @@ class LlavaModel(LlamaLikeModel):
             record.layers[depth] = CapturedLayer(
                 [(queries, keys)], scale, self.has_cls, lambda patches: patches
             )
-        if ("output",) in seen:
-            record.cls_features = seen["output",][:, 0]
+        if "output" in seen:
+            record.cls_features = seen["output"][:, 0]
         return record
 
     def shrink_images(self, plan: ShrinkPlan) -> list[Any]:
@@ -158,7 +153,7 @@ class LlavaModel(LlamaLikeModel):
             pixels = args[0] if args else kwargs.pop("pixel_values")
             grids = plan([(self.side, self.side)] * pixels.shape[0])
             small[:] = grids
-            rows, columns = one_grid(grids, "llava")
+            rows, columns = self.grid = one_grid(grids, "llava")
             pixels = resized(pixels, rows * patch, columns * patch)
             return (pixels, *args[1:]), {**kwargs, "interpolate_pos_encoding": True}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +74,32 @@ class CapturedLayer:
             metric = _joined(keys)[:, 0] if joined else keys.mean(dim=1)
             rows.append(metric[:, int(self.has_cls) :].flatten(0, 1))
         return self.pool(torch.cat(rows))
+
+
+def watch_layers(
+    projections: Mapping[float | None, tuple[Any, Any]], seen: dict[Any, Any]
+) -> list[Any]:
+    """Hooks that keep the outputs of query and key modules as ``seen["q" or "k", depth]``."""
+
+    def keep(*name: Any) -> Callable[..., None]:
+        def hook(module: Any, args: Any, output: Tensor) -> None:
+            seen[name] = output
+
+        return hook
+
+    return [
+        module.register_forward_hook(keep(kind, depth))
+        for depth, pair in projections.items()
+        for kind, module in zip("qk", pair, strict=True)
+    ]
+
+
+def chosen_layers(
+    layers: Sequence[Any], feeding: Any, signals: frozenset[str], depths: frozenset[float]
+) -> dict[float | None, Any]:
+    """The encoder layers to capture, by depth; None is the one that feeds the projector."""
+    chosen: dict[float | None, Any] = {None: feeding} if signals & ATTENTION_SIGNALS else {}
+    return chosen | {depth: layers[layer_at(depth, len(layers))] for depth in depths}
 
 
 def _joined(states: Tensor) -> Tensor:

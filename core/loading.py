@@ -12,8 +12,9 @@ from pydantic import ValidationError
 
 from tokensieve.core.component_fields import describe_problem
 from tokensieve.core.errors import PipelineError, PluginError, did_you_mean
-from tokensieve.core.pipeline import Pipeline, Stage
+from tokensieve.core.pipeline import Pipeline
 from tokensieve.core.plugins import Registry, build_registry
+from tokensieve.core.stage import Stage
 from tokensieve.core.yaml_source import Source, parse_yaml
 
 PipelineLike = str | os.PathLike[str] | Mapping[str, Any] | Pipeline

@@ -16,8 +16,9 @@ from pydantic.json_schema import GenerateJsonSchema
 from tokensieve.core.budgets import Budget
 from tokensieve.core.component_fields import as_list
 from tokensieve.core.components import Component, Merger, Scorer, Selector
-from tokensieve.core.pipeline import Pipeline, ScoreTerm, Stage
+from tokensieve.core.pipeline import Pipeline
 from tokensieve.core.plugins import Registry
+from tokensieve.core.stage import ScoreTerm, Stage
 
 Schema = dict[str, Any]
 DIALECT = "https://json-schema.org/draft/2020-12/schema"

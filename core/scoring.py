@@ -13,7 +13,7 @@ from tokensieve.core.view import View
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tokensieve.core.pipeline import ScoreTerm
+    from tokensieve.core.stage import ScoreTerm
 
 _EPSILON = 1e-8
 

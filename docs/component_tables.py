@@ -12,7 +12,6 @@ from table_markup import code, markdown, table
 
 from tokensieve.core.budgets import Budget
 from tokensieve.core.components import Component
-from tokensieve.core.loading import load_pipeline
 from tokensieve.core.pipeline import About, Pipeline
 from tokensieve.core.plugins import Entry, Registry, build_registry
 from tokensieve.core.schema import pipeline_schema
@@ -102,15 +101,12 @@ def yaml_value(value: Any) -> str:
 
 def allowed(schema: dict[str, Any]) -> str:
     """The values a property may have, in a few words."""
-    if "enum" in schema:
-        return code(schema["enum"])
-    if "const" in schema:
-        return code([schema["const"]])
-    if str(schema.get("$ref", "")).endswith(".About"):
-        return f"mapping of {code(About.model_fields)}"
+    if "enum" in schema or "const" in schema:
+        return code(schema.get("enum", [schema.get("const")]))
     if "$ref" in schema:
-        name = str(schema["$ref"]).rsplit("/", 1)[-1]
-        return "a " + name.rsplit(".", 1)[-1].lower().replace("-", " ")
+        name = str(schema["$ref"]).rsplit("/", 1)[-1].rsplit(".", 1)[-1]
+        facts = f"mapping of {code(About.model_fields)}"
+        return facts if name == "About" else "a " + name.lower().replace("-", " ")
     if "anyOf" in schema:
         spellings = [allowed(option) for option in schema["anyOf"] if option.get("type") != "null"]
         return " or ".join(dict.fromkeys(spellings)) + bounds(schema)

@@ -7,8 +7,9 @@ from table_markup import code, markdown, table
 
 from tokensieve.core.components import Component
 from tokensieve.core.loading import load_pipeline
-from tokensieve.core.pipeline import IMAGE, Pipeline
+from tokensieve.core.pipeline import Pipeline
 from tokensieve.core.plugins import Entry
+from tokensieve.core.stage import IMAGE
 
 
 def presets() -> list[tuple[Entry, Pipeline]]:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tokensieve.core.components import Selector
-from tokensieve.core.pipeline import ScoreTerms
 from tokensieve.core.scoring import combined_scores, top_counts
+from tokensieve.core.stage import ScoreTerms
 from tokensieve.core.view import View
 
 if TYPE_CHECKING:

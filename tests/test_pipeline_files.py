@@ -52,7 +52,7 @@ WRONG: dict[str, tuple[str, str]] = {
     "unknown scorer": (
         "at: 2\nscore: atention\nkeep: 1\n",
         "p.yaml:2:8: score: unknown scorer 'atention' (did you mean 'attention'?), "
-        "allowed: attention, cls-attention, iga, random, ttv, uniform",
+        "allowed: attention, cls-attention, ",
     ),
     "unknown selector": ("at: 2\nscore: iga\nselect: topk\nkeep: 1\n", "p.yaml:3:9: select: unknown selector 'topk' (did you mean 'top-k'?)"),
     "unknown merger": (
@@ -61,11 +61,11 @@ WRONG: dict[str, tuple[str, str]] = {
     ),
     "unknown parameter": (
         "at: 2\nscore: {scorer: attention, row: last}\nkeep: 1\n",
-        "p.yaml:2:28: score.row: unknown parameter of 'attention' (did you mean 'rows'?), allowed: rows",
+        "p.yaml:2:28: score.row: unknown parameter of 'attention' (did you mean 'rows'?), allowed: gravity, heads, rows",
     ),
     "wrong parameter": (
         "at: 2\nscore:\n  - iga\n  - {scorer: attention, rows: first}\nkeep: 1\n",
-        "p.yaml:4:31: score[1].rows: must be 'last', 'after-image-text' or 'all-text', not 'first'",
+        "p.yaml:4:31: score[1].rows: must be 'last', 'after-image-text', 'all-text' or 'raters', not 'first'",
     ),
     "wrong weight": (
         "at: 2\nscore: {scorer: iga, weight: heavy}\nkeep: 1\n",

@@ -132,6 +132,25 @@ def test_every_preset_takes_a_budget_from_outside(preset: str, keep: Any) -> Non
         assert max(layers) == 16
 
 
+@pytest.mark.parametrize("score", ["cls-attention", "uniform", "received-attention"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_vision_signals_behind_a_smaller_image_are_those_of_its_tokens(
+    family: str, score: str
+) -> None:
+    """A batch gives what its samples give, and every kept token is one that the image fills."""
+    model, asked = model_of(family), prompts(family)
+    stages = [{"at": "image", "keep": 0.6}, {"at": 2, "score": score, "keep": 3}]
+    pipeline = {"name": "small", "positions": "reindex", "stages": stages}
+    with tokensieve.attach(model, pipeline) as session, torch.no_grad():
+        model(**inputs(family, asked))
+        small, cut = ([kept.tolist() for kept in stage.kept] for stage in session.trace.stages)
+        for sample, prompt in enumerate(asked):
+            assert set(cut[sample]) <= set(small[sample])
+            model(**inputs(family, [prompt]))
+            if prompt.images:
+                assert session.trace.stages[1].kept[0].tolist() == cut[sample]
+
+
 def test_kept_tokens_follow_the_budget_in_the_image_row() -> None:
     """The placeholders themselves stay in the ids that come back."""
     model = model_of("llava")

@@ -12,8 +12,9 @@ from tokensieve.core.engine.layout import Layout
 from tokensieve.core.engine.reduction import Groups, Reduction, reduce_rows
 from tokensieve.core.engine.signals import SignalBoard
 from tokensieve.core.errors import PluginError
-from tokensieve.core.pipeline import Cut, Stage
+from tokensieve.core.pipeline import Cut
 from tokensieve.core.scoring import combined_scores
+from tokensieve.core.stage import Stage
 from tokensieve.core.tensors import on_device
 from tokensieve.core.view import View
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from tokensieve.core.adapter import BoundModel, VisionRecord
-from tokensieve.core.components import Component
 from tokensieve.core.engine import masks
 from tokensieve.core.engine.cache import check_cache
 from tokensieve.core.engine.decision import decide
+from tokensieve.core.engine.needs import Needs
 from tokensieve.core.engine.prompt import begin_forward, image_sizes
 from tokensieve.core.engine.reduction import Groups, Reduction
 from tokensieve.core.engine.rows import RowSubstitution
@@ -22,9 +22,10 @@ from tokensieve.core.engine.signals import Embeddings, SignalBoard
 from tokensieve.core.engine.state import INPUT_ROWS, SIZES, ForwardState, LayerInput
 from tokensieve.core.engine.transitions import watch
 from tokensieve.core.errors import PluginError, UnsupportedError
-from tokensieve.core.pipeline import IMAGE, Cut, Pipeline, scaling_notes
+from tokensieve.core.pipeline import Cut, Pipeline, scaling_notes
 from tokensieve.core.shrinking import Grid
-from tokensieve.core.signals import LAST_LAYER_SIGNALS, Module
+from tokensieve.core.signals import Module
+from tokensieve.core.stage import IMAGE
 from tokensieve.core.tensors import on_device
 from tokensieve.core.trace import StageTrace, Trace
 
@@ -43,6 +44,7 @@ class Engine:
             cut.at: (number, cut) for number, cut in enumerate(pipeline.cuts(bound.dims.layers))
         }
         self.shrinker = Shrinker() if IMAGE in self.cuts else None
+        self.needs = Needs([cut for _, cut in self.cuts.values()])
         self.schedule = pipeline.schedule(bound.dims)
         policy = pipeline.positions
         if bound.mrope and pipeline.mrope_positions is not None:
@@ -77,55 +79,26 @@ class Engine:
         keep(bound.rotary.register_forward_hook(self._positions, with_kwargs=True))
         if self.shrinker is not None:  # before the hooks that look at what the encoder is given
             self._handles += bound.shrink_images(self._shrunk)
-        previous = self._boundaries_reading(LAST_LAYER_SIGNALS) - {0}  # nothing ran before 0
-        self._keeps_inputs = bool(self._boundaries_reading({"embeddings"}) - {0})
-        first = min([*self.cuts, *(at - 1 for at in previous)])
-        for index in range(0 if self._keeps_inputs else max(first, 0), bound.dims.layers):
-            before = self._before_layer(index, remember=index + 1 in previous)
+        for index in range(self.needs.first_layer, bound.dims.layers):
+            before = self._before_layer(index, remember=index + 1 in self.needs.last_layer)
             keep(bound.layers[index].register_forward_pre_hook(before, with_kwargs=True))
         modules: list[tuple[int, Module, nn.Module]] = []
-        for layer in self._watched_layers("transitions"):
+        for layer in self.needs.layers("transitions"):
             modules.append((layer, "attention", bound.attention_module(layer)))
             modules.append((layer, "mlp", bound.mlp_module(layer)))
-        for layer in self._watched_layers("block_transitions"):
+        for layer in self.needs.layers("block_transitions"):
             modules.append((layer, "block", bound.layers[layer]))
         for layer, kind, module in modules:
             hook = watch(layer, kind, lambda: self.state)
             keep(module.register_forward_hook(hook, with_kwargs=True))
-        depths = [component.vision_depths() for component in self._components()]
-        watched = frozenset[float]().union(*depths)
-        self._handles += bound.watch_vision(self._signals(), watched, self._see)
+        signals = self.needs.signals & bound.provides
+        self._handles += bound.watch_vision(signals, self.needs.depths, self._see)
 
     def remove(self) -> None:
         """Take every hook away and forget all tensors."""
         while self._handles:
             self._handles.pop().remove()
         self.state = self.vision = None
-
-    def _components(self) -> list[Component]:
-        return [c for _, cut in self.cuts.values() for c in cut.stage.components()]
-
-    def _signals(self) -> frozenset[str]:
-        readers = [component.readable() for component in self._components()]
-        return frozenset[str]().union(*readers) & self.bound.provides
-
-    def _boundaries_reading(self, signals: Set[str]) -> set[int]:
-        return {
-            at
-            for at, (_, cut) in self.cuts.items()
-            for component in cut.stage.components()
-            if signals & component.readable()
-        }
-
-    def _watched_layers(self, signal: str) -> list[int]:
-        layers: set[int] = set()
-        for at, (_, cut) in self.cuts.items():
-            for component in cut.stage.components():
-                if signal in component.readable():
-                    span = component.history(at)
-                    if span is not None:
-                        layers.update(range(span[0], min(span[1], at - 1) + 1))
-        return sorted(layers)
 
     # ------------------------------------------------------------------ one forward
 
@@ -244,7 +217,7 @@ class Engine:
                     hidden = self._leave_out(state, hidden)
                 if index in self.cuts:
                     hidden = self._cut(state, index, hidden, original)
-                if index == 0 and self._keeps_inputs:
+                if index == 0 and self.needs.inputs:
                     rows = torch.arange(hidden.shape[1], device=hidden.device)
                     state.inputs = hidden
                     state.carried[INPUT_ROWS] = rows.expand(state.batch, -1)

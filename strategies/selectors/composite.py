@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from tokensieve.core.budgets import whole
 from tokensieve.core.component_fields import ASelector
 from tokensieve.core.components import Component, LayerRange, Selector
-from tokensieve.core.pipeline import ScoreTerms
 from tokensieve.core.scoring import combined_scores
+from tokensieve.core.stage import ScoreTerms
 from tokensieve.core.view import View
 
 if TYPE_CHECKING:

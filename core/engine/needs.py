@@ -1,0 +1,63 @@
+"""What has to be captured for the cuts of a pipeline, and where."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Set
+from dataclasses import dataclass
+from functools import cached_property
+
+from tokensieve.core.components import Component
+from tokensieve.core.pipeline import Cut
+from tokensieve.core.signals import LAST_LAYER_SIGNALS
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Read off the components once, when a pipeline is attached."""
+
+    cuts: list[Cut]
+
+    def _components(self) -> Iterator[tuple[int, Component]]:
+        for cut in self.cuts:
+            for component in cut.stage.components():
+                yield cut.at, component
+
+    def _boundaries(self, signals: Set[str]) -> set[int]:
+        return {at for at, component in self._components() if signals & component.readable()}
+
+    @cached_property
+    def signals(self) -> frozenset[str]:
+        """All signals that some component may read."""
+        readers = [component.readable() for _, component in self._components()]
+        return frozenset[str]().union(*readers)
+
+    @cached_property
+    def depths(self) -> frozenset[float]:
+        """Vision-encoder layers to capture besides the one that feeds the projector."""
+        chosen = [component.vision_depths() for _, component in self._components()]
+        return frozenset[float]().union(*chosen)
+
+    @cached_property
+    def last_layer(self) -> set[int]:
+        """Boundaries at which the input of the layer before is read; nothing ran before 0."""
+        return self._boundaries(LAST_LAYER_SIGNALS) - {0}
+
+    @cached_property
+    def inputs(self) -> bool:
+        """Whether what entered layer 0 is read at a later boundary."""
+        return bool(self._boundaries({"embeddings"}) - {0})
+
+    @property
+    def first_layer(self) -> int:
+        """The first decoder layer whose input has to be looked at."""
+        wanted = [*(cut.at for cut in self.cuts), *(at - 1 for at in self.last_layer)]
+        return 0 if self.inputs else max(0, min(wanted))
+
+    def layers(self, signal: str) -> list[int]:
+        """Decoder layers whose transitions are read as ``signal``."""
+        layers: set[int] = set()
+        for at, component in self._components():
+            span = component.history(at) if signal in component.readable() else None
+            if span is not None:
+                layers.update(range(span[0], min(span[1], at - 1) + 1))
+        return sorted(layers)
