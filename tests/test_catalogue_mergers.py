@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from references import mergers
+from references.answers import mask_of
 from references.batches import (
     Image,
     arranged,
@@ -34,13 +34,6 @@ TOLERANCE = 1e-9
 
 def close(ours: Tensor, theirs: Any) -> None:
     np.testing.assert_allclose(ours.numpy(), np.asarray(theirs), rtol=TOLERANCE, atol=TOLERANCE)
-
-
-def mask_of(kept: Sequence[Sequence[int]], images: Sequence[Image]) -> Tensor:
-    mask = torch.zeros(len(images), width_of(images), dtype=torch.bool)
-    for row, tokens in zip(mask, kept, strict=True):
-        row[list(tokens)] = True
-    return mask
 
 
 def applied(

@@ -10,7 +10,8 @@ from pydantic import Field
 from tiny_models import DEFAULT_IMAGES, FAMILIES, Prompt, build, inputs
 
 import tokensieve
-from tokensieve.core.pipeline import Pipeline, ScoreTerm, Stage
+from tokensieve.core.pipeline import Pipeline
+from tokensieve.core.stage import ScoreTerm, Stage
 from tokensieve.core.view import View
 
 

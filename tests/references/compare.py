@@ -17,7 +17,8 @@ import tokensieve
 from references.forward import Choose, Outcome, Rows, Score, run
 from references.samples import encode, sequence
 from references.vision import Encoded
-from tokensieve.core.pipeline import Pipeline, ScoreTerm
+from tokensieve.core.pipeline import Pipeline
+from tokensieve.core.stage import ScoreTerm
 from tokensieve.core.view import View
 
 SIDE, DEEP = 24, 14

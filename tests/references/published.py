@@ -2,7 +2,8 @@
 
 Written from the papers and what is known of their released code, never from this project's
 strategies. A method is a list of stages for :func:`references.forward.run`, or a way to rewrite the
-sequence of an image (other vectors, another order) by means of :class:`Standing`.
+sequence of an image (other vectors, another order) by means of :class:`Standing`. Here are those
+that work in front of the decoder; the others are in :mod:`references.inside`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from torch import Tensor
 
 from references import formulas, greedy, mergers, scores, selections
 from references.formulas import Array
-from references.forward import Outcome, Rewrite, Rows, Score, State
+from references.forward import Outcome, Rewrite, Rows, State
+from references.many import coverage, dpp, max_min, steady, thinned
 from references.vision import Encoded, Tower
 
 # ------------------------------------------------------------------ the vision encoder
@@ -67,16 +69,6 @@ def joined_keys(image: Encoded, depth: float) -> Array:
 
 def projected(image: Encoded) -> Array:
     return image.features.double().numpy()
-
-
-def steady(rule: Callable[..., list[int]], *arrays: Array, noise: float = 1e-9) -> list[int]:
-    """What the rule picks, once noise far above rounding has been seen not to change it."""
-    picked = rule(*arrays)
-    generator = np.random.default_rng(len(picked))
-    for _ in range(2):
-        moved = [a * (1 + noise * generator.uniform(-1, 1, a.shape)) for a in arrays]
-        assert rule(*moved) == picked, "a near tie: choose another seed"
-    return picked
 
 
 # ------------------------------------------------------------------ rewriting a sequence
@@ -147,11 +139,12 @@ def fastervlm(image: Encoded, count: int, *, noise: float = 1e-9) -> list[int]:
 
 
 def vispruner(image: Encoded, count: int) -> list[int]:
-    return steady(
-        lambda seen, inner: selections.vispruner(seen, inner, count, 0.5),
-        looked_at(image),
-        image.inner,
-    )
+    def pick(seen: Array, inner: Array) -> list[int]:
+        ranked, important = selections.best_first(seen, range(len(seen))), int(count * 0.5)
+        rest = thinned(inner, ranked[important:], count - important)
+        return sorted(ranked[:important] + rest)
+
+    return steady(pick, looked_at(image), image.inner)
 
 
 def hiprune(image: Encoded, count: int, *, noise: float = 1e-9) -> list[int]:
@@ -174,8 +167,8 @@ def holov(image: Encoded, count: int, *, noise: float = 1e-9) -> list[int]:
 
 
 def vscan(image: Encoded, count: int, *, noise: float = 1e-9) -> list[int]:
-    (tower,) = image.tiles
-    rows, columns = zip(*tower.grid, strict=True)
+    """Windows of all tiles lie on top of each other."""
+    rows, columns = zip(*(place for tower in image.tiles for place in tower.grid), strict=True)
 
     def pick(near: Array, far: Array) -> list[int]:
         size = max(rows) + 1, max(columns) + 1
@@ -219,25 +212,7 @@ def prumerge(images: Sequence[Encoded], *, plus: bool = False, noise: float = 1e
 
 
 def divprune(image: Encoded, count: int) -> list[int]:
-    return sorted(steady(lambda tokens: greedy.max_min(tokens, count), projected(image)))
-
-
-def dpp(features: Array, quality: Array, count: int) -> list[int]:
-    """:func:`greedy.dpp_map` for many tokens: what a token adds to the determinant.
-
-    Adding it multiplies the determinant by its Schur complement in the kernel of the chosen ones.
-    """
-    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
-    kernel = quality[:, None] * (unit @ unit.T) * quality
-    picked: list[int] = []
-    for _ in range(count):
-        across = kernel[picked]
-        gain = kernel.diagonal() - (
-            across * np.linalg.solve(kernel[picked][:, picked], across)
-        ).sum(axis=0)
-        gain[picked] = -np.inf
-        picked.append(int(gain.argmax()))
-    return picked
+    return sorted(steady(lambda tokens: max_min(tokens, count), projected(image)))
 
 
 def cdpruner(image: Encoded, words: Array, count: int) -> list[int]:
@@ -247,102 +222,6 @@ def cdpruner(image: Encoded, words: Array, count: int) -> list[int]:
     return sorted(steady(lambda t, r: dpp(t, greedy.minmax_quality(r), count), tokens, relevance))
 
 
-def coverage(rows: Array, count: int) -> list[int]:
-    """:func:`greedy.coverage` for many tokens."""
-    covered, picked = np.zeros(len(rows)), []
-    for _ in range(count):
-        worth = np.maximum(rows, covered[:, None]).sum(axis=0)
-        worth[picked] = -np.inf
-        picked.append(int(worth.argmax()))
-        covered = np.maximum(covered, rows[:, picked[-1]])
-    return picked
-
-
 def mmtok(image: Encoded, words: Array, count: int) -> list[int]:
     rows = greedy.mmtok_rows(words, projected(image), image.inner)
     return sorted(steady(lambda table: coverage(table, count), rows))
-
-
-# ------------------------------------------------------------------ inside the decoder
-
-
-def hidden_change() -> Score:
-    """V2Drop: how far the layer that just ran moved each token."""
-
-    def score(state: State, columns: list[int], _image: int) -> Array:
-        before, after = state.runs[state.boundary - 1].block
-        return scores.hidden_change(before[columns], after[columns])
-
-    return score
-
-
-def dart(count: int) -> Stand:
-    """Keys of the layer that just ran, hidden states after the decoder's final norm."""
-
-    def stand(state: State, columns: list[int], _image: int) -> Standing:
-        run = state.runs[state.boundary - 1]
-        _, keys = state.decoder.queries_and_keys(state.boundary - 1, run.rows)
-        sizes = np.abs(keys).sum(axis=(1, 2))
-        hidden = state.decoder.language.norm(state.rows.hidden).double().numpy()
-        text = state.rows.text_after_images()
-        kept = steady(
-            lambda *parts: selections.pivots(*parts, count),
-            sizes[columns],
-            sizes[text],
-            hidden[columns],
-            hidden[text],
-            noise=1e-7,
-        )
-        return Standing(state.rows.hidden[[columns[token] for token in kept]], kept)
-
-    return stand
-
-
-def raters(state: State, image: int) -> list[int]:
-    """SparseVLM: the rows of today's text that rate this image, found on the decoder's inputs."""
-    first = state.runs[0].rows
-    embeddings = first.hidden.double().numpy()
-    text = first.text_after_images()
-    weights = scores.rater_weights(embeddings[first.columns(image)], embeddings[text])
-    names = [first.names[row] for row, weight in zip(text, weights, strict=True) if weight]
-    return [state.rows.names.index(name) for name in names]
-
-
-def sparse_attention(heads: int | None = None, theta: float | None = None) -> Score:
-    """Attention of the raters in the layer that just ran; with ``theta`` gravity is corrected."""
-
-    def score(state: State, columns: list[int], image: int) -> Array:
-        rows, asked = state.rows, raters(state, image)
-        queries, keys = state.decoder.queries_and_keys(state.boundary - 1, rows)
-        maps = np.zeros((queries.shape[1], len(asked), len(keys)))
-        gravity = np.ones(maps.shape[1:])
-        where = rows.positions.tolist()
-        for place, row in enumerate(asked):
-            seen = keys[: row + 1]
-            maps[:, place, : row + 1] = formulas.attention_row(queries[row], seen)
-            if theta is not None:
-                gravity[place] = scores.gravity(where[row], where, queries.shape[2], theta)
-        return scores.sparse_scores(
-            maps, range(len(asked)), columns, heads, gravity if theta is not None else None
-        )
-
-    return score
-
-
-def recycled(score: Score, count: int) -> Stand:
-    """SparseVLM v1: the best stay, and behind them come clusters of the next best."""
-
-    def stand(state: State, columns: list[int], image: int) -> Standing:
-        values = score(state, columns, image)
-        hidden = state.rows.hidden[columns].double().numpy()
-
-        def pick(seen: Array, vectors: Array) -> list[int]:
-            kept = formulas.top_k(seen, count)
-            return kept + mergers.recycle(vectors, seen, kept)[0]
-
-        anchors = steady(pick, values, hidden, noise=1e-7)
-        _, merged = mergers.recycle(hidden, values, anchors[:count])
-        both = np.concatenate([hidden[anchors[:count]], merged])
-        return Standing(torch.from_numpy(both), anchors)
-
-    return stand
