@@ -94,13 +94,19 @@ class TokenStates:
         visual: ``[batch, tokens, n]``.
         text: ``[batch, text, n]``.
         valid: ``[batch, text]`` bool, real text tokens.
-        instruction: ``[batch, text]`` bool, those after the last image; all if none follows.
+        instruction: ``[batch, text]`` bool, those after the last image.
     """
 
     visual: Tensor
     text: Tensor
     valid: Tensor
     instruction: Tensor
+
+    @property
+    def question(self) -> Tensor:
+        """``[batch, text]`` bool, the instruction; all text where none follows the image."""
+        behind = self.instruction & self.valid
+        return behind | (self.valid & ~behind.any(dim=1, keepdim=True))
 
 
 class TextAttention(Protocol):

@@ -15,7 +15,8 @@ def raters(view: View) -> Tensor:
 
     ``M = softmax over the instruction's tokens of image embedding . text embedding``, mean over
     the image's tokens; a token rates if its ``M`` is above the mean. They are chosen once, at the
-    first boundary that asks, from what entered the decoder, and remembered.
+    first boundary that asks, from what entered the decoder, and remembered. If nobody rates, also
+    because no text follows the image, the last prompt token asks.
 
     Source: SparseVLM, ICML 2025, arXiv 2410.04417, eq. 4-5, and its released code.
     """

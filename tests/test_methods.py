@@ -292,3 +292,21 @@ def _two_scores(state: forward.State, columns: list[int], image: int) -> formula
 
 def _in_two_parts(scores: formulas.Array, first: int, budget: int) -> list[int]:
     return formulas.in_parts([(scores[:, 0], first), (scores[:, 1], budget - first)])
+
+
+@pytest.mark.parametrize("family", ["llava", "qwen-vl", "internvl"])
+def test_where_no_text_follows_the_image_the_last_token_rates(family: str) -> None:
+    """The words in front of the image cannot see it."""
+    model, size = model_of(family), DEFAULT_IMAGES[family][0]
+    batch = tiny_models.inputs(family, [Prompt(6, (size,), 0, seed=3)])
+    if family != "llava":  # their image delimiter is text behind the image
+        for name in ("input_ids", "attention_mask", "mm_token_type_ids"):
+            if name in batch:
+                batch[name] = batch[name][:, :-1]
+    kept = []
+    for rows in ("raters", "last"):
+        stage = {"at": 2, "score": {"scorer": "attention", "rows": rows}, "keep": 5}
+        with tokensieve.attach(model, stage) as session, torch.no_grad():
+            model(**batch)
+        kept.append(session.trace.stages[0].kept[0].tolist())
+    assert kept[0] == kept[1]

@@ -146,7 +146,7 @@ def test_missing_signal_names_stage_signal_adapter_and_remedy() -> None:
     spec = {"name": "vz", "at": 0, "score": "cls-attention", "keep": 0.5}
     with pytest.raises(AttachError) as caught:
         tokensieve.attach(model, spec)
-    for part in ("stage 1", "vz", "vision_attention", "adapter llava", "use another scorer"):
+    for part in ("stage 1", "vz", "encoder_layers", "adapter llava", "use another scorer"):
         assert part in str(caught.value)
 
 

@@ -22,7 +22,7 @@ class TextRows:
     Attributes:
         rows: ``[batch, text]`` sequence rows (0 where not valid).
         valid: ``[batch, text]`` bool.
-        instruction: ``[batch, text]`` bool, behind the last image; all if none is.
+        instruction: ``[batch, text]`` bool, behind the last image.
     """
 
     rows: Tensor
@@ -37,8 +37,7 @@ class TextRows:
         behind = []
         for sample, text in zip(samples, texts, strict=True):
             last = max(layout.rows(sample, "image"), default=-1)
-            flags = [row > last for row in text]
-            behind.append(flags if any(flags) else [True] * len(text))
+            behind.append([row > last for row in text])
         device = groups.rows.device
         rows = _padded(texts, -1, device)
         return cls(rows.clamp(min=0), rows >= 0, _padded(behind, False, device))

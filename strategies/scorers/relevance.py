@@ -39,7 +39,7 @@ class RelevanceScorer(Scorer):
             return -view.clip_relevance
         if self.clip:
             view.note("the model has no CLIP text tower: the decoder's embeddings stand in")
-        asked = (states.valid & states.instruction).to(states.text.dtype)
+        asked = states.question.to(states.text.dtype)
         question = (unit(states.text) * asked[..., None]).sum(dim=1)
         question = question / asked.sum(dim=1, keepdim=True).clamp(min=1)
         relevance: Tensor = (unit(states.visual) @ question[..., None])[..., 0]

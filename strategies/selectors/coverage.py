@@ -68,8 +68,8 @@ class CoverageSelector(FeatureSelector):
         if self.text:
             states = view.embeddings
             words = unit(states.text) @ unit(states.visual).transpose(1, 2)
-            asked = states.valid & states.instruction
-            blocks.append(_shares(words / self.text_temperature, asked, view.valid))
+            words = words / self.text_temperature
+            blocks.append(_shares(words, states.question, view.valid))
         image = self.similarity(view) / self.image_temperature
         blocks.append(self.image_weight * _shares(image, view.valid, view.valid))
         return torch.cat(blocks, dim=1)

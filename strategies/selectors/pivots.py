@@ -48,7 +48,7 @@ class PivotsSelector(Selector):
         norms = keys.visual.abs().sum(dim=-1)
         own = [min(self.image_pivots, count) for count in counts]
         kept = top_counts(norms, available, own)
-        words = keys.valid & keys.instruction
+        words = keys.question
         text = top_counts(
             keys.text.abs().sum(dim=-1), words, [self.text_pivots if o else 0 for o in own]
         )
