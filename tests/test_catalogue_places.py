@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from references import selections
-from references.answers import by_windows, chosen, in_slices
+from references.answers import by_windows, chosen, in_slices, in_windows
 from references.batches import (
     Image,
     arranged,
@@ -117,6 +117,7 @@ def test_holov(slices: int, peak: float) -> None:
     [
         ([5, 1, 3], [2, 4, 4]),
         ([0, 0, 0], [4, 4, 4]),
+        ([0, 0, 0], [1, 3, 3]),
         ([9, 0, 0, 1], [1, 3, 0, 9]),
         ([1, 1, 1, 1, 1], [1, 2, 3, 4, 5]),
         ([2, 8, 8, 2], [20, 3, 1, 2]),
@@ -137,6 +138,15 @@ def test_equal_parts_ignore_scores_and_empty_parts() -> None:
         sizes = [labels.count(part) for part in range(5)]
         shares = selections.holov_shares([float(size > 0) for size in sizes], sizes, count)
         assert [sum(labels[t] == part for t in tokens) for part in range(5)] == shares
+
+
+def test_equal_parts_leave_out_an_empty_window() -> None:
+    image = batch_of(52, (12,))[0]
+    image.tensors["grid"] = np.array([[n // 4, n % 4] for n in range(16) if n not in (0, 1, 4, 5)])
+    selector = PartitionedSelector(parts=4, divide="windows", allocate="equal")
+    (kept,) = chosen(selector, [image], [7])
+    labels = in_windows(image, 2, 2)
+    assert [sum(labels[token] == part for token in kept) for part in range(4)] == [0, 3, 2, 2]
 
 
 def test_parts_of_negative_scores_weigh_nothing() -> None:

@@ -19,6 +19,7 @@ from tiny_models import Prompt
 
 from tokensieve.strategies.raters import raters
 from tokensieve.strategies.scorers.hidden_change import HiddenChangeScorer
+from tokensieve.strategies.scorers.iga import IgaScorer
 from tokensieve.strategies.scorers.relevance import RelevanceScorer
 
 PROMPTS = [Prompt(4, (1,), 7, seed=1), Prompt(2, (1, 1), 9, seed=2)]
@@ -211,6 +212,30 @@ def test_the_strongest_head_can_be_taken() -> None:
     both.assert_same_scores()
 
 
+class Received:
+    """Attention of one row, ``[batch, heads, tokens]`` with garbage in the padding."""
+
+    def __init__(self, values: torch.Tensor) -> None:
+        self.values = values
+
+    def received(self, rows: str, *, gravity: bool = False) -> torch.Tensor:
+        assert rows == "last" and not gravity
+        return self.values
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.6])
+def test_the_heads_of_each_image_are_ranked_by_its_own_tokens(share: float) -> None:
+    images = batch_of(4)
+    parts = [np.abs(image["vision_keys"][:, :5]) for image in images]
+    values = padded(parts, width_of(images)).abs().transpose(1, 2)
+    view = view_of(images, more={"next_attention": Received(values)})
+    ours = IgaScorer(rows="last", top_heads=share).score(view)
+    for row, part in zip(ours, parts, strict=True):
+        count = max(1, int(share * 5))
+        theirs = formulas.sparse_scores(part.T[:, None], [0], range(len(part)), count)
+        np.testing.assert_allclose(row[: len(part)], theirs, rtol=1e-12)
+
+
 # --- raters of views made by hand -----------------------------------------------------------------
 
 
@@ -220,6 +245,12 @@ def test_raters_of_images_with_padding() -> None:
     for row, image in zip(chosen, images, strict=True):
         theirs = formulas.rater_weights(image["embeddings"], image.asked("embeddings"))
         assert row.tolist() == [0, 0, *theirs, 0]
+
+
+def test_nobody_rates_where_all_words_are_the_same() -> None:
+    image = batch_of(2, (8,))[0]
+    image.words["embeddings"][2:] = image.words["embeddings"][2]
+    assert not raters(view_of([image])).any()
 
 
 # --- attention inside the encoder -----------------------------------------------------------------

@@ -1,8 +1,7 @@
 """``downsample`` is the untouched model on smaller pixels, with as many placeholders as they fill.
 
-The pixels are resized here, the prompt has fewer placeholders, and nothing is attached. Qwen's
-M-RoPE keeps the coordinates of the large grid, so there what enters the decoder is compared, and
-then what the slow decoder makes of it at these coordinates.
+Pixels are resized here, the prompt has fewer placeholders, and nothing is attached. Qwen's M-RoPE
+keeps the coordinates of the large grid: there the slow decoder goes on from the same features.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import pytest
 import tiny_models
 import torch
 from references import forward
-from references.compare import Both, model_of, run_ours
+from references.compare import Both, big_prompt, model_of, run_ours
 from references.samples import encode, sequence
 from tiny_models import IMAGE, Prompt
 from torch import Tensor
@@ -146,15 +145,10 @@ def test_llava_equals_the_model_on_smaller_pixels(keep: Any) -> None:
 
 
 def test_llava_of_576_tokens_at_the_preset_s_own_budget() -> None:
-    model = model_of("llava", side=24, num_hidden_layers=2)
-    inputs = tiny_models.inputs("llava", [Prompt(4, (), 6)])
-    ids = inputs["input_ids"][0].tolist()
-    row = torch.tensor([[*ids[:3], *[IMAGE] * 576, *ids[3:]]])
-    pixels = torch.randn(1, 3, 96, 96, generator=torch.Generator().manual_seed(1)).double()
-    whole = {"input_ids": row, "attention_mask": torch.ones_like(row), "pixel_values": pixels}
-    ours = run_ours(model, whole, "downsample")
-    short = fewer(row[0].tolist(), [121])
-    assert_same(model, ours, [{**short, "pixel_values": resized(pixels, 44, 44)}])
+    model, inputs = model_of("llava", side=24, num_hidden_layers=2), big_prompt(seed=1)
+    ours = run_ours(model, inputs, "downsample")
+    assert ours.trace.stages[0].after == [121]
+    assert_same(model, ours, [llava_small(inputs, (11, 11))])
 
 
 def test_llava_with_two_images_in_a_sample_and_another_sample() -> None:

@@ -42,7 +42,7 @@ def max_min(features: Array, count: int) -> list[int]:
     """:func:`greedy.max_min`, which remembers the distance to the nearest chosen token."""
     distance = 1 - _cosines(features)
     picked = [int((distance + np.diag([np.inf] * len(distance))).min(axis=0).argmax())]
-    nearest = distance[picked[0]]
+    nearest = distance[picked[0]].copy()
     while len(picked) < count:
         nearest[picked] = -np.inf
         picked.append(int(nearest.argmax()))
