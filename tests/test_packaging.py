@@ -124,3 +124,22 @@ def test_no_module_is_imported_twice_under_a_bare_name() -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def code_strings(path: Path) -> list[str]:
+    """String constants of a module, docstrings and field descriptions left out."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    prose = {
+        id(node.value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    }
+    prose |= {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.keyword)}
+    found = [n for n in ast.walk(tree) if isinstance(n, ast.Constant) and id(n) not in prose]
+    return [node.value.lower() for node in found if isinstance(node.value, str)]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "strategies").rglob("*.py")), ids=lambda p: p.stem)
+def test_no_strategy_knows_a_model(path: Path) -> None:
+    names = ("llava", "qwen", "internvl", "vicuna", "clip_vision", "siglip")
+    assert not [text for text in code_strings(path) for name in names if name in text]
