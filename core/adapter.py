@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from tokensieve.core.bound import Bound, Branch
 from tokensieve.core.errors import UnsupportedError
 from tokensieve.core.flops import DecoderDims
 from tokensieve.core.shrinking import ShrinkPlan
@@ -81,8 +82,8 @@ class Panel:
     box: tuple[float, float, float, float]
 
 
-class BoundModel(ABC):
-    """One model, seen through its adapter.
+class BoundModel(Bound):
+    """A vision-language model, seen through its adapter.
 
     Attributes:
         model: the top-level model (``*ForConditionalGeneration``).
@@ -91,21 +92,14 @@ class BoundModel(ABC):
         dims: sizes of the decoder.
         placeholder_ids: token ids that stand for visual tokens.
         mrope: True if positions are three-dimensional.
-        provides: names of the signals this model can give.
-        missing: for signals it cannot give, why.
     """
 
-    name: str
-    model: Any
     inner: nn.Module
     decoder: nn.Module
-    layers: Sequence[nn.Module]
     rotary: nn.Module
-    dims: DecoderDims
     placeholder_ids: tuple[int, ...]
     mrope: bool = False
     provides: frozenset[str] = DECODER_SIGNALS
-    missing: dict[str, str]
 
     @property
     def attention_backend(self) -> str:
@@ -120,6 +114,11 @@ class BoundModel(ABC):
     @abstractmethod
     def mlp_module(self, layer: int) -> nn.Module:
         """The feed-forward module of a decoder layer."""
+
+    def branches(self, layer: int) -> list[Branch]:
+        """Self-attention and feed-forward module."""
+        attention, mlp = self.attention_module(layer), self.mlp_module(layer)
+        return [("attention", attention, attention), ("mlp", mlp, mlp)]
 
     @abstractmethod
     def queries(self, layer: int, hidden: Tensor) -> Tensor:
@@ -182,6 +181,8 @@ class Adapter(ABC):
     name: ClassVar[str] = ""
     model_types: ClassVar[frozenset[str]] = frozenset()
     """Values of ``config.model_type`` that the adapter supports."""
+    answers_questions: ClassVar[bool] = True
+    """Whether its models take a prompt and answer in words."""
 
     @classmethod
     def summary(cls) -> str:
@@ -189,8 +190,13 @@ class Adapter(ABC):
         return (cls.__doc__ or "").strip().splitlines()[0] if cls.__doc__ else ""
 
     @classmethod
+    def recognises(cls, model: Any) -> bool:
+        """Whether a model is of this family; by default its config says so."""
+        return getattr(getattr(model, "config", None), "model_type", None) in cls.model_types
+
+    @classmethod
     @abstractmethod
-    def bind(cls, model: Any) -> BoundModel:
+    def bind(cls, model: Any) -> Bound:
         """Look at ``model`` and say where its parts are; raise AttachError if it cannot be."""
 
     @classmethod

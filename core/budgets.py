@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, model_serializer, model_validator
 
-from tokensieve.core.errors import AttachError
+from tokensieve.core.errors import BudgetError
 from tokensieve.core.flops import DecoderDims, decoder_flops
 
 Kind = Literal["tokens", "share", "average", "flops"]
@@ -178,7 +178,7 @@ class Schedule:
 
         if current and not met(1):
             least = self._with_rest(original, [*before, 1])
-            raise AttachError(self._impossible(budget, original, least))
+            raise BudgetError(self._impossible(budget, original, least))
         low, high = 1, max(current, 1)
         while low < high:
             middle = (low + high + 1) // 2
@@ -196,7 +196,7 @@ class Schedule:
             return counts
 
         if not self._meets(overall, original, scaled(0.0)):
-            raise AttachError(self._impossible(overall, original, scaled(0.0)))
+            raise BudgetError(self._impossible(overall, original, scaled(0.0)))
         if self._meets(overall, original, scaled(MAX_SCALE)):
             return scaled(MAX_SCALE)
         low, high = 0.0, MAX_SCALE

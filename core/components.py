@@ -180,6 +180,10 @@ class Merger(Component):
         """
         return Split(total, 0, 0)
 
+    def proportional(self) -> bool:
+        """Whether attention behind the boundary should count a merged token by its size."""
+        return False
+
     @abstractmethod
     def apply(self, kept: Tensor, counts: list[int], view: View) -> Merged:
         """Merge the tokens outside ``kept`` ``[batch, tokens]``.

@@ -26,6 +26,18 @@ class AttachError(TokensieveError):
     """A pipeline cannot run on this model."""
 
 
+class BudgetError(AttachError):
+    """A pipeline cannot meet its budget on this image, whatever it drops."""
+
+
+class TaskError(TokensieveError):
+    """A task, or the file it reads, cannot be used."""
+
+
+class StudyError(TokensieveError):
+    """A study, or the folder that holds its results, cannot be used."""
+
+
 class UnsupportedError(TokensieveError):
     """A call uses a feature that pruning does not support."""
 

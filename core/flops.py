@@ -13,7 +13,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class DecoderDims:
-    """The numbers of a decoder that costs depend on."""
+    """The numbers of a decoder (or of an encoder) that costs depend on.
+
+    ``ffn_matrices`` is 3 for gated MLPs, 2 for plain ones.
+    """
 
     layers: int
     dim: int
@@ -21,6 +24,7 @@ class DecoderDims:
     heads: int
     kv_heads: int
     head_dim: int
+    ffn_matrices: int = 3
 
     @property
     def kv_dim(self) -> int:
@@ -34,7 +38,7 @@ class Convention:
 
     Attributes:
         count_text: add the text tokens to every layer.
-        ffn_matrices: 3 for gated MLPs; DivPrune's script counts 2.
+        ffn_matrices: at most so many of an MLP's matrices; DivPrune's script counts 2.
         mac_factor: 2 to count a multiply-accumulate as two operations.
         grouped_keys: count K and V projections at their real (grouped-query) width.
         include_scoring: add the scorers' own cost, where they state one.
@@ -67,7 +71,8 @@ COMPUTE = Convention(count_text=True, grouped_keys=True)
 def layer_flops(tokens: float, dims: DecoderDims, convention: Convention = PAPER) -> float:
     """Cost of one decoder layer that processes ``tokens`` tokens in prefill."""
     projections = 2 * dims.dim + 2 * (dims.kv_dim if convention.grouped_keys else dims.dim)
-    linear = projections * dims.dim + convention.ffn_matrices * dims.dim * dims.mlp_dim
+    matrices = min(convention.ffn_matrices, dims.ffn_matrices)
+    linear = projections * dims.dim + matrices * dims.dim * dims.mlp_dim
     return convention.mac_factor * (tokens * linear + 2 * tokens**2 * dims.dim)
 
 

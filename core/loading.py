@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from tokensieve.core.plugins import Registry, build_registry
 from tokensieve.core.stage import Stage
 from tokensieve.core.yaml_source import Source, parse_yaml
 
+Place = tuple[str | int, ...]
 PipelineLike = str | os.PathLike[str] | Mapping[str, Any] | Pipeline
 _KINDS = ("scorer", "selector", "merger")
 
@@ -94,12 +95,18 @@ def _validate(source: Source, registry: Registry, path: Path | None = None) -> P
     try:
         return Pipeline.model_validate(data, context={"registry": registry})
     except ValidationError as error:
-        raise PipelineError("\n".join(_lines(error, source))) from None
+        raise PipelineError("\n".join(problem_lines(error, source, _known_keys))) from None
     except PluginError as error:
         raise PipelineError(f"{source.name}: {error}") from None
 
 
-def _lines(error: ValidationError, source: Source) -> list[str]:
+def problem_lines(
+    error: ValidationError,
+    source: Source,
+    known_keys: Callable[[Place], Iterable[str]],
+    document: str = "pipeline",
+) -> list[str]:
+    """``FILE:LINE:COL: where: what is wrong``, a line per problem of a document."""
     lines = []
     for problem in error.errors():
         context = problem.get("ctx") or {}
@@ -107,18 +114,18 @@ def _lines(error: ValidationError, source: Source) -> list[str]:
         unknown = problem["type"] == "extra_forbidden"
         message = describe_problem(dict(problem))
         if unknown:
-            message += did_you_mean(str(path[-1]), _known_keys(path))
+            message += did_you_mean(str(path[-1]), known_keys(path))
         place = source.where(path, key=unknown or context.get("at_key", False))
-        lines.append(f"{place}: {_dotted(path)}: {message}")
+        lines.append(f"{place}: {_dotted(path) or document}: {message}")
     return list(dict.fromkeys(lines))
 
 
-def _known_keys(path: tuple[str | int, ...]) -> list[str]:
+def _known_keys(path: Place) -> list[str]:
     model = Stage if len(path) > 1 and path[0] == "stages" else Pipeline
     return list(model.model_fields)
 
 
-def _real_path(loc: Sequence[str | int], data: Any) -> tuple[str | int, ...]:
+def _real_path(loc: Sequence[str | int], data: Any) -> Place:
     """Map pydantic's location to the document: single values may stand for one-item lists."""
     path: list[str | int] = []
     parts = list(loc)
@@ -145,7 +152,7 @@ def _dotted(path: Sequence[str | int]) -> str:
     text = ""
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
-    return text or "pipeline"
+    return text
 
 
 def dump_yaml(pipeline: Pipeline) -> str:

@@ -68,7 +68,12 @@ def load_config(name: str, registry: Registry, also: Iterable[str] = ()) -> Any:
 
 
 def load_model(
-    name: str, registry: Registry, *, device: str = "cpu", dtype: str = "auto"
+    name: str,
+    registry: Registry,
+    *,
+    device: str = "cpu",
+    dtype: str = "auto",
+    attention: str | None = None,
 ) -> LoadedModel:
     """Load a model and its processor.
 
@@ -77,6 +82,7 @@ def load_model(
         registry: knows the built-in models and the adapters.
         device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         dtype: ``auto`` takes the checkpoint's own.
+        attention: the backend, as transformers names it; None takes its choice.
 
     Raises:
         ModelError: there is no such model, device or dtype, or the files are unusable.
@@ -87,6 +93,11 @@ def load_model(
     place = find_device(device)
     config = load_config(name, registry)
     adapter = find_adapter(config, registry)
+    if not adapter.answers_questions:
+        raise ModelError(
+            f"model {name!r} is a classifier of pictures (adapter {adapter.name}): it takes no "
+            "question and gives no text; prune it from Python, by tokensieve.attach(model, ...)"
+        )
     where = locate(name, registry)
     with _one_line(name):
         transformers: Any = importlib.import_module("transformers")
@@ -96,6 +107,7 @@ def load_model(
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
+            **({} if attention is None else {"attn_implementation": attention}),
         )
         if report["missing_keys"]:
             missing = sorted(report["missing_keys"])

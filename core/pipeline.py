@@ -201,14 +201,14 @@ class Pipeline(BaseModel):
 _NO_REFERENCE = "one budget for several boundaries is a share of the original tokens: drop `of`"
 
 
-def scaling_notes(pipeline: Pipeline, depth: int) -> list[str]:
+def scaling_notes(pipeline: Pipeline, depth: int, unit: str = "decoder layer") -> list[str]:
     """Say that boundaries were scaled, where they were."""
     if not pipeline.scales(depth):
         return []
     written = [at for stage in pipeline.stages for at in stage.at]
     real = pipeline.boundaries(depth)
     return [
-        f"boundaries {written} are tuned for {pipeline.depth} decoder layers; "
+        f"boundaries {written} are tuned for {pipeline.depth} {unit}s; "
         f"this model has {depth}: scaled to {real}"
     ]
 

@@ -31,6 +31,7 @@ from tokensieve.core.plugin_files import (
     read_plugin_file,
 )
 from tokensieve.core.signals import SIGNALS
+from tokensieve.core.tasks import Task
 
 PROJECT = "tokensieve"
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -41,13 +42,15 @@ KINDS: dict[str, type[Any]] = {
     "selector": Selector,
     "merger": Merger,
     "adapter": Adapter,
+    "task": Task,
 }
 RESERVED_PARAMETERS: dict[str, frozenset[str]] = {
     "scorer": frozenset({"scorer", "weight", "normalize"}),
     "selector": frozenset({"selector"}),
     "merger": frozenset({"merger"}),
+    "task": frozenset({"task", "file", "samples", "name"}),
 }
-"""Keys that YAML reads itself beside a component's parameters."""
+"""Keys that YAML reads itself beside the parameters."""
 
 
 class HookSpecs:
@@ -55,7 +58,7 @@ class HookSpecs:
 
     @hookspec
     def tokensieve_register(self, registry: Registry) -> None:
-        """Add components, adapters, pipelines, models or examples to ``registry``."""
+        """Add components, adapters, tasks, pipelines, models or examples to ``registry``."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +95,8 @@ class Registry:
     problems: list[str] = field(default_factory=list)
     owner: str = PROJECT
 
-    def add(self, component: type[Component] | type[Adapter]) -> None:
-        """Register a component or adapter class under its ``name``.
+    def add(self, component: type[Component] | type[Adapter] | type[Task]) -> None:
+        """Register a component, adapter or task class under its ``name``.
 
         Raises:
             PluginError: the class breaks the contract, or its name is taken.
@@ -147,13 +150,13 @@ class Registry:
 
 
 def kind_of(component: Any) -> str:
-    """``scorer``, ``selector``, ``merger`` or ``adapter``."""
+    """``scorer``, ``selector``, ``merger``, ``adapter`` or ``task``."""
     for kind, base in KINDS.items():
         if isinstance(component, type) and issubclass(component, base):
             return kind
         if isinstance(component, base):
             raise PluginError(f"{component!r} is an object: add the class itself")
-    raise PluginError(f"{component!r} is no subclass of Scorer, Selector, Merger or Adapter")
+    raise PluginError(f"{component!r} is no subclass of Scorer, Selector, Merger, Adapter or Task")
 
 
 def _check_class(kind: str, component: type[Any]) -> None:
@@ -162,7 +165,7 @@ def _check_class(kind: str, component: type[Any]) -> None:
     if inspect.isabstract(component):
         missing = ", ".join(sorted(component.__abstractmethods__))
         raise PluginError(f"{title} is not complete: define {missing}")
-    if not issubclass(component, Component):
+    if not issubclass(component, Component | Task):
         return
     base = KINDS[kind]
     hidden = sorted(set(component.model_fields) & set(dir(base)) - set(base.model_fields))
@@ -176,7 +179,7 @@ def _check_class(kind: str, component: type[Any]) -> None:
         raise PluginError(
             f"{title}: parameter {reserved[0]!r} is a key of its own in YAML: rename it"
         )
-    for attribute in ("needs", "uses"):
+    for attribute in ("needs", "uses") if issubclass(component, Component) else ():
         _check_signals(title, attribute, getattr(component, attribute))
 
 

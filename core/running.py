@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from tokensieve.core.adapter import Panel
 from tokensieve.core.errors import ModelError
@@ -111,7 +111,7 @@ class Comparison:
         return Cost(untouched, pruned)
 
 
-def open_image(path: Path) -> Image:
+def open_image(path: Path | BinaryIO) -> Image:
     """An upright RGB picture from a file."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -128,14 +128,27 @@ def open_image(path: Path) -> Image:
 
 def prepare(loaded: LoadedModel, question: Question) -> Any:
     """The processor's tensors for one question, on the model's device and in its dtype."""
-    images = list(question.images)
+    return prepare_batch(loaded, [question])
+
+
+def prepare_batch(loaded: LoadedModel, questions: Sequence[Question]) -> Any:
+    """The same for several questions at once; shorter prompts are padded on the left."""
+    images = [image for question in questions for image in question.images]
     try:
-        text = loaded.adapter.prompt(loaded.processor, question.text, images)
+        texts = [
+            loaded.adapter.prompt(loaded.processor, question.text, list(question.images))
+            for question in questions
+        ]
     except (ValueError, TypeError) as error:  # no chat template, or one that fails
         first = str(error).strip().splitlines()[0]
         raise ModelError(f"model {loaded.name!r}: the prompt cannot be made: {first}") from error
     try:
-        inputs = loaded.processor(images=images, text=[text], return_tensors="pt")
+        inputs = loaded.processor(
+            images=images,
+            text=texts,
+            return_tensors="pt",
+            **({"padding": True, "padding_side": "left"} if len(texts) > 1 else {}),
+        )
     except ValueError as error:  # a picture too thin for a patch, a placeholder in the question
         first = str(error).strip().splitlines()[0]
         raise ModelError(f"model {loaded.name!r}: the processor refuses this: {first}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from collections.abc import Sequence
 from functools import partial
@@ -10,20 +11,25 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from tokensieve.core.adapter import BoundModel
+from tokensieve.core.bound import Bound
 from tokensieve.core.errors import AttachError, UnsupportedError, did_you_mean
 from tokensieve.core.loading import PipelineLike, load_pipeline
 from tokensieve.core.pipeline import Cut, Pipeline
 from tokensieve.core.plugins import Registry, build_registry
-from tokensieve.core.signals import HISTORY_SIGNALS
+from tokensieve.core.stage import IMAGE
 
 if TYPE_CHECKING:
-    from tokensieve.core.engine.engine import Engine
+    from tokensieve.core.engine.base import BaseEngine
     from tokensieve.core.trace import Trace
 
 _SLOT = "_tokensieve_session"
 """Where a model carries its session; a plain attribute, so that both are freed together."""
 _ABSENT = object()
+_ENGINES = {
+    "decoder": ("tokensieve.core.engine.engine", "Engine"),
+    "encoder": ("tokensieve.core.engine.encoder", "EncoderEngine"),
+}
+"""Modules that the first ``attach`` imports: they are heavy."""
 
 
 class Session:
@@ -35,7 +41,7 @@ class Session:
         bound: the model as its adapter sees it.
     """
 
-    def __init__(self, model: Any, pipeline: Pipeline, bound: BoundModel, engine: Engine) -> None:
+    def __init__(self, model: Any, pipeline: Pipeline, bound: Bound, engine: BaseEngine) -> None:
         self.model = model
         self.pipeline = pipeline
         self.bound = bound
@@ -101,7 +107,8 @@ def attach(
     """Prune the visual tokens of ``model`` with ``pipeline`` from now on.
 
     Args:
-        model: a Hugging Face vision-language model of a supported family, in eval mode.
+        model: a Hugging Face vision-language model of a supported family, or a ViT of timm, in
+            eval mode.
         pipeline: a preset's name, a YAML file, a dict, or a :class:`Pipeline`.
         keep: replaces the pipeline's own budget: tokens, share, ``{"average": 192}`` or
             ``{"flops": 0.4}``. A pipeline with several boundaries is scaled as a whole; a number
@@ -128,9 +135,9 @@ def attach(
             "first (session.detach(), or leave its `with` block)"
         )
     check(loaded, bound)
-    from tokensieve.core.engine.engine import Engine
-
-    session = Session(model, loaded, bound, Engine(bound, loaded, seed))
+    module, name = _ENGINES[bound.engine]
+    engine: BaseEngine = getattr(importlib.import_module(module), name)(bound, loaded, seed)
+    session = Session(model, loaded, bound, engine)
     session._attach()
     return session
 
@@ -141,10 +148,12 @@ def session_of(model: Any) -> Session | None:
     return session
 
 
-def bind(model: Any, registry: Registry | None = None) -> BoundModel:
+def bind(model: Any, registry: Registry | None = None) -> Bound:
     """Find the adapter of a model and bind it."""
-    adapter = find_adapter(getattr(model, "config", None), registry)
-    bound: BoundModel = adapter.bind(model)
+    registry = registry or build_registry()
+    known = [entry.value for entry in registry.all("adapter") if entry.value.recognises(model)]
+    adapter = known[0] if known else find_adapter(getattr(model, "config", None), registry)
+    bound: Bound = adapter.bind(model)
     return bound
 
 
@@ -165,34 +174,39 @@ def find_adapter(config: Any, registry: Registry | None = None) -> Any:
     )
 
 
-def check(pipeline: Pipeline, bound: BoundModel) -> None:
+def check(pipeline: Pipeline, bound: Bound) -> None:
     """Refuse a pipeline that this model cannot run; say which stage, signal and adapter."""
-    check_depth(pipeline, bound.dims.layers)
+    check_depth(pipeline, bound.dims.layers, bound.layer_word)
     for cut in pipeline.cuts(bound.dims.layers):
+        where = _place(pipeline, cut)
         for component in cut.stage.components():
-            _check_component(_place(pipeline, cut), component, cut.at, bound)
+            _check_component(where, component, cut.at, bound)
+        refusal = bound.refusal(cut)
+        if refusal is not None:
+            raise AttachError(f"{where}: adapter {bound.name}: {refusal}")
 
 
-def check_depth(pipeline: Pipeline, depth: int) -> None:
-    """Refuse a pipeline whose boundaries do not fit a decoder of ``depth`` layers."""
+def check_depth(pipeline: Pipeline, depth: int, unit: str = "decoder layer") -> None:
+    """Refuse a pipeline whose boundaries do not fit a model of ``depth`` layers."""
     cuts = pipeline.cuts(depth)
     for cut in cuts:
         if cut.at >= depth:
             raise AttachError(
-                f"{_place(pipeline, cut)}: the model has {depth} decoder layers, allowed: 0 to "
+                f"{_place(pipeline, cut)}: the model has {depth} {unit}s, allowed: 0 to "
                 f"{depth - 1} (or give the pipeline the `depth` it was tuned for, to have it "
                 "scaled)"
             )
     if any(b.at <= a.at for a, b in pairwise(cuts)):
         shown = [cut.at for cut in cuts]
-        raise AttachError(f"{pipeline.name}: {depth} decoder layers are too few for {shown}")
+        raise AttachError(f"{pipeline.name}: {depth} {unit}s are too few for {shown}")
 
 
 def _place(pipeline: Pipeline, cut: Cut) -> str:
-    return f"stage {cut.number + 1} ({pipeline.name}) at boundary {cut.written_at}"
+    where = "image" if cut.at == IMAGE else f"boundary {cut.written_at}"
+    return f"stage {cut.number + 1} ({pipeline.name}) at {where}"
 
 
-def _check_component(where: str, component: Any, at: int, bound: BoundModel) -> None:
+def _check_component(where: str, component: Any, at: int, bound: Bound) -> None:
     missing = sorted(component.required() - bound.provides)
     if missing:
         signal = missing[0]
@@ -202,13 +216,13 @@ def _check_component(where: str, component: Any, at: int, bound: BoundModel) -> 
             f"{where}: {component.name!r} needs {signal}; adapter {bound.name} provides none "
             f"({why}): use another scorer or drop the stage (available: {alternatives})"
         )
-    history = component.required() & HISTORY_SIGNALS
+    history = component.required() & bound.history
     if not history:
         return
     if at == 0:
         raise AttachError(
-            f"{where}: {component.name!r} needs {sorted(history)[0]}, but no decoder layer has "
-            "run yet: use boundary 1 or later"
+            f"{where}: {component.name!r} needs {sorted(history)[0]}, but no {bound.layer_word} "
+            "has run yet: use boundary 1 or later"
         )
     span = component.history(at)
     if span is None or span[0] >= at:

@@ -64,12 +64,24 @@ def families() -> dict[str, Any]:
     build: Any = AutoModelForImageTextToText.from_config
     bound = {}
     for entry in registry().all("adapter"):
+        if not entry.value.answers_questions:
+            bound[entry.name] = entry.value.bind(_picture_model())
+            continue
         size = next(size for size in SIZES.values() if size.adapter == entry.name)
         shallow = replace(size, dims=replace(size.dims, layers=32))
         with torch.device("meta"):
             model = build(entry.value.sized_config(shallow))
         bound[entry.name] = entry.value.bind(model)
     return bound
+
+
+def _picture_model() -> Any:
+    """A classifier with as many blocks as the other families have layers here."""
+    import timm
+    import torch
+
+    with torch.device("meta"):
+        return timm.create_model("vit_huge_patch14_224")
 
 
 def signal_rows() -> str:
@@ -95,7 +107,8 @@ def supported(pipeline: Pipeline, bound: Any) -> str:
     try:
         check(pipeline, bound)
     except TokensieveError as error:
-        return f"no: {error}"
+        reason = re.sub(r"^stage .+? at (boundary \d+|image): (adapter [\w-]+: )?", "", str(error))
+        return f"no: {reason.split(': use another')[0]}"
     return "yes"
 
 
@@ -162,6 +175,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "strategy-files": lambda: file_rows("strategies"),
     "core-files": lambda: file_rows("core"),
     "engine-files": lambda: file_rows("core/engine"),
+    "study-files": lambda: file_rows("core/study"),
+    "executor-files": lambda: file_rows("core/study/executors"),
     "adapter-files": lambda: file_rows("adapters"),
     "test-files": lambda: file_rows("tests"),
 }

@@ -13,6 +13,7 @@ from tokensieve.strategies.mergers.absorb import AbsorbMerger
 from tokensieve.strategies.mergers.contextual import ContextualMerger
 from tokensieve.strategies.mergers.knn_weighted import KnnWeightedMerger
 from tokensieve.strategies.mergers.recycle import RecycleMerger
+from tokensieve.strategies.mergers.tome import TomeMerger
 from tokensieve.strategies.scorers.attention import AttentionScorer
 from tokensieve.strategies.scorers.cls_attention import ClsAttentionScorer
 from tokensieve.strategies.scorers.hidden_change import HiddenChangeScorer
@@ -64,4 +65,5 @@ def tokensieve_register(registry: Registry) -> None:
     registry.add(ContextualMerger)
     registry.add(KnnWeightedMerger)
     registry.add(RecycleMerger)
+    registry.add(TomeMerger)
     registry.add_pipelines(Path(__file__).parent / "pipelines")

@@ -28,7 +28,7 @@ def _annotated(parameter: str, kind: Any, value: Any) -> type[Component]:
 
 
 REFUSED = {
-    "no class": (lambda: 3, "3 is no subclass of Scorer, Selector, Merger or Adapter"),
+    "no class": (lambda: 3, "3 is no subclass of Scorer, Selector, Merger, Adapter or Task"),
     "other class": (lambda: dict, "is no subclass"),
     "object": (
         lambda: _class(name="made").model_validate({}),

@@ -68,7 +68,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture ``[96, 96, 3]`` (uint8) and the digits on it."""
+    """A picture ``[side, side, 3]`` (uint8) and the digits on it."""
 
     image: npt.NDArray[np.uint8]
     digits: tuple[Digit, ...]
@@ -95,22 +95,37 @@ def _digit_bank() -> dict[str, dict[int, npt.NDArray[np.float32]]]:
     return bank
 
 
-def make_scene(split: Split, index: int) -> Scene:
-    """Draw scene ``index`` of ``split``: 2 to 6 digits, all values and all colours distinct."""
+def scans(split: Split, value: int) -> npt.NDArray[np.float32]:
+    """All handwritings of a digit in ``split``: opacities ``[images, 16, 16]`` in 0..1."""
+    return _digit_bank()[split][value]
+
+
+def noise(rng: np.random.Generator, side: int) -> npt.NDArray[np.float64]:
+    """A dark background ``[side, side, 3]`` of coarse and fine noise."""
+    coarse = rng.normal(0, 12, (side // 8, side // 8, 3)).repeat(8, 0).repeat(8, 1)
+    fine = rng.normal(0, 10, (side, side, 3))
+    canvas: npt.NDArray[np.float64] = rng.uniform(20, 70) + coarse + fine
+    return canvas
+
+
+def make_scene(split: Split, index: int, image_size: int = IMAGE_SIZE) -> Scene:
+    """Draw scene ``index`` of ``split``: 2 to 6 digits, all values and all colours distinct.
+
+    A larger ``image_size`` (a multiple of ``CELL``) gives more background, not larger digits.
+    """
     rng = np.random.default_rng([7, split == "heldout", index])
     bank = _digit_bank()[split]
+    grid = image_size // CELL
     count = int(rng.integers(MIN_DIGITS, MAX_DIGITS + 1))
     values = rng.permutation(10)[:count]
     colours = rng.permutation(len(COLOUR_NAMES))[:count]
-    cells = rng.permutation(GRID * GRID)[:count]
-    coarse = rng.normal(0, 12, (IMAGE_SIZE // 8, IMAGE_SIZE // 8, 3)).repeat(8, 0).repeat(8, 1)
-    fine = rng.normal(0, 10, (IMAGE_SIZE, IMAGE_SIZE, 3))
-    canvas = rng.uniform(20, 70) + coarse + fine
+    cells = rng.permutation(grid * grid)[:count]
+    canvas = noise(rng, image_size)
     digits = []
     for value, colour, cell in zip(values, colours, cells, strict=True):
         side = DIGIT_SIZE
         shift_x, shift_y = rng.choice(SHIFTS, 2)
-        left, top = int(cell % GRID * CELL + shift_x), int(cell // GRID * CELL + shift_y)
+        left, top = int(cell % grid * CELL + shift_x), int(cell // grid * CELL + shift_y)
         scans = bank[int(value)]
         opacity = scans[rng.integers(len(scans)), :, :, None]
         shade = np.asarray(COLOURS[COLOUR_NAMES[colour]]) * rng.uniform(0.85, 1.0)

@@ -1,8 +1,8 @@
 """Held-out accuracy of a built-in model: ``python -m tokensieve.adapters.zoo.evaluate``.
 
-Single questions on scenes made of digit images that training never showed, asked through the
-model's own processor and ``generate``, with or without a pipeline. Prints accuracy and confusion
-per kind of question as Markdown, with 95 % Wilson intervals.
+Single questions on held-out pictures of a task, asked through the model's own processor and
+``generate``, with or without a pipeline. Prints accuracy and confusion per kind of question as
+Markdown, with 95 % Wilson intervals.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 
 import tokensieve
-from tokensieve.adapters.zoo import digit_scenes as scenes
+from tokensieve.adapters.zoo.tasks import TASKS, Question, Task
 
 NORMAL_95 = 1.959964
 
@@ -50,18 +50,25 @@ class Score:
         return centre - half, centre + half
 
 
-def heldout_questions(count: int) -> Iterator[tuple[Image.Image, scenes.Question]]:
-    """``count`` single questions, one a scene; kinds take turns."""
+def heldout_questions(
+    count: int, task: str = "digits", side: int | None = None
+) -> Iterator[tuple[Image.Image, Question]]:
+    """``count`` single questions of a task, one a picture of ``side`` pixels; kinds take turns."""
+    chosen: Task = TASKS[task]
     for index in range(count):
-        scene = scenes.make_scene("heldout", index)
-        (question,) = scenes.questions_for(scene, "heldout", index, 1)
+        scene = chosen.scene(index, "heldout", side or chosen.side)
+        (question,) = chosen.questions(scene, index, "heldout", 1)
         yield Image.fromarray(scene.image), question
 
 
 def answers(
-    model: Any, processor: Any, images: Sequence[Image.Image], questions: Sequence[str]
+    model: Any,
+    processor: Any,
+    images: Sequence[Image.Image],
+    questions: Sequence[str],
+    words: int = 1,
 ) -> list[str]:
-    """One-word answers of the model to a batch of questions."""
+    """Answers of at most ``words`` words to a batch of questions."""
     texts = [
         processor.apply_chat_template(
             [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}],
@@ -71,7 +78,7 @@ def answers(
     ]
     inputs = processor(images=list(images), text=texts, return_tensors="pt", padding=True)
     with torch.inference_mode():
-        ids = model.generate(**inputs.to(model.device), max_new_tokens=2, do_sample=False)
+        ids = model.generate(**inputs.to(model.device), max_new_tokens=words + 1, do_sample=False)
     new = ids[:, inputs["input_ids"].shape[1] :]
     return [text.strip() for text in processor.batch_decode(new, skip_special_tokens=True)]
 
@@ -79,23 +86,28 @@ def answers(
 def evaluate(
     model: Any,
     processor: Any,
-    count: int,
+    questions: int | Sequence[tuple[Image.Image, Question]],
     *,
     pipeline: Any = None,
     keep: Any = None,
     seed: int = 0,
     batch_size: int = 64,
 ) -> dict[str, Score]:
-    """Scores per kind of question, and in total under ``all``."""
-    scores = {kind: Score() for kind in (*scenes.KINDS, "all")}
-    pending = list(heldout_questions(count))
+    """Scores per kind of question, and in total under ``all``.
+
+    A number of ``questions`` stands for the first ones of the digit scenes.
+    """
+    pending = questions if not isinstance(questions, int) else list(heldout_questions(questions))
+    scores = {kind: Score() for kind in (*(q.kind for _, q in pending), "all")}
+    words = max(len(question.answer.split()) for _, question in pending)
     session: Any = (
         tokensieve.attach(model, pipeline, keep=keep, seed=seed) if pipeline else nullcontext()
     )
     with session:
-        for start in range(0, count, batch_size):
+        for start in range(0, len(pending), batch_size):
             batch = pending[start : start + batch_size]
-            texts = answers(model, processor, [b[0] for b in batch], [b[1].text for b in batch])
+            images, asked = [b[0] for b in batch], [b[1].text for b in batch]
+            texts = answers(model, processor, images, asked, words)
             for text, (_, question) in zip(texts, batch, strict=True):
                 for kind in (question.kind, "all"):
                     scores[kind].asked += 1
@@ -135,26 +147,30 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description="Held-out accuracy of a built-in model.")
     parser.add_argument("--model", default="tiny-llava", help="built-in name or folder")
+    parser.add_argument("--task", default="digits", choices=sorted(TASKS))
+    parser.add_argument("--side", type=int, help="side of the pictures, else the task's own")
     parser.add_argument("--questions", type=int, default=2000)
     parser.add_argument("--pipeline", help="prune with this pipeline")
     parser.add_argument("--keep", type=float, help="its budget: share of the visual tokens")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--confusion", action="store_true")
     options = parser.parse_args()
     folder = MODELS.get(options.model, Path(options.model))
-    model = AutoModelForImageTextToText.from_pretrained(folder).eval()
+    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
     processor = AutoProcessor.from_pretrained(folder)
     scores = evaluate(
         model,
         processor,
-        options.questions,
+        list(heldout_questions(options.questions, options.task, options.side)),
         pipeline=options.pipeline,
         keep=options.keep,
         seed=options.seed,
+        batch_size=options.batch_size,
     )
     print(accuracy_table(scores))
     if options.confusion:
-        for kind in scenes.KINDS:
+        for kind in TASKS[options.task].kinds:
             print(f"\n### {kind}\n\n{confusion_table(scores[kind])}")
 
 

@@ -15,16 +15,20 @@ from tokensieve.core.loading import load_pipeline
 from tokensieve.core.pipeline import Pipeline
 from tokensieve.core.plugins import hookimpl
 from tokensieve.core.session import Session, attach
+from tokensieve.core.tasks import Box, Example, Task
 from tokensieve.core.view import View
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Box",
+    "Example",
     "Merger",
     "Pipeline",
     "Scorer",
     "Selector",
     "Session",
+    "Task",
     "TokensieveError",
     "View",
     "__version__",

@@ -89,7 +89,8 @@ def build_subject(size: ModelSize, setup: Setup) -> Subject:
             name: values.to(setup.device, setup.dtype if values.is_floating_point() else None)
             for name, values in made.items()
         }
-    return Subject(size, setup, model, bind(model), inputs)
+    bound: Any = bind(model)  # sizes are those of vision-language models
+    return Subject(size, setup, model, bound, inputs)
 
 
 def _random_model(config: Any, setup: Setup) -> Any:

@@ -25,6 +25,7 @@ class Kind(StrEnum):
     PIPELINES = "pipelines"
     ADAPTERS = "adapters"
     MODELS = "models"
+    TASKS = "tasks"
 
 
 def register(app: typer.Typer) -> None:
@@ -36,7 +37,7 @@ def list_entries(
     kind: Annotated[Kind | None, typer.Argument(help="Only these.")] = None,
     plugin: Plugins = None,
 ) -> None:
-    """List scorers, selectors, mergers, pipelines, adapters and models, and who brings them."""
+    """List components, pipelines, adapters, models and tasks, and who brings them."""
     registry = open_registry(plugin)
     rows = table("kind", "name", "summary", "source", left=["kind", "name", "summary", "source"])
     for wanted in [kind] if kind else Kind:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from tokensieve.core.components import Merged, Merger, Split
+from tokensieve.core.engine.board import Board
 from tokensieve.core.engine.layout import Layout
 from tokensieve.core.engine.reduction import Groups, Reduction, reduce_rows
-from tokensieve.core.engine.signals import SignalBoard
 from tokensieve.core.errors import PluginError
 from tokensieve.core.pipeline import Cut
 from tokensieve.core.scoring import combined_scores
@@ -27,7 +27,7 @@ Counts = dict[tuple[int, int], int]
 
 def decide(
     cut: Cut,
-    board: SignalBoard,
+    board: Board,
     layout: Layout,
     targets: Counts,
     checks: Checks,
@@ -107,7 +107,7 @@ def _check_count(name: str, kept: Tensor, counts: list[int], view: View) -> None
     view.doubt(message, wrong)
 
 
-def _reduction(board: SignalBoard, layout: Layout, outcome: Outcome, stage: Stage) -> Reduction:
+def _reduction(board: Board, layout: Layout, outcome: Outcome, stage: Stage) -> Reduction:
     groups, merged = board.groups, outcome.merged
     stay = outcome.kept if merged is None else outcome.kept | merged.targets
     extra = None
@@ -177,7 +177,7 @@ def _ranks(groups: Groups, layout: Layout, outcome: Outcome, extra: Tensor | Non
 
 
 def _written(
-    board: SignalBoard, merger: Merger, merged: Merged, extra: Tensor | None
+    board: Board, merger: Merger, merged: Merged, extra: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Decoder inputs of merged and extra tokens, and the rows they replace."""
     groups = board.groups
@@ -190,11 +190,11 @@ def _written(
         rows = torch.cat([rows, groups.rows[extra_row, extra_token]])
         vectors = torch.cat([vectors, merged.extra[extra_row, 0].to(vectors.dtype)])
     if merger.space == "vision":
-        vectors = board.bound.project(vectors)
+        vectors = board.project(vectors)
     return samples, rows, vectors
 
 
-def _sizes(board: SignalBoard, merged: Merged, extra: Tensor | None) -> Tensor:
+def _sizes(board: Board, merged: Merged, extra: Tensor | None) -> Tensor:
     """``[samples, rows]`` original tokens in each row, after merging."""
     before = board.sizes()
     after = torch.where(merged.targets, merged.sizes.to(before.dtype), before)

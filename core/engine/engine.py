@@ -11,66 +11,42 @@ import torch
 
 from tokensieve.core.adapter import BoundModel, VisionRecord
 from tokensieve.core.engine import masks
+from tokensieve.core.engine.base import BaseEngine
 from tokensieve.core.engine.cache import check_cache
 from tokensieve.core.engine.decision import decide
-from tokensieve.core.engine.needs import Needs
 from tokensieve.core.engine.prompt import begin_forward, image_sizes
-from tokensieve.core.engine.reduction import Groups, Reduction
+from tokensieve.core.engine.reduction import Groups
 from tokensieve.core.engine.rows import RowSubstitution
 from tokensieve.core.engine.shrinker import Shrinker
 from tokensieve.core.engine.signals import Embeddings, SignalBoard
-from tokensieve.core.engine.state import INPUT_ROWS, SIZES, ForwardState, LayerInput
-from tokensieve.core.engine.transitions import watch
-from tokensieve.core.errors import PluginError, UnsupportedError
-from tokensieve.core.pipeline import Cut, Pipeline, scaling_notes
+from tokensieve.core.engine.state import INPUT_ROWS, ForwardState, LayerInput
+from tokensieve.core.errors import UnsupportedError
+from tokensieve.core.pipeline import Pipeline
 from tokensieve.core.shrinking import Grid
-from tokensieve.core.signals import Module
 from tokensieve.core.stage import IMAGE
-from tokensieve.core.tensors import on_device
-from tokensieve.core.trace import StageTrace, Trace
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-class Engine:
-    """Runs one pipeline on one bound model."""
+class Engine(BaseEngine):
+    """Runs one pipeline on one vision-language model."""
 
     def __init__(self, bound: BoundModel, pipeline: Pipeline, seed: int) -> None:
+        super().__init__(bound, pipeline, seed)
         self.bound = bound
-        self.pipeline = pipeline
-        self.seed = seed
-        self.cuts: dict[int, tuple[int, Cut]] = {
-            cut.at: (number, cut) for number, cut in enumerate(pipeline.cuts(bound.dims.layers))
-        }
         self.shrinker = Shrinker() if IMAGE in self.cuts else None
-        self.needs = Needs([cut for _, cut in self.cuts.values()])
-        self.schedule = pipeline.schedule(bound.dims)
         policy = pipeline.positions
         if bound.mrope and pipeline.mrope_positions is not None:
             policy = pipeline.mrope_positions
         self.rows = RowSubstitution(bound, reindex=policy == "reindex")
-        self.notes = scaling_notes(pipeline, bound.dims.layers)
-        self.trace = Trace(notes=list(self.notes))
-        self.state: ForwardState | None = None
         self.vision: VisionRecord | None = None
         self.prompt: Tensor | None = None
-        self._handles: list[Any] = []
         self._parameters = list(inspect.signature(bound.inner.forward).parameters)
 
     # ------------------------------------------------------------------ hooks in and out
 
-    def install(self) -> None:
-        """Register all hooks; on any failure none stays."""
-        try:
-            self._install()
-        except BaseException:
-            self.remove()
-            raise
-
     def _install(self) -> None:
-        if not self.cuts:
-            return
         bound, keep = self.bound, self._handles.append
         keep(bound.model.register_forward_pre_hook(self._refuse_training, with_kwargs=True))
         keep(bound.inner.register_forward_pre_hook(self._begin, with_kwargs=True))
@@ -82,23 +58,14 @@ class Engine:
         for index in range(self.needs.first_layer, bound.dims.layers):
             before = self._before_layer(index, remember=index + 1 in self.needs.last_layer)
             keep(bound.layers[index].register_forward_pre_hook(before, with_kwargs=True))
-        modules: list[tuple[int, Module, nn.Module]] = []
-        for layer in self.needs.layers("transitions"):
-            modules.append((layer, "attention", bound.attention_module(layer)))
-            modules.append((layer, "mlp", bound.mlp_module(layer)))
-        for layer in self.needs.layers("block_transitions"):
-            modules.append((layer, "block", bound.layers[layer]))
-        for layer, kind, module in modules:
-            hook = watch(layer, kind, lambda: self.state)
-            keep(module.register_forward_hook(hook, with_kwargs=True))
+        self._watch_transitions()
         signals = self.needs.signals & bound.provides
         self._handles += bound.watch_vision(signals, self.needs.depths, self._see)
 
     def remove(self) -> None:
         """Take every hook away and forget all tensors."""
-        while self._handles:
-            self._handles.pop().remove()
-        self.state = self.vision = None
+        super().remove()
+        self.vision = None
 
     # ------------------------------------------------------------------ one forward
 
@@ -139,22 +106,7 @@ class Engine:
         self.vision = None
         if output is None:  # the forward raised
             return
-        for message, wrong in state.checks:
-            if bool(wrong):
-                raise PluginError(message)
-        self.trace = state.trace
-        self._finish_trace(state)
-
-    def _finish_trace(self, state: ForwardState) -> None:
-        trace, depth = state.trace, self.bound.dims.layers
-        for sample in range(state.batch):
-            layers: list[int] = []
-            stages = {stage.boundary: stage.after[sample] for stage in trace.stages}
-            alive = stages.get(IMAGE, trace.visual_tokens[sample])
-            for layer in range(depth):
-                alive = stages.get(layer, alive)
-                layers.append(alive)
-            trace.per_layer.append(layers)
+        self._conclude(state)
 
     def _restore_length(
         self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any
@@ -223,7 +175,7 @@ class Engine:
                     state.carried[INPUT_ROWS] = rows.expand(state.batch, -1)
             self.rows.substitute(state, index, hidden, rest)
             if remember and state.layout is not None:
-                state.previous = LayerInput(index, hidden, *rest["position_embeddings"])
+                state.previous = LayerInput(index, hidden, rest["position_embeddings"])
             return (hidden, *args[1:]), rest
 
         return hook
@@ -251,55 +203,3 @@ class Engine:
         with torch.no_grad():
             reduction = self.shrinker.reduction(layout, groups)
         return self._traced(state, self.cuts[IMAGE][1], reduction, hidden)
-
-    def _traced(
-        self, state: ForwardState, cut: Cut, reduction: Reduction | None, hidden: Tensor
-    ) -> Tensor:
-        """Carry a reduction out, if there is one, and write down what it did."""
-        assert state.layout is not None and state.origin is not None
-        before = [state.layout.visual(sample) for sample in range(state.batch)]
-        if reduction is not None:
-            hidden = self._apply(state, max(cut.at, 0), reduction, hidden)
-        else:
-            where = "the image stage" if cut.at == IMAGE else f"boundary {cut.at}"
-            state.trace.notes.append(
-                f"{where} removes nothing: its budget ({cut.budget}) is not below the "
-                f"tokens of any image"
-            )
-        after = [state.layout.visual(sample) for sample in range(state.batch)]
-        sizes = state.carried.get(SIZES)
-        state.trace.stages.append(
-            StageTrace(cut.at, cut.written_at, before, after, state.origin, sizes)
-        )
-        return hidden
-
-    def _apply(
-        self, state: ForwardState, index: int, reduction: Reduction, hidden: Tensor
-    ) -> Tensor:
-        """Carry every per-row tensor of the forward over to the surviving rows."""
-        assert state.origin is not None and state.layout is not None
-        rows = torch.arange(state.layout.length, device=hidden.device)[None]
-        now = state.columns if state.columns is not None else rows.expand(state.batch, -1)
-        state.columns = reduction.rows(now)
-        padding = state.valid if state.lineage else state.new_padding
-        kept = None if padding is None else reduction.rows(padding)
-        if reduction.valid is not None:
-            kept = reduction.valid if kept is None else kept & reduction.valid
-        state.valid = kept
-        state.origin = reduction.rows(reduction.relabel(state.origin))
-        if kept is not None and reduction.layout.ragged():
-            state.origin = state.origin.masked_fill(~kept.to(state.origin.device), -1)
-        for seen in state.transitions:
-            seen.rows = reduction.rows(seen.rows)
-        if reduction.sizes is not None:
-            state.carried[SIZES] = reduction.sizes
-        state.carried = {name: reduction.rows(rows) for name, rows in state.carried.items()}
-        changed = [
-            reduction.layout.used(sample) != state.layout.used(sample)
-            for sample in range(state.batch)
-        ]
-        lost = on_device(changed, hidden.device)
-        state.removed = lost if state.removed is None else state.removed | lost
-        state.lineage = (*state.lineage, (state.past, index))
-        state.layout = reduction.layout
-        return reduction.hidden(hidden)

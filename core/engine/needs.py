@@ -22,7 +22,8 @@ class Needs:
             for component in cut.stage.components():
                 yield cut.at, component
 
-    def _boundaries(self, signals: Set[str]) -> set[int]:
+    def boundaries(self, signals: Set[str]) -> set[int]:
+        """Boundaries at which one of the signals may be read."""
         return {at for at, component in self._components() if signals & component.readable()}
 
     @cached_property
@@ -40,12 +41,12 @@ class Needs:
     @cached_property
     def last_layer(self) -> set[int]:
         """Boundaries at which the input of the layer before is read; nothing ran before 0."""
-        return self._boundaries(LAST_LAYER_SIGNALS) - {0}
+        return self.boundaries(LAST_LAYER_SIGNALS) - {0}
 
     @cached_property
     def inputs(self) -> bool:
         """Whether what entered layer 0 is read at a later boundary."""
-        return bool(self._boundaries({"embeddings"}) - {0})
+        return bool(self.boundaries({"embeddings"}) - {0})
 
     @property
     def first_layer(self) -> int:

@@ -1,29 +1,21 @@
-"""Builds the :class:`~tokensieve.core.view.View` of a boundary from the state of the forward."""
+"""The signals at a boundary of a vision-language model's decoder."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tokensieve.core.adapter import BoundModel, MappedLayer, VisionRecord
 from tokensieve.core.engine.attention import LayerAttention
-from tokensieve.core.engine.layout import Layout
+from tokensieve.core.engine.board import Board, Readers
 from tokensieve.core.engine.masks import join_valid
-from tokensieve.core.engine.memory import BoundaryMemory
 from tokensieve.core.engine.reduction import Groups
-from tokensieve.core.engine.state import INPUT_ROWS, SIZES, ForwardState, LayerInput
+from tokensieve.core.engine.state import INPUT_ROWS, ForwardState
 from tokensieve.core.engine.text import TextRows
 from tokensieve.core.errors import SignalError
-from tokensieve.core.signals import (
-    HISTORY_SIGNALS,
-    EncoderLayer,
-    Module,
-    TokenStates,
-    Transition,
-)
+from tokensieve.core.signals import EncoderLayer, TokenStates
 from tokensieve.core.tensors import at_least_float32, on_device
-from tokensieve.core.view import View
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,8 +24,8 @@ Embeddings = tuple["Tensor", "Tensor"]
 FAR = 1 << 30
 
 
-class SignalBoard:
-    """Everything the view of one boundary can be asked for, computed when it is asked."""
+class SignalBoard(Board):
+    """Everything the view of a boundary of a decoder can be asked for."""
 
     def __init__(
         self,
@@ -45,18 +37,23 @@ class SignalBoard:
         embeddings: Callable[[], Embeddings],
         vision: VisionRecord | None,
     ) -> None:
+        super().__init__(bound, state, groups, boundary, hidden)
         self.bound = bound
-        self.state = state
-        self.groups = groups
-        self.boundary = boundary
-        self.hidden = hidden
         self.embeddings = embeddings
         self.record = vision
 
-    def view(self) -> View:
-        """The view; nothing is computed yet."""
-        state, groups = self.state, self.groups
-        vision = {
+    def project(self, vectors: Tensor) -> Tensor:
+        """Through the model's own projector."""
+        return self.bound.project(vectors)
+
+    def readers(self) -> Readers:
+        """What all engines read, text, and the record of the vision encoder."""
+        return super().readers() | {
+            "normed_states": lambda: self._states(self.hidden, self.bound.final_norm),
+            "embeddings": self._embeddings,
+            "previous_keys": self._previous_keys,
+            "next_attention": self._next_attention,
+            "previous_attention": self._previous_attention,
             "vision_attention": lambda: self._encoder_layer(None).attention(),
             "vision_keys": lambda: self._encoder_layer(None).keys(),
             "vision_features": lambda: self._vision(self._record().features),
@@ -66,35 +63,6 @@ class SignalBoard:
             "encoder_layers": lambda: self._encoder_layer,
             "cls_feature": self._cls_feature,
         }
-        readers: dict[str, Callable[[], Any]] = {
-            "hidden": lambda: at_least_float32(groups.take(self.hidden)),
-            "previous_hidden": lambda: at_least_float32(groups.take(self._previous().hidden)),
-            "normed_states": lambda: self._states(self.hidden, self.bound.final_norm),
-            "embeddings": self._embeddings,
-            "previous_keys": self._previous_keys,
-            "transitions": lambda: self._transitions(("attention", "mlp")),
-            "block_transitions": lambda: self._transitions(("block",)),
-            "next_attention": self._next_attention,
-            "previous_attention": self._previous_attention,
-            "sizes": self.sizes,
-            **vision,
-        }
-        offered = {
-            name: reader
-            for name, reader in readers.items()
-            if name in self.bound.provides and (self.boundary or name not in HISTORY_SIGNALS)
-        }
-        keys = [state.keys[group[0].sample] for group in groups.blocks]
-        memory = BoundaryMemory(state, groups)
-        return View(
-            groups.valid, self.index, offered, keys=keys, boundary=self.boundary, memory=memory
-        )
-
-    @cached_property
-    def index(self) -> Tensor:
-        """``[batch, tokens]`` places among the sample's original visual tokens; -1 if none."""
-        assert self.state.origin is not None
-        return self.groups.take(self.state.origin).masked_fill(~self.groups.valid, -1)
 
     @cached_property
     def text(self) -> TextRows:
@@ -136,29 +104,6 @@ class SignalBoard:
         keys = self._previous_attention().all_keys().transpose(1, 2).flatten(2)
         return self._states(keys[:, -self.hidden.shape[1] :])
 
-    def sizes(self) -> Tensor:
-        """``[batch, tokens]`` original tokens that each token stands for."""
-        sizes = self.state.carried.get(SIZES)
-        if sizes is None:
-            return self.groups.valid.float()
-        return self.groups.take(sizes.to(self.hidden.device)) * self.groups.valid
-
-    def _transitions(self, modules: tuple[Module, ...]) -> tuple[Transition, ...]:
-        sample = self.groups.sample
-        device = sample.device  # layers may live on several devices
-        return tuple(
-            Transition(
-                seen.layer,
-                seen.module,
-                seen.magnitude.to(device)[sample],
-                seen.cosine.to(device)[sample],
-                seen.valid.to(device)[sample],
-                self.groups.take(seen.rows.to(device)),
-            )
-            for seen in self.state.transitions
-            if seen.module in modules
-        )
-
     def _next_attention(self) -> LayerAttention:
         cos, sin = self.embeddings()
         cached = self._cache_keys(self.boundary)
@@ -175,14 +120,9 @@ class SignalBoard:
             groups=self.groups,
         )
 
-    def _previous(self) -> LayerInput:
-        previous = self.state.previous
-        if previous is None or previous.layer != self.boundary - 1:
-            raise SignalError(f"no layer ran before boundary {self.boundary}")
-        return previous
-
     def _previous_attention(self) -> LayerAttention:
         previous = self._previous()
+        assert previous.angles is not None
         keys = self._cache_keys(previous.layer)
         rows = previous.hidden.shape[1]
         past = 0 if keys is None else keys.shape[2] - rows
@@ -190,8 +130,8 @@ class SignalBoard:
             bound=self.bound,
             layer=previous.layer,
             hidden=previous.hidden,
-            cos=previous.cos,
-            sin=previous.sin,
+            cos=previous.angles[0],
+            sin=previous.angles[1],
             keys=keys,
             past_keys=None,
             key_valid=self._key_valid(previous.layer, past),
@@ -215,12 +155,6 @@ class SignalBoard:
         new = state.valid if state.columns is not None else state.new_padding
         rows = self.hidden.shape[1]
         return join_valid(old, new, state.batch, past, rows, self.hidden.device)
-
-    @property
-    def layout(self) -> Layout:
-        """Today's rows."""
-        assert self.state.layout is not None
-        return self.state.layout
 
     def _record(self) -> VisionRecord:
         return self._located()[0]

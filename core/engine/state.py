@@ -31,12 +31,11 @@ class RecordedTransition:
 
 @dataclass
 class LayerInput:
-    """What entered the previous decoder layer."""
+    """What entered the previous layer; ``angles`` are the rotary embeddings of its rows."""
 
     layer: int
     hidden: Tensor
-    cos: Tensor
-    sin: Tensor
+    angles: tuple[Tensor, Tensor] | None = None
 
 
 @dataclass

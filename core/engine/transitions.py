@@ -1,4 +1,4 @@
-"""Capturing how much a decoder module changes each token."""
+"""Capturing how much a module of a layer changes each token."""
 
 from __future__ import annotations
 
@@ -7,24 +7,31 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from tokensieve.core.bound import Branch
 from tokensieve.core.engine.state import ForwardState, RecordedTransition
-from tokensieve.core.signals import Module
 from tokensieve.core.tensors import at_least_float32
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-def watch(
-    layer: int, module: Module, current: Callable[[], ForwardState | None]
-) -> Callable[..., None]:
-    """A forward hook that records the transition of every token of a prefill."""
+def watch(layer: int, branch: Branch, current: Callable[[], ForwardState | None]) -> list[Any]:
+    """Hooks that record the transition of every token of a prefill; return their handles.
 
-    def hook(_: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
+    The transition goes from the input of the branch's first module to the output of its last one.
+    """
+    kind, entry, last = branch
+    entered: list[Tensor] = []
+
+    def enter(_: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        entered[:] = [args[0] if args else kwargs["hidden_states"]]
+
+    def leave(_: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
         state = current()
         if state is None or state.layout is None:
+            entered.clear()
             return
-        before = args[0] if args else kwargs["hidden_states"]
+        before = entered.pop()
         after = output[0] if isinstance(output, tuple) else output
         with torch.no_grad():
             magnitude, cosine = change(before, after)
@@ -32,10 +39,13 @@ def watch(
         valid = state.valid if state.columns is not None else state.new_padding
         real = torch.ones_like(magnitude, dtype=torch.bool) if valid is None else valid
         state.transitions.append(
-            RecordedTransition(layer, module, magnitude, cosine, real.to(before.device), rows)
+            RecordedTransition(layer, kind, magnitude, cosine, real.to(before.device), rows)
         )
 
-    return hook
+    return [
+        entry.register_forward_pre_hook(enter, with_kwargs=True),
+        last.register_forward_hook(leave, with_kwargs=True),
+    ]
 
 
 CPU_ROWS = 64  # the products of so many rows stay in a core's cache

@@ -1,0 +1,50 @@
+"""``tokensieve report``: what a study found, as one file to read and to show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tokensieve.core.errors import StudyError
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("report")(report)
+
+
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a study.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.html", help="Where to write it. (default: DIR/report.html)"),
+    ] = None,
+    claim: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="'A > B'",
+            help="Judge whether pipeline (or scorer) A beats B; repeatable. "
+            "(default: all pairs, or the best with each)",
+        ),
+    ] = None,
+) -> None:
+    """Turn a study into verdicts, figures and tables: HTML, with Markdown and CSV beside it."""
+    pairs = [_pair(text) for text in claim or []]
+    from tokensieve.core.study.report.html import KINDS, write_report
+
+    files, found = write_report(folder, out, claims=pairs)
+    from tokensieve.core.study.report.sections import sections
+
+    for verdict in sections(found)[0].verdicts:
+        print(f"{verdict.topic} [{KINDS[verdict.kind]}] {verdict.text}")
+    for file in files:
+        print(file)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    one, sign, other = (part.strip() for part in text.partition(">"))
+    if not (one and sign and other) or one == other:
+        raise StudyError(f"--claim {text!r}: two different names with > between, such as 'A > B'")
+    return one, other

@@ -1,0 +1,139 @@
+"""``tokensieve study``: many models, pipelines, budgets and tasks, in a folder that can resume."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tokensieve.core.cli.options import Plugins, open_registry, parse_keep
+from tokensieve.core.errors import StudyError
+from tokensieve.core.plugins import Registry
+from tokensieve.core.study.executors import ExecutorName
+from tokensieve.core.yaml_source import Source, parse_yaml
+
+if TYPE_CHECKING:
+    from tokensieve.core.study.running import Study
+
+DEFAULT_PIPELINES = ("fastv", "visionzip", "transprune")
+DEFAULT_BUDGETS = ("0.25",)
+SHORT = "without FILE; repeatable."
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("study")(study)
+
+
+def study(  # noqa: PLR0913 - one parameter per option
+    file: Annotated[Path | None, typer.Argument(metavar="FILE.yaml", help="The study.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where results go. (default: runs/NAME)")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the cells and what they will cost.")
+    ] = False,
+    executor: Annotated[ExecutorName, typer.Option(help="Who runs the cells.")] = (
+        ExecutorName.LOCAL
+    ),
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes, actors or jobs. (default: one a device)"),
+    ] = None,
+    model_id: Annotated[
+        list[str] | None, typer.Option(metavar="MODEL", help=f"A model, {SHORT}")
+    ] = None,
+    task: Annotated[list[str] | None, typer.Option(help=f"A task or file, {SHORT}")] = None,
+    pipeline: Annotated[list[str] | None, typer.Option(help=f"A pipeline, {SHORT}")] = None,
+    budget: Annotated[
+        list[str] | None,
+        typer.Option(help=f"average=32, 0.25 (share of tokens), flops=0.4, {SHORT}"),
+    ] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(min=1, help="Questions of each task. (default: the file's, or 200)"),
+    ] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Length of an answer at most.")
+    ] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Questions at once.")] = None,
+    device: Annotated[str | None, typer.Option(help="Of all models: cpu, cuda, mps.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="Of all models.")] = None,
+    plugin: Plugins = None,
+) -> None:
+    """Run models x pipelines x budgets x tasks x seeds; what is there already is not run again.
+
+    Exit code 1 if a cell failed. What stands in FILE.yaml can be given by options instead:
+    --model-id, --task, --pipeline and --budget.
+    """
+    registry = open_registry(plugin)
+    lists = {"models": model_id, "tasks": task, "pipelines": pipeline, "budgets": budget}
+    source = _document(file, {key: values for key, values in lists.items() if values})
+    changes = {"samples": samples, "max_new_tokens": max_new_tokens, "batch": batch}
+    _change(source, changes, {"device": device, "dtype": dtype})
+    chosen = _read(source, file, registry, plugin or ())
+    folder = out or Path("runs") / chosen.spec.name
+    from tokensieve.core.cli import study_report
+
+    if dry_run:
+        study_report.print_plan(chosen, folder, registry)
+        return
+    failed = study_report.run_with_progress(chosen, folder, executor, workers)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _document(file: Path | None, lists: dict[str, list[str]]) -> Source:
+    """The study as plain data, from its file or from the options."""
+    if file is not None:
+        if lists:
+            raise StudyError("give a FILE.yaml, or --model-id, --task, --pipeline and --budget")
+        source = parse_yaml(_text(file), str(file))
+        if isinstance(source.data, dict):
+            source.data.setdefault("name", file.stem)
+        return source
+    for key, option in (("models", "--model-id"), ("tasks", "--task")):
+        if key not in lists:
+            raise StudyError(f"{option} is missing: give a FILE.yaml, or --model-id and --task")
+    budgets = [parse_keep(text) for text in lists.get("budgets", DEFAULT_BUDGETS)]
+    data = {"name": "study", "pipelines": list(DEFAULT_PIPELINES), **lists, "budgets": budgets}
+    return Source("<options>", data)
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise StudyError(f"{file}: cannot be read: {getattr(error, 'strerror', error)}") from None
+
+
+def _change(source: Source, changes: dict[str, Any], of_models: dict[str, Any]) -> None:
+    """Let the options have the last word."""
+    data = source.data
+    if not isinstance(data, dict):
+        return
+    data.update({key: value for key, value in changes.items() if value is not None})
+    given = {key: value for key, value in of_models.items() if value is not None}
+    models = data.get("models")
+    if given and models is not None:
+        listed = models if isinstance(models, list) else [models]
+        data["models"] = [
+            {**(entry if isinstance(entry, dict) else {"model": entry}), **given}
+            for entry in listed
+        ]
+
+
+def _read(source: Source, file: Path | None, registry: Registry, plugins: Sequence[Path]) -> Study:
+    """The study, validated, and its cells."""
+    from rich.console import Console
+
+    from tokensieve.core.study.grid import plan
+    from tokensieve.core.study.running import Study
+    from tokensieve.core.study.spec import read_study
+
+    document = source.data
+    spec = read_study(source, registry, file.parent if file else Path())
+    with Console(stderr=True).status("planning"):
+        return Study(spec, plan(spec, registry, plugins), document)

@@ -1,0 +1,105 @@
+"""What every engine's boundaries can be asked for, computed when it is asked."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from tokensieve.core.bound import Bound
+from tokensieve.core.engine.layout import Layout
+from tokensieve.core.engine.memory import BoundaryMemory
+from tokensieve.core.engine.reduction import Groups
+from tokensieve.core.engine.state import SIZES, ForwardState, LayerInput
+from tokensieve.core.errors import SignalError
+from tokensieve.core.signals import Module, Transition
+from tokensieve.core.tensors import at_least_float32
+from tokensieve.core.view import View
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Readers = dict[str, Callable[[], Any]]
+
+
+class Board(ABC):
+    """Builds the :class:`~tokensieve.core.view.View` of a boundary from the state of a forward."""
+
+    def __init__(
+        self, bound: Bound, state: ForwardState, groups: Groups, boundary: int, hidden: Tensor
+    ) -> None:
+        self._bound = bound
+        self.state = state
+        self.groups = groups
+        self.boundary = boundary
+        self.hidden = hidden
+
+    @abstractmethod
+    def project(self, vectors: Tensor) -> Tensor:
+        """Vectors of a merger that works in front of the projector, as hidden states."""
+
+    def readers(self) -> Readers:
+        """By signal, what computes it."""
+        return {
+            "hidden": lambda: at_least_float32(self.groups.take(self.hidden)),
+            "previous_hidden": lambda: at_least_float32(self.groups.take(self._previous().hidden)),
+            "transitions": lambda: self._transitions(("attention", "mlp")),
+            "block_transitions": lambda: self._transitions(("block",)),
+            "sizes": self.sizes,
+        }
+
+    def view(self) -> View:
+        """The view; nothing is computed yet."""
+        state, groups, bound = self.state, self.groups, self._bound
+        offered = {
+            name: reader
+            for name, reader in self.readers().items()
+            if name in bound.provides and (self.boundary or name not in bound.history)
+        }
+        keys = [state.keys[group[0].sample] for group in groups.blocks]
+        memory = BoundaryMemory(state, groups)
+        return View(
+            groups.valid, self.index, offered, keys=keys, boundary=self.boundary, memory=memory
+        )
+
+    @cached_property
+    def index(self) -> Tensor:
+        """``[batch, tokens]`` places among the sample's original visual tokens; -1 if none."""
+        assert self.state.origin is not None
+        return self.groups.take(self.state.origin).masked_fill(~self.groups.valid, -1)
+
+    @property
+    def layout(self) -> Layout:
+        """Today's rows."""
+        assert self.state.layout is not None
+        return self.state.layout
+
+    def sizes(self) -> Tensor:
+        """``[batch, tokens]`` original tokens that each token stands for."""
+        sizes = self.state.carried.get(SIZES)
+        if sizes is None:
+            return self.groups.valid.float()
+        return self.groups.take(sizes.to(self.hidden.device)) * self.groups.valid
+
+    def _transitions(self, modules: tuple[Module, ...]) -> tuple[Transition, ...]:
+        sample = self.groups.sample
+        device = sample.device  # layers may live on several devices
+        return tuple(
+            Transition(
+                seen.layer,
+                seen.module,
+                seen.magnitude.to(device)[sample],
+                seen.cosine.to(device)[sample],
+                seen.valid.to(device)[sample],
+                self.groups.take(seen.rows.to(device)),
+            )
+            for seen in self.state.transitions
+            if seen.module in modules
+        )
+
+    def _previous(self) -> LayerInput:
+        previous = self.state.previous
+        if previous is None or previous.layer != self.boundary - 1:
+            raise SignalError(f"no layer ran before boundary {self.boundary}")
+        return previous

@@ -1,0 +1,249 @@
+"""Signal anatomy of one question: what scorers say of each token, and what each token is worth.
+
+Scorers look at all visual tokens at one boundary. What a token is worth is measured without any of
+them: it alone is dropped in front of the decoder, and the answer's log-likelihood changes.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import PrivateAttr, TypeAdapter
+
+from tokensieve.core.component_fields import dump_component
+from tokensieve.core.components import Selector
+from tokensieve.core.errors import AttachError, ModelError
+from tokensieve.core.lazy import torch
+from tokensieve.core.models import LoadedModel
+from tokensieve.core.pipeline import Pipeline
+from tokensieve.core.plugins import Registry
+from tokensieve.core.running import Question, find_panels, prepare
+from tokensieve.core.scoring import combined_scores
+from tokensieve.core.session import attach, check
+from tokensieve.core.stage import AScoreTerm, ScoreTerm, Stage
+from tokensieve.core.study.relevance import relevant_tokens
+from tokensieve.core.tasks import Example
+from tokensieve.core.view import View
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
+PICTURE_SIDE = 320  # pixels of the copies that the report draws on
+PICTURE_QUALITY = 90
+
+
+class _Witness(Selector):
+    """Keep every token, and write down what scorers say of them."""
+
+    name = "witness"
+    adaptive_count: ClassVar[bool] = True
+
+    wanted: tuple[ScoreTerm, ...]
+    _seen: list[tuple[Tensor, Tensor]] = PrivateAttr(default_factory=list)
+
+    def reads_scores(self) -> bool:
+        """Not those of the stage."""
+        return False
+
+    def terms(self) -> list[Any]:
+        """The scorers to listen to."""
+        return list(self.wanted)
+
+    def select(self, scores: Tensor, available: Tensor, counts: list[int], view: View) -> Tensor:
+        """All of them."""
+        self._seen[:] = [
+            (view.index[available], combined_scores([term], view)[available])
+            for term in self.wanted
+        ]
+        return available
+
+    def said(self) -> list[list[float]]:
+        """Per scorer, one number per visual token in the order of the prompt."""
+        return [values[index.argsort()].float().tolist() for index, values in self._seen]
+
+
+class _DropOne(Selector):
+    """Drop one token from each sample of a batch: ``tokens[i]`` from sample ``i``."""
+
+    name = "drop-one"
+    adaptive_count: ClassVar[bool] = True
+
+    tokens: tuple[int, ...]
+
+    def reads_scores(self) -> bool:
+        """None."""
+        return False
+
+    def select(self, scores: Tensor, available: Tensor, counts: list[int], view: View) -> Tensor:
+        """All but the sample's own token."""
+        dropped = torch.tensor(self.tokens, device=available.device)
+        return available & (view.index != dropped[:, None])
+
+
+def read_terms(scorers: Sequence[Any], registry: Registry) -> list[ScoreTerm]:
+    """Scorers as YAML spells them: a name, or ``{scorer: name, **parameters}``."""
+    reader: TypeAdapter[ScoreTerm] = TypeAdapter(AScoreTerm)
+    return [reader.validate_python(scorer, context={"registry": registry}) for scorer in scorers]
+
+
+def term_label(term: ScoreTerm) -> str:
+    """``ttv``, or ``ttv (variant=block)``."""
+    plain = dump_component(term.scorer)
+    if isinstance(plain, str):
+        return plain
+    own = ", ".join(f"{key}={value}" for key, value in plain.items() if key != "scorer")
+    return f"{plain['scorer']} ({own})"
+
+
+def examine(
+    loaded: LoadedModel,
+    examples: Sequence[Example],
+    terms: Sequence[ScoreTerm],
+    boundary: int,
+    *,
+    seed: int = 0,
+    batch: int = 16,
+) -> Iterator[dict[str, Any]]:
+    """One record per example, plain data: see :func:`examine_one`."""
+    able, missing = able_terms(loaded, terms, boundary)
+    for example in examples:
+        record = examine_one(loaded, example, able, boundary, seed=seed, batch=batch)
+        yield {**record, "missing": missing}
+
+
+def able_terms(
+    loaded: LoadedModel, terms: Sequence[ScoreTerm], boundary: int
+) -> tuple[list[ScoreTerm], dict[str, str]]:
+    """The scorers that can look at this boundary of this model, and why others cannot."""
+    able, missing = [], {}
+    for term in terms:
+        try:
+            check(_pipeline(boundary, _Witness(wanted=(term,))), loaded.bound)
+        except AttachError as error:
+            missing[term_label(term)] = str(error)
+        else:
+            able.append(term)
+    return able, missing
+
+
+def examine_one(
+    loaded: LoadedModel,
+    example: Example,
+    terms: Sequence[ScoreTerm],
+    boundary: int,
+    *,
+    seed: int = 0,
+    batch: int = 16,
+) -> dict[str, Any]:
+    """Scores, leave-one-out worth and relevance of each visual token of one example.
+
+    ``loo`` is the answer's log-likelihood with all tokens minus that without the token: positive
+    if the token helps. ``relevant`` is empty where nobody knows where the answer lies.
+    """
+    question = Question(example.question, tuple(example.images))
+    with torch.inference_mode():
+        inputs = prepare(loaded, question)
+        scores = score_tokens(loaded, inputs, terms, boundary, seed)
+        full, worth = leave_one_out(loaded, inputs, example.answer, batch)
+        panels = find_panels(loaded, question, len(worth))
+    flat = [panel for group in panels or [] for panel in group]
+    return {
+        "id": example.id,
+        "question": example.question,
+        "answer": example.answer,
+        "rows": sum(panel.rows for panel in flat) if flat else 1,
+        "columns": flat[0].columns if flat else len(worth),
+        "panels": [[[p.rows, p.columns, list(p.box)] for p in group] for group in panels or []],
+        "pictures": [_encoded(image) for image in example.images],
+        "relevant": relevant_tokens(panels, example.boxes) if panels else [],
+        "log_likelihood": full,
+        "loo": worth,
+        "scores": {term_label(term): said for term, said in zip(terms, scores, strict=True)},
+        "boundary": boundary,
+    }
+
+
+def score_tokens(
+    loaded: LoadedModel, inputs: Any, terms: Sequence[ScoreTerm], boundary: int, seed: int = 0
+) -> list[list[float]]:
+    """What each scorer says of each visual token, while no token has been dropped."""
+    witness = _Witness(wanted=tuple(terms))
+    with attach(loaded.model, _pipeline(boundary, witness), seed=seed):
+        loaded.model(**inputs, logits_to_keep=1)
+    return witness.said()
+
+
+def leave_one_out(
+    loaded: LoadedModel, inputs: Any, answer: str, batch: int = 16
+) -> tuple[float, list[float]]:
+    """Log-likelihood of the answer, and how much of it is lost without each visual token."""
+    ids = _answer_ids(loaded, answer)
+    extended = _with_answer(dict(inputs), ids)
+    placeholders = torch.tensor(loaded.bound.placeholder_ids, device=ids.device)
+    count = int(torch.isin(inputs["input_ids"], placeholders).sum())
+    full = float(_log_likelihood(loaded, extended, ids)[0])
+    worth: list[float] = []
+    for start in range(0, count, batch):
+        tokens = tuple(range(start, min(start + batch, count)))
+        pipeline = _pipeline(0, _DropOne(tokens=tokens), scope="sample")
+        repeated = {name: _repeated(value, len(tokens)) for name, value in extended.items()}
+        with attach(loaded.model, pipeline):
+            without = _log_likelihood(loaded, repeated, ids)
+        worth += [full - value for value in without.tolist()]
+    return full, worth
+
+
+def _pipeline(boundary: int, selector: Selector, scope: str = "image") -> Pipeline:
+    stage = Stage.model_validate({"at": boundary, "select": selector, "scope": scope})
+    return Pipeline(name="anatomy", stages=(stage,))
+
+
+def _answer_ids(loaded: LoadedModel, answer: str) -> Tensor:
+    """``[tokens]`` of the answer, as it follows the prompt."""
+    ids = loaded.processor.tokenizer(answer, add_special_tokens=False)["input_ids"]
+    if not ids:
+        raise ModelError(f"the answer {answer!r} has no tokens: its likelihood says nothing")
+    return torch.tensor(ids, device=loaded.model.device)
+
+
+def _with_answer(inputs: dict[str, Any], ids: Tensor) -> dict[str, Any]:
+    """The prompt with the answer behind it; per-token inputs grow with it."""
+    length = inputs["input_ids"].shape[1]
+    extended = dict(inputs)
+    for name, value in inputs.items():
+        if isinstance(value, torch.Tensor) and value.shape == (1, length):
+            tail = value.new_zeros(1, len(ids))
+            if name == "input_ids":
+                tail = ids[None].to(value.dtype)
+            elif name == "attention_mask":
+                tail = torch.ones_like(tail)
+            extended[name] = torch.cat([value, tail], dim=1)
+    return extended
+
+
+def _repeated(value: Any, times: int) -> Any:
+    """The same prompt many times; pictures lie behind each other along the first axis."""
+    if not isinstance(value, torch.Tensor):
+        return value
+    return value.repeat((times, *[1] * (value.ndim - 1)))
+
+
+def _log_likelihood(loaded: LoadedModel, inputs: dict[str, Any], ids: Tensor) -> Tensor:
+    """``[batch]`` log-likelihood of the answer at the end of each sample, in float64."""
+    output = loaded.model(**inputs, use_cache=False, logits_to_keep=len(ids) + 1)
+    logits = output.logits[:, -len(ids) - 1 : -1].double().log_softmax(dim=-1)
+    chosen: Tensor = logits.gather(2, ids.expand(len(logits), -1)[..., None])[..., 0]
+    return chosen.sum(dim=1)
+
+
+def _encoded(image: Image) -> str:
+    """A small JPEG in base64, for the report."""
+    small = image.convert("RGB")
+    small.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=PICTURE_QUALITY)
+    return base64.b64encode(buffer.getvalue()).decode("ascii")

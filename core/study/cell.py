@@ -1,0 +1,241 @@
+"""Run cells: a worker keeps a model and prepared questions, and turns a cell into its result."""
+
+from __future__ import annotations
+
+import platform
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tokensieve.core.errors import BudgetError
+from tokensieve.core.lazy import torch
+from tokensieve.core.loading import load_pipeline
+from tokensieve.core.models import LoadedModel, load_model
+from tokensieve.core.plugin_files import BREAKAGE
+from tokensieve.core.plugins import Registry, build_registry
+from tokensieve.core.quiet import quiet_transformers
+from tokensieve.core.running import Question, prepare_batch
+from tokensieve.core.session import attach
+from tokensieve.core.study.grid import DRAW, PlannedCell
+from tokensieve.core.study.measures import sample_records, summarise, unmet_reason
+from tokensieve.core.study.store import CellResult
+from tokensieve.core.task_files import FileTask
+from tokensieve.core.tasks import Example, Task
+from tokensieve.core.trace import Trace
+
+CACHE_BYTES = 1 << 29  # prepared questions that a worker keeps for the next cell
+Tick = Callable[[int], None]
+Records = dict[str, list[dict[str, Any]]]
+
+
+@dataclass
+class Questions:
+    """The examples of a task, and what the model's processor made of them so far."""
+
+    task: Task
+    examples: Sequence[Example]
+    prepared: dict[tuple[int, int], Any] = field(default_factory=dict)
+    bytes: int = 0
+
+    def batches(self, loaded: LoadedModel, size: int) -> Iterator[tuple[Sequence[Example], Any]]:
+        """Examples and their inputs."""
+        for start in range(0, len(self.examples), size):
+            batch = self.examples[start : start + size]
+            inputs = self.prepared.get((start, size))
+            if inputs is None:
+                inputs = prepare_batch(loaded, [Question(e.question, e.images) for e in batch])
+                self._keep((start, size), inputs)
+            yield batch, inputs
+
+    def _keep(self, place: tuple[int, int], inputs: Any) -> None:
+        tensors = [value for value in inputs.values() if isinstance(value, torch.Tensor)]
+        self.bytes += sum(tensor.nbytes for tensor in tensors)
+        if self.bytes <= CACHE_BYTES:
+            self.prepared[place] = inputs
+
+
+class Worker:
+    """Runs cells one after the other; ``device`` stands in for the ``cuda`` of a cell."""
+
+    def __init__(self, device: str | None = None) -> None:
+        self.device = device
+        self._loaded: tuple[Any, LoadedModel] | None = None
+        self._questions: dict[tuple[str, ...], Questions] = {}
+
+    def run(self, cell: PlannedCell, tick: Tick = lambda samples: None) -> CellResult:
+        """The cell's result; whatever goes wrong in it becomes a failed (or unmet) cell."""
+        start, started = time.perf_counter(), datetime.now(UTC).isoformat(timespec="seconds")
+        facts: dict[str, Any] = {"status": "done", "error": None, "traceback": None, "summary": {}}
+        lines: Records = {}
+        try:
+            with quiet_transformers():
+                lines = self._run(cell, tick)
+            if cell.config["kind"] == "accuracy":
+                facts["summary"] = summarise(lines["samples.jsonl"], cell.config["budget"])
+                reason = unmet_reason(facts["summary"], cell.config["budget"])
+                if reason:
+                    facts |= {"status": "unmet", "error": reason}
+        except BudgetError as error:
+            facts |= {"status": "unmet", "error": str(error)}
+        except BREAKAGE as error:
+            facts |= failure(error)
+        facts |= {"seconds": time.perf_counter() - start, "started": started}
+        facts["environment"] = self._environment(cell)
+        return CellResult(cell.key, {"config": cell.config, **facts}, lines)
+
+    def _run(self, cell: PlannedCell, tick: Tick) -> Records:
+        registry = build_registry(cell.how.plugins)
+        loaded = self._model(cell, registry)
+        questions = self._examples(cell, registry)
+        if cell.config["kind"] == "anatomy":
+            return {"anatomy.jsonl": list(_anatomy(cell, loaded, questions, registry, tick))}
+        records = []
+        for record in _answers(cell, loaded, questions, registry):
+            records += record
+            tick(len(record))
+        return {"samples.jsonl": records}
+
+    def _model(self, cell: PlannedCell, registry: Registry) -> LoadedModel:
+        """The cell's model; the one before is let go of first."""
+        identity = (cell.how.model, *sorted(cell.config["model"].items()))
+        if self._loaded is None or self._loaded[0] != identity:
+            self._loaded = None
+            self._questions.clear()
+            wanted, device = cell.config["model"], cell.how.device
+            loaded = load_model(
+                cell.how.model,
+                registry,
+                device=self.device if self.device and device == "cuda" else device,
+                dtype=cell.how.dtype,
+                attention=None if wanted["attention"] == "default" else wanted["attention"],
+            )
+            self._loaded = (identity, loaded)
+        return self._loaded[1]
+
+    def _examples(self, cell: PlannedCell, registry: Registry) -> Questions:
+        task = cell.config["task"]
+        place = (task["examples"], str(cell.how.file), repr(task["parameters"]))
+        if place not in self._questions:
+            chosen = _task(cell, registry)
+            examples = chosen.examples(task["samples"], DRAW)
+            self._questions[place] = Questions(chosen, examples)
+        return self._questions[place]
+
+    def _environment(self, cell: PlannedCell) -> dict[str, Any]:
+        """What the cell ran on; nothing of it is meant to change a result."""
+        facts: dict[str, Any] = {"host": platform.node(), "batch": cell.how.batch}
+        if self._loaded is None:
+            return facts
+        model = self._loaded[1].model
+        device = model.device
+        on_gpu = device.type == "cuda"
+        return {
+            **facts,
+            "device": str(device),
+            "device_name": torch.cuda.get_device_name(device) if on_gpu else processor_name(),
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "attention": str(getattr(model.config, "_attn_implementation", None)),
+            "threads": torch.get_num_threads(),
+        }
+
+
+def failure(error: BaseException) -> dict[str, Any]:
+    """What is written down of an exception."""
+    text = str(error).strip()
+    first = f"{type(error).__name__}: {text.splitlines()[0] if text else 'no message'}"
+    whole = "".join(traceback.format_exception(error))
+    return {"status": "failed", "error": first, "traceback": whole, "summary": {}}
+
+
+def lost_cell(cell: PlannedCell, reason: str) -> CellResult:
+    """The result of a cell whose worker died: there is nothing but the reason."""
+    facts: dict[str, Any] = {"status": "failed", "error": reason, "traceback": None, "summary": {}}
+    when = datetime.now(UTC).isoformat(timespec="seconds")
+    more = {"seconds": 0.0, "started": when, "environment": {"host": platform.node()}}
+    return CellResult(cell.key, {"config": cell.config, **facts, **more})
+
+
+def processor_name() -> str:
+    """The CPU, as the operating system calls it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _task(cell: PlannedCell, registry: Registry) -> Task:
+    if cell.how.file is not None:
+        return FileTask(file=Path(cell.how.file))
+    wanted = cell.config["task"]
+    kind: type[Task] = registry.get("task", wanted["task"])
+    return kind.model_validate(wanted["parameters"])
+
+
+def _answers(
+    cell: PlannedCell, loaded: LoadedModel, questions: Questions, registry: Registry
+) -> Iterator[list[dict[str, Any]]]:
+    """Batch by batch, a record per question."""
+    pipeline = load_pipeline(cell.config["pipeline"]["resolved"], registry=registry)
+    session: Any = nullcontext()
+    if pipeline.stages:
+        session = attach(loaded.model, pipeline, seed=cell.config["seed"], plugins=cell.how.plugins)
+    with session, torch.inference_mode():
+        for batch, inputs in questions.batches(loaded, cell.how.batch):
+            start = time.perf_counter()
+            texts = answer_batch(loaded, inputs, cell.config["max_new_tokens"])
+            seconds = (time.perf_counter() - start) / len(batch)
+            trace = session.trace if pipeline.stages else untouched(loaded, inputs)
+            scored = [
+                (example, text, questions.task.score(example, text))
+                for example, text in zip(batch, texts, strict=True)
+            ]
+            yield sample_records(scored, trace, loaded.bound.dims, seconds)
+
+
+def answer_batch(loaded: LoadedModel, inputs: Any, max_new_tokens: int) -> list[str]:
+    """Greedy answers."""
+    ids = loaded.model.generate(
+        **inputs, do_sample=False, num_beams=1, max_new_tokens=max_new_tokens
+    )
+    new = ids[:, inputs["input_ids"].shape[1] :]
+    texts = loaded.processor.batch_decode(new, skip_special_tokens=True)
+    return [text.strip() for text in texts]
+
+
+def untouched(loaded: LoadedModel, inputs: Any) -> Trace:
+    """The trace that a pipeline without stages would leave."""
+    ids = inputs["input_ids"]
+    placeholders = torch.tensor(loaded.bound.placeholder_ids, device=ids.device)
+    visual = torch.isin(ids, placeholders).sum(dim=1)
+    real = inputs.get("attention_mask", torch.ones_like(ids)).sum(dim=1)
+    counts: list[int] = visual.tolist()
+    layers = [[count] * loaded.bound.dims.layers for count in counts]
+    return Trace(counts, [], layers, (real - visual).tolist())
+
+
+def _anatomy(
+    cell: PlannedCell, loaded: LoadedModel, questions: Questions, registry: Registry, tick: Tick
+) -> Iterator[dict[str, Any]]:
+    """A record per picture."""
+    from tokensieve.core.study.anatomy import examine, read_terms
+
+    wanted = cell.config["anatomy"]
+    terms = read_terms(wanted["scorers"], registry)
+    records = examine(
+        loaded,
+        questions.examples,
+        terms,
+        wanted["boundary"],
+        seed=cell.config["seed"],
+        batch=cell.how.batch,
+    )
+    for record in records:
+        tick(1)
+        yield record

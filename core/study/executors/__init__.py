@@ -1,0 +1,124 @@
+"""Who runs the cells: processes here, Ray actors, Slurm jobs. None of them is a scheduler."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Protocol
+
+from tokensieve.core.errors import StudyError
+from tokensieve.core.study.grid import PlannedCell
+from tokensieve.core.study.store import CellResult
+
+ATTEMPTS = 3  # a cell that has killed so many workers is given up
+SMALL_MODEL = 200_000_000  # bytes of weights that every core can hold for itself
+
+
+class ExecutorName(StrEnum):
+    """How cells are run."""
+
+    LOCAL = "local"
+    RAY = "ray"
+    SLURM = "slurm"
+
+
+@dataclass(frozen=True)
+class Events:
+    """What an executor reports, always from the process that called it.
+
+    Attributes:
+        tick: some samples of a cell are done.
+        done: a cell has its result, which is not written yet.
+        say: one line for people.
+    """
+
+    tick: Callable[[PlannedCell, int], None]
+    done: Callable[[PlannedCell, CellResult], None]
+    say: Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How an executor is to run: how many workers (None: its own choice), and where."""
+
+    workers: int | None
+    out: Path
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+class Executor(Protocol):
+    """Runs cells until each has been reported as done."""
+
+    def __call__(self, cells: Sequence[PlannedCell], events: Events, setting: Setting) -> None:
+        """Run ``cells``; what happens inside a cell is never an exception here."""
+        ...
+
+
+def find_executor(name: ExecutorName) -> Executor:
+    """The executor called so; an error if what it needs is not installed."""
+    module = importlib.import_module(f"tokensieve.core.study.executors.{name.value}")
+    executor: Executor = module.execute
+    return executor
+
+
+def need(package: str, extra: str) -> Any:
+    """Import an optional package.
+
+    Raises:
+        StudyError: it is not installed.
+    """
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise StudyError(
+            f"--executor {extra} needs {package}: pip install 'tokensieve[{extra}]' ({error})"
+        ) from None
+
+
+class Queue:
+    """Cells that wait; a worker gets one of its own model as long as there is one."""
+
+    def __init__(self, cells: Sequence[PlannedCell]) -> None:
+        self.waiting: dict[tuple[str, str], list[PlannedCell]] = {}
+        self.deaths: dict[str, int] = {}
+        for cell in cells:
+            self.waiting.setdefault(_model_of(cell), []).append(cell)
+
+    def __len__(self) -> int:
+        return sum(map(len, self.waiting.values()))
+
+    def take(self, last: PlannedCell | None, held: Sequence[PlannedCell]) -> PlannedCell:
+        """The next cell for a worker that ran ``last``, while others are at ``held``."""
+        own = None if last is None else _model_of(last)
+        if own is None or own not in self.waiting:
+            busy = {_model_of(cell) for cell in held}
+            free = [model for model in self.waiting if model not in busy]
+            own = free[0] if free else max(self.waiting, key=lambda m: len(self.waiting[m]))
+        cells = self.waiting[own]
+        cell = cells.pop(0)
+        if not cells:
+            del self.waiting[own]
+        return cell
+
+    def died(self, cell: PlannedCell) -> bool:
+        """Put a cell back whose worker died; False if it has killed too many."""
+        self.deaths[cell.key] = self.deaths.get(cell.key, 0) + 1
+        if self.deaths[cell.key] >= ATTEMPTS:
+            return False
+        self.waiting.setdefault(_model_of(cell), []).insert(0, cell)
+        return True
+
+
+def _model_of(cell: PlannedCell) -> tuple[str, str]:
+    return str(cell.config["model"]["name"]), cell.how.device
+
+
+def default_workers(cells: Sequence[PlannedCell], cores: int, gpus: int) -> int:
+    """One worker a GPU; on CPUs one, or one a core if all models are small."""
+    if any(cell.how.device.startswith("cuda") for cell in cells):
+        return max(1, min(gpus, len(cells)))
+    small = all(0 < cell.how.size <= SMALL_MODEL for cell in cells)
+    return max(1, min(cores, len(cells))) if small else 1

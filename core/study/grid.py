@@ -1,0 +1,243 @@
+"""The cells of a study: every combination that is run, resolved as far as its result depends on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from tokensieve.core.budgets import Budget, whole
+from tokensieve.core.errors import StudyError
+from tokensieve.core.loading import load_pipeline
+from tokensieve.core.pipeline import Pipeline
+from tokensieve.core.plugins import PROJECT, Registry
+from tokensieve.core.study.identity import model_identity
+from tokensieve.core.study.spec import PipelineSpec, StudySpec, TaskSpec
+from tokensieve.core.task_files import FileTask
+from tokensieve.core.tasks import fingerprint
+
+BASELINES = ("none", "random", "uniform", "downsample")
+"""What every method is held against; in every study."""
+KEY_LENGTH = 16
+DRAW = 0  # all cells of a task answer the same examples, or they could not be paired
+VERSIONS = (PROJECT, "torch", "transformers")
+
+
+@dataclass(frozen=True)
+class HowToRun:
+    """What a worker has to know besides: none of it changes the result.
+
+    ``model`` is what the model is loaded by and ``dtype`` how that was asked for; ``size`` are its
+    bytes on disk (0: not known here); ``file`` is the absolute path of a task without code.
+    """
+
+    model: str
+    device: str
+    dtype: str
+    batch: int
+    size: int = 0
+    file: str | None = None
+    plugins: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PlannedCell:
+    """One cell: ``config`` decides its result and its key."""
+
+    key: str
+    config: dict[str, Any]
+    how: HowToRun
+
+    @property
+    def samples(self) -> int:
+        """Questions to be answered."""
+        count: int = self.config["task"]["samples"]
+        return count
+
+    @property
+    def title(self) -> str:
+        """``tiny-llava / digits / fastv / average=32 / seed 0``."""
+        return title_of(self.config)
+
+
+def title_of(config: dict[str, Any]) -> str:
+    """A cell in words."""
+    parts = [config["model"]["name"], config["task"]["name"]]
+    if config["kind"] != "accuracy":
+        return " / ".join([*parts, config["kind"]])
+    parts.append(config["pipeline"]["name"])
+    if config["budget"] is not None:
+        parts.append(budget_title(config["budget"]))
+    return " / ".join([*parts, f"seed {config['seed']}"])
+
+
+def budget_title(budget: dict[str, Any]) -> str:
+    """``average=32``."""
+    return ", ".join(f"{kind}={value:g}" for kind, value in budget.items())
+
+
+def at_budget(pipeline: Pipeline, budget: Budget) -> Pipeline:
+    """The pipeline with ``budget`` as its cost over the whole decoder.
+
+    An average or a share of tokens is that of the decoder's layers, wherever the pipeline cuts:
+    one boundary in front of the decoder leaves that many tokens, one behind some layers fewer,
+    and several are scaled by one factor.
+    """
+    if not pipeline.stages:
+        return pipeline
+    first, *more = pipeline.stages
+    if more or len(first.at) > 1:
+        return pipeline.model_copy(update={"keep": budget})
+    early = first.at[0] <= 0
+    if budget.kind == "average" and early:
+        own = Budget(kind="tokens", value=whole(budget.value))
+    elif budget.kind == "share" and not early:  # of the layers; a stage's share is of its tokens
+        stages = (first.model_copy(update={"keep": (Budget.model_validate(1.0),)}),)
+        return pipeline.model_copy(update={"stages": stages, "keep": budget})
+    else:
+        own = budget
+    stage = first.model_copy(update={"keep": (own,)})
+    return pipeline.model_copy(update={"stages": (stage,), "keep": None})
+
+
+def is_random(pipeline: Pipeline) -> bool:
+    """Whether another seed gives other tokens: a component then has a parameter ``seed``."""
+    return any("seed" in type(part).model_fields for part in pipeline.components())
+
+
+Tasks = dict[tuple[str, int], dict[str, Any]]
+"""What is known of a task, by title and number of samples."""
+
+
+def plan(
+    spec: StudySpec, registry: Registry, plugins: Sequence[str | Path] = ()
+) -> list[PlannedCell]:
+    """All cells, in an order that keeps a model loaded: by model, task, pipeline and budget."""
+    pipelines = _with_baselines(spec, registry)
+    paths = tuple(str(Path(plugin).resolve()) for plugin in plugins)
+    tasks = _identified_tasks(spec)
+    cells: dict[str, PlannedCell] = {}
+    for model in spec.models:
+        identity = model_identity(model, registry)
+        size = identity.pop("bytes")
+        for task in spec.tasks:
+            file = str(task.task.file) if isinstance(task.task, FileTask) else None
+            how = HowToRun(model.model, model.device, model.dtype, spec.batch, size, file, paths)
+            for facts in [
+                *_accuracy(spec, task, pipelines, tasks, registry),
+                *_anatomy(spec, task, tasks),
+            ]:
+                config = {"model": identity, **facts, "versions": _versions()}
+                cells[key_of(config)] = PlannedCell(key_of(config), config, how)
+    return list(cells.values())
+
+
+def _identified_tasks(spec: StudySpec) -> Tasks:
+    wanted = {(task.title, task.samples or spec.samples): task for task in spec.tasks}
+    if spec.anatomy is not None:
+        wanted |= {(task.title, spec.anatomy.samples): task for task in spec.tasks}
+    return {place: task_identity(task, place[1]) for place, task in wanted.items()}
+
+
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in VERSIONS}
+
+
+def _accuracy(
+    spec: StudySpec,
+    task: TaskSpec,
+    pipelines: Sequence[PipelineSpec],
+    tasks: Tasks,
+    registry: Registry,
+) -> Iterator[dict[str, Any]]:
+    """Every pipeline at every budget with its seeds; what has no stages and no seed, once."""
+    questions = tasks[task.title, task.samples or spec.samples]
+    for entry in pipelines:
+        seeds = spec.seeds if is_random(entry.pipeline) else (0,)
+        budgets: Sequence[Budget | None] = spec.budgets if entry.pipeline.stages else (None,)
+        for budget in budgets:
+            for seed in seeds:
+                yield {
+                    "kind": "accuracy",
+                    "pipeline": pipeline_identity(entry, budget, registry),
+                    "budget": None if budget is None else {budget.kind: budget.value},
+                    "task": questions,
+                    "seed": seed,
+                    "max_new_tokens": spec.max_new_tokens,
+                }
+
+
+def _anatomy(spec: StudySpec, task: TaskSpec, tasks: Tasks) -> Iterator[dict[str, Any]]:
+    """One cell, if the study wants it."""
+    if spec.anatomy is not None:
+        yield {
+            "kind": "anatomy",
+            "pipeline": None,
+            "budget": None,
+            "task": tasks[task.title, spec.anatomy.samples],
+            "seed": 0,
+            "max_new_tokens": spec.max_new_tokens,
+            "anatomy": spec.anatomy.model_dump(mode="json", exclude={"samples"}),
+        }
+
+
+def _with_baselines(spec: StudySpec, registry: Registry) -> list[PipelineSpec]:
+    """The baselines that the study does not name itself come first."""
+    named = {entry.title for entry in spec.pipelines}
+    missing = [name for name in BASELINES if name not in named]
+    added = [PipelineSpec(pipeline=load_pipeline(name, registry=registry)) for name in missing]
+    return [*added, *spec.pipelines]
+
+
+def pipeline_identity(
+    entry: PipelineSpec, budget: Budget | None, registry: Registry
+) -> dict[str, Any]:
+    """Name and content of a pipeline at a budget, and who else's code it runs."""
+    pipeline = entry.pipeline if budget is None else at_budget(entry.pipeline, budget)
+    content = pipeline.to_plain()
+    for key in ("description", "source", "about"):  # words for people
+        content.pop(key, None)
+    return {"name": entry.title, "resolved": content, "code": _foreign_code(pipeline, registry)}
+
+
+def _foreign_code(pipeline: Pipeline, registry: Registry) -> dict[str, str]:
+    """Version of each installed plugin, or hash of each plugin file, that takes part."""
+    owners = set()
+    for part in pipeline.components():
+        kind = getattr(type(part), "kind", "")
+        entry = registry.entries.get(kind, {}).get(part.name)
+        if entry is not None and entry.owner != PROJECT:
+            owners.add(entry.owner)
+    return {Path(owner).name: _code_version(owner) for owner in sorted(owners)}
+
+
+def _code_version(owner: str) -> str:
+    path = Path(owner)
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else version(owner)
+
+
+def task_identity(spec: TaskSpec, samples: int) -> dict[str, Any]:
+    """Name and parameters of a task, how many questions it has, and a hash of all of them."""
+    examples = spec.task.examples(samples, DRAW)
+    if not examples:
+        raise StudyError(f"task {spec.title!r} has no examples")
+    parameters = spec.task.model_dump(mode="json")
+    if isinstance(spec.task, FileTask):  # wherever the file lies
+        parameters = {"file": spec.task.file.name}
+    return {
+        "name": spec.title,
+        "task": spec.task.name,
+        "parameters": parameters,
+        "samples": len(examples),
+        "examples": fingerprint(examples),
+    }
+
+
+def key_of(config: dict[str, Any]) -> str:
+    """The name of a cell's directory: the start of the SHA-256 of its configuration."""
+    text = json.dumps(config, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]

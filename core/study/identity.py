@@ -1,0 +1,66 @@
+"""What a model is, apart from where it lies: hash of its files or revision, family, dtype."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import lru_cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from tokensieve.core.errors import ModelError
+from tokensieve.core.models import load_config, locate
+from tokensieve.core.plugins import Registry
+from tokensieve.core.session import find_adapter
+from tokensieve.core.study.spec import ModelSpec
+
+CHUNK = 1 << 20
+
+
+def model_identity(spec: ModelSpec, registry: Registry) -> dict[str, Any]:
+    """Facts that a result depends on; ``bytes`` is the weights' size, 0 where not known here.
+
+    A local folder is read without transformers, so that planning stays quick.
+    """
+    where = Path(locate(spec.model, registry))
+    if where.is_dir():
+        config = _plain_config(where)
+        facts = {"sha256": _folder_hash(where)}
+        size = sum(file.stat().st_size for file in where.glob("*.safetensors"))
+    else:
+        config = load_config(spec.model, registry)
+        facts, size = {"revision": str(getattr(config, "_commit_hash", None))}, 0
+    adapter = find_adapter(config, registry)
+    stored = getattr(config, "dtype", None) or getattr(config, "torch_dtype", None)
+    dtype = str(stored or "float32").removeprefix("torch.") if spec.dtype == "auto" else spec.dtype
+    return {
+        "name": spec.title,
+        **facts,
+        "family": adapter.name,
+        "dtype": dtype,
+        "device": spec.device.partition(":")[0],
+        "attention": spec.attention or "default",
+        "bytes": size,
+    }
+
+
+def _plain_config(folder: Path) -> Any:
+    try:
+        return SimpleNamespace(**json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise ModelError(f"model {str(folder)!r}: config.json cannot be read: {error}") from None
+
+
+@lru_cache(maxsize=64)
+def _folder_hash(folder: Path) -> str:
+    """Of all files that a model and its processor are loaded from, and their names."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.iterdir()):
+        if not file.is_file() or file.suffix not in (".json", ".safetensors", ".jinja", ".model"):
+            continue
+        digest.update(file.name.encode())
+        with file.open("rb") as stream:
+            while chunk := stream.read(CHUNK):
+                digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,111 @@
+"""What a study was run with: enough to run it again, or to say why numbers differ."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from tokensieve.core.study.cell import processor_name
+from tokensieve.core.study.grid import PlannedCell
+from tokensieve.core.study.spec import StudySpec
+from tokensieve.core.study.store import Cell, Store
+
+PACKAGES = (
+    "tokensieve", "torch", "torchvision", "transformers", "tokenizers", "safetensors", "numpy",
+    "pillow", "scikit-learn", "timm", "ray", "submitit",
+)  # fmt: skip
+GIT_SECONDS = 5
+
+
+def write_manifest(
+    store: Store, spec: StudySpec, cells: Sequence[PlannedCell], executor: str
+) -> None:
+    """Note a start of the study; earlier starts stay noted."""
+    previous = read_manifest(store)
+    start = {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "executor": executor,
+        "git": git_revision(),
+        "versions": installed_versions(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": processor_name(),
+        "cores": os.cpu_count(),
+    }
+    manifest = {
+        "format": 1,
+        "name": spec.name,
+        "description": spec.description,
+        "seeds": list(spec.seeds),
+        "budgets": [{budget.kind: budget.value} for budget in spec.budgets],
+        "models": [model.title for model in spec.models],
+        "pipelines": list(dict.fromkeys(_pipeline(cell) for cell in cells if _pipeline(cell))),
+        "tasks": [task.title for task in spec.tasks],
+        "cells": [cell.key for cell in cells],
+        "starts": [*previous.get("starts", []), start],
+        "environments": previous.get("environments", []),
+    }
+    store.write_file("manifest.json", json.dumps(manifest, indent=1) + "\n")
+
+
+def note_environments(store: Store, cells: Sequence[Cell]) -> None:
+    """Add what the cells ran on: devices, dtypes, attention backends."""
+    manifest = read_manifest(store)
+    seen: list[dict[str, Any]] = []
+    for cell in cells:
+        facts = {"model": cell.config["model"]["name"], **cell.data.get("environment", {})}
+        if facts not in seen:
+            seen.append(facts)
+    manifest["environments"] = seen
+    store.write_file("manifest.json", json.dumps(manifest, indent=1) + "\n")
+
+
+def read_manifest(store: Store) -> dict[str, Any]:
+    """The manifest; empty if there is none that can be read."""
+    try:
+        found = json.loads((store.path / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def installed_versions() -> dict[str, str]:
+    """Of the packages that results may depend on, those that are installed."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def git_revision() -> str | None:
+    """Of the source that runs, with ``-dirty`` if it was changed; None outside a repository."""
+    folder = Path(__file__).resolve().parent
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        done = subprocess.run(
+            [*command, "--exclude=*"],
+            capture_output=True,
+            text=True,
+            timeout=GIT_SECONDS,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None
+
+
+def _pipeline(cell: PlannedCell) -> str:
+    pipeline = cell.config["pipeline"]
+    return str(pipeline["name"]) if pipeline else ""

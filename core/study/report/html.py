@@ -1,0 +1,146 @@
+"""Write a report down: one HTML file that needs nothing else, Markdown and CSV beside it."""
+
+from __future__ import annotations
+
+import base64
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tokensieve.core.errors import StudyError
+from tokensieve.core.study.report.reading import Results, read_results
+from tokensieve.core.study.report.sections import (
+    Findings,
+    Pairs,
+    Section,
+    find,
+    sections,
+    summary_line,
+)
+from tokensieve.core.study.report.tables import csv_text
+from tokensieve.core.study.statistics import RESAMPLES
+
+EXTRA = ("jinja2", "matplotlib")
+TEMPLATE = "report.html.jinja"
+SIGNS = {"yes": "\N{CHECK MARK}", "no": "\N{MULTIPLICATION X}", "mixed": "\N{ALMOST EQUAL TO}"}
+NO_EVIDENCE_SIGN = "\N{WHITE CIRCLE}"
+KINDS = {"yes": "yes", "no": "no", "mixed": "in part", "none": "no evidence"}
+
+
+def write_report(
+    folder: Path, target: Path | None = None, *, claims: Pairs = (), resamples: int = RESAMPLES
+) -> tuple[list[Path], Findings]:
+    """Read the study in ``folder`` and write its report; by default into the folder itself.
+
+    Returns:
+        The written files, HTML first, and what was found.
+
+    Raises:
+        StudyError: there is nothing to report on, or a package of the extra is missing.
+    """
+    require_extra()
+    html = target or folder / "report.html"
+    if html.suffix.lower() not in (".html", ".htm"):
+        raise StudyError(f"--out {html}: the name must end in .html")
+    results = read_results(folder, resamples=resamples)
+    _check_claims(results, claims)
+    found = find(results, claims)
+    parts = sections(found)
+    texts = {
+        html: _html(results, parts),
+        html.with_suffix(".md"): _markdown(results, parts),
+        html.with_suffix(".csv"): csv_text(results, found.cells),
+    }
+    for path, text in texts.items():
+        try:
+            path.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise StudyError(f"--out {path}: cannot be written: {error.strerror}") from None
+    return list(texts), found
+
+
+def require_extra() -> None:
+    """Say which extra is missing before any work is done."""
+    for package in EXTRA:
+        try:
+            importlib.import_module(package)
+        except ImportError:
+            raise StudyError(
+                f"a report needs {package}: pip install 'tokensieve[report]'"
+            ) from None
+
+
+def _check_claims(results: Results, claims: Pairs) -> None:
+    scorers = {
+        name for records in results.anatomy.values() for r in records for name in r["scores"]
+    }
+    known = {*results.methods, *scorers}
+    for name in (name for pair in claims for name in pair):
+        if name not in known:
+            allowed = ", ".join(sorted(known))
+            raise StudyError(f"--claim: {name!r} is not in this study, allowed: {allowed}")
+
+
+def _html(results: Results, parts: Sequence[Section]) -> str:
+    jinja2: Any = importlib.import_module("jinja2")
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters["data_uri"] = _data_uri
+    source = (Path(__file__).parent / TEMPLATE).read_text(encoding="utf-8")
+    text: str = environment.from_string(source).render(
+        title=results.name,
+        summary=summary_line(results),
+        description=str(results.manifest.get("description") or ""),
+        sections=parts,
+        signs={**SIGNS, "none": NO_EVIDENCE_SIGN},
+        kinds=KINDS,
+        run=_run_facts(results),
+    )
+    return text
+
+
+def _data_uri(svg: str) -> str:
+    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode("ascii")
+
+
+def _run_facts(results: Results) -> list[tuple[str, str]]:
+    """How the study was run, as far as its manifest says."""
+    manifest = results.manifest
+    starts = manifest.get("starts") or [{}]
+    last = starts[-1]
+    versions = ", ".join(
+        f"{name} {number}" for name, number in (last.get("versions") or {}).items()
+    )
+    machines = dict.fromkeys(
+        f"{facts.get('device_name', facts.get('device'))} ({facts.get('dtype')}, attention "
+        f"{facts.get('attention')})"
+        for facts in manifest.get("environments") or []
+        if facts.get("device")
+    )
+    facts = [
+        ("started", str(last.get("started", ""))),
+        ("starts", str(len(starts)) if len(starts) > 1 else ""),
+        ("command", " ".join(map(str, last.get("command") or []))),
+        ("git revision", str(last.get("git") or "")),
+        ("Python", str(last.get("python", ""))),
+        ("packages", versions),
+        ("ran on", "; ".join(machines)),
+        ("seeds of random pipelines", ", ".join(map(str, manifest.get("seeds") or []))),
+    ]
+    return [(name, value) for name, value in facts if value]
+
+
+def _markdown(results: Results, parts: Sequence[Section]) -> str:
+    lines = [f"# {results.name}", "", f"{summary_line(results)}.", ""]
+    for part in parts:
+        lines += [f"## {part.title}", ""]
+        if part.intro:
+            lines += [part.intro, ""]
+        for title, verdicts in part.groups:
+            lines += [f"### {title}", ""]
+            lines += [f"- **{v.topic}** ({KINDS[v.kind]}) {v.text}" for v in verdicts]
+            lines.append("")
+        lines += [table.markdown() for table in (*part.tables, *part.folded)]
+    return "\n".join(lines).rstrip() + "\n"

@@ -1,0 +1,93 @@
+"""Run a study: what is missing is run, written cell by cell, and noted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tokensieve.core.study.executors import Events, ExecutorName, Setting, find_executor
+from tokensieve.core.study.grid import PlannedCell
+from tokensieve.core.study.manifest import note_environments, write_manifest
+from tokensieve.core.study.spec import StudySpec
+from tokensieve.core.study.store import Cell, CellResult, Store, unfinished
+
+
+@dataclass(frozen=True)
+class Study:
+    """A validated study, its cells, and the document that it was read from."""
+
+    spec: StudySpec
+    cells: Sequence[PlannedCell]
+    document: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Reports:
+    """Where progress goes.
+
+    Attributes:
+        start: called with the cells that are run and those that are there already.
+        tick: so many more samples of the cell are done.
+        done: the cell is written.
+        say: one line for people.
+    """
+
+    start: Callable[[Sequence[PlannedCell], Sequence[Cell]], None]
+    tick: Callable[[PlannedCell, int], None]
+    done: Callable[[PlannedCell, CellResult], None]
+    say: Callable[[str], None]
+
+
+def _events(store: Store, reports: Reports) -> Events:
+    """Write cells as they come; in the end every sample has been ticked once."""
+    ticked: dict[str, int] = {}
+
+    def tick(cell: PlannedCell, samples: int) -> None:
+        new = min(samples, cell.samples - ticked.get(cell.key, 0))  # a cell may be tried again
+        ticked[cell.key] = ticked.get(cell.key, 0) + new
+        reports.tick(cell, new)
+
+    def done(cell: PlannedCell, result: CellResult) -> None:
+        store.write(result)
+        tick(cell, cell.samples)
+        reports.done(cell, result)
+
+    return Events(tick, done, reports.say)
+
+
+def run_study(
+    study: Study,
+    out: Path,
+    reports: Reports,
+    *,
+    executor: ExecutorName = ExecutorName.LOCAL,
+    workers: int | None = None,
+) -> list[Cell]:
+    """Run what is missing in ``out``; all cells of the study.
+
+    Cells that failed before and corrupt ones are run again.
+
+    Raises:
+        StudyError: the folder is in use, or what the executor needs is not installed.
+    """
+    store, execute = Store(out), find_executor(executor)
+    with store.locked():
+        store.sweep()
+        write_manifest(store, study.spec, study.cells, executor.value)
+        store.write_file("study.yaml", yaml.safe_dump(study.document, sort_keys=False))
+        keys, there = unfinished(store, [cell.key for cell in study.cells], reports.say)
+        pending = [cell for cell in study.cells if cell.key in set(keys)]
+        for key in keys:
+            store.discard(key)
+        reports.start(pending, list(there.values()))
+
+        if pending:
+            events = _events(store, reports)
+            execute(pending, events, Setting(workers, out, dict(study.spec.slurm)))
+        cells = store.cells()
+        note_environments(store, cells)
+        return cells

@@ -1,0 +1,281 @@
+"""What stands in a study's YAML file, validated: models x pipelines x budgets x tasks x seeds."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from tokensieve.core.budgets import Budget
+from tokensieve.core.component_fields import as_list, describe_problem, located, registry_of
+from tokensieve.core.errors import ModelError, PipelineError, PluginError, TaskError, did_you_mean
+from tokensieve.core.loading import Place, load_pipeline, problem_lines
+from tokensieve.core.models import DTYPES, locate
+from tokensieve.core.pipeline import Pipeline
+from tokensieve.core.plugins import Registry
+from tokensieve.core.stage import ScoreTerms, Stage
+from tokensieve.core.task_files import FileTask, data_file, is_task_file
+from tokensieve.core.tasks import Task
+from tokensieve.core.yaml_source import Source, parse_yaml
+
+LEAST_SEEDS = 3  # fewer draws say nothing about the spread of random pruning
+DEVICE = re.compile(r"cpu|mps|cuda(:\d+)?")
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _folder(info: ValidationInfo) -> Path:
+    """Where relative paths start: the folder of the study's file."""
+    folder: Path = (info.context or {}).get("folder") or Path()
+    return folder
+
+
+def _some(value: Any) -> Any:
+    """A list that is not empty; a single value stands for a list of one."""
+    if not as_list(value):
+        raise ValueError("needs at least one entry")
+    return as_list(value)
+
+
+def _inline(key: str) -> Any:
+    """``NAME`` stands for ``{key: NAME}``."""
+    return lambda value: value if isinstance(value, dict) else {key: value}
+
+
+class ModelSpec(_Part):
+    """A model and how it runs."""
+
+    model: str
+    name: str = ""
+    dtype: str = "auto"
+    device: str = "cpu"
+    attention: str | None = None
+
+    @model_validator(mode="after")
+    def _known(self, info: ValidationInfo) -> ModelSpec:
+        if self.dtype not in DTYPES:
+            raise located(f"unknown dtype {self.dtype!r}{did_you_mean(self.dtype, DTYPES)}", ())
+        if not DEVICE.fullmatch(self.device):
+            raise located(f"unknown device {self.device!r}, allowed: cpu, cuda, cuda:0, mps", ())
+        try:
+            locate(self.model, registry_of(info))
+        except ModelError as error:
+            raise located(str(error), ("model",)) from None
+        return self
+
+    @property
+    def title(self) -> str:
+        """What results call it."""
+        return self.name or Path(self.model).name
+
+
+class PipelineSpec(_Part):
+    """A preset, a file or a pipeline written in place, and another name for it."""
+
+    pipeline: Pipeline
+    name: str = ""
+
+    @field_validator("pipeline", mode="before")
+    @classmethod
+    def _load(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, dict | Pipeline):
+            return value
+        if not isinstance(value, str):
+            raise ValueError(f"a pipeline is a preset, a file or a mapping, not {value!r}")
+        beside = _folder(info) / value
+        source = beside if beside.suffix in (".yaml", ".yml") and beside.is_file() else value
+        try:
+            return load_pipeline(source, registry=registry_of(info))
+        except PipelineError as error:
+            first, *more = str(error).splitlines()
+            raise located(first + (f" (and {len(more)} more)" if more else ""), ()) from None
+
+    @property
+    def title(self) -> str:
+        """What results call it."""
+        return self.name or self.pipeline.name
+
+
+def _whole_decoder(value: Any) -> Any:
+    """A number of tokens means the average over decoder layers."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return {"average": value}
+    if isinstance(value, dict) and ("tokens" in value or value.get("of", "original") != "original"):
+        raise ValueError(_BUDGETS)
+    return value
+
+
+_BUDGETS = (
+    "a study's budget holds for the whole decoder: {average: 32} (visual tokens per layer), 0.22 "
+    "(the same as share of the image's tokens) or {flops: 0.4}"
+)
+StudyBudget = Annotated[Budget, BeforeValidator(_whole_decoder)]
+
+
+class TaskSpec(_Part):
+    """A registered task with its parameters, or a file of questions."""
+
+    task: SerializeAsAny[Task]
+    name: str = ""
+    samples: int | None = Field(default=None, ge=1, strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _built(cls, value: Any, info: ValidationInfo) -> Any:
+        given = dict(value) if isinstance(value, Mapping) else {"task": value}
+        own = {key: given.pop(key) for key in ("name", "samples") if key in given}
+        if isinstance(given.get("task"), str) and is_task_file(given["task"]):
+            given["file"] = given.pop("task")
+        task = _file_task(given, info) if "file" in given else _registered_task(given, info)
+        return {**own, "task": task}
+
+    @property
+    def title(self) -> str:
+        """What results call it."""
+        if self.name or not isinstance(self.task, FileTask):
+            return self.name or self.task.name
+        file = self.task.file
+        return file.parent.name if file.stem == "data" else file.stem
+
+
+def _file_task(given: dict[str, Any], info: ValidationInfo) -> Task:
+    extra = sorted(set(given) - {"file"})
+    if extra:
+        hint = did_you_mean(extra[0], ["file", "name", "samples"])
+        raise located(f"unknown key{hint}", (extra[0],), at_key=True)
+    try:
+        file = data_file((_folder(info) / Path(str(given["file"])).expanduser()).resolve())
+    except TaskError as error:
+        raise located(str(error), ("file",)) from None
+    return FileTask(file=file)
+
+
+def _registered_task(given: dict[str, Any], info: ValidationInfo) -> Task:
+    name = given.pop("task", None)
+    if isinstance(name, Task):
+        return name
+    if not isinstance(name, str):
+        raise located("a task is a name, a file, or a mapping with the key 'task' or 'file'", ())
+    try:
+        kind: type[Task] = registry_of(info).get("task", name)
+        return kind.model_validate(given, context=info.context)
+    except PluginError as error:
+        raise located(f"{error}, or a .jsonl or .parquet file", ("task",)) from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        message, unknown = describe_problem(dict(first)), first["type"] == "extra_forbidden"
+        if unknown:
+            allowed = ["task", "name", "samples", *kind.model_fields]
+            hint = did_you_mean(str(first["loc"][-1]), allowed)
+            message = f"unknown parameter of {name!r}{hint}"
+        raise located(message, first["loc"], at_key=unknown) from None
+
+
+class AnatomySpec(_Part):
+    """Scores of single tokens beside what dropping them does to the answer."""
+
+    samples: int = Field(default=8, ge=1, strict=True)
+    scorers: Annotated[ScoreTerms, BeforeValidator(_some)]
+    boundary: int = Field(default=4, ge=0, strict=True)
+
+
+AModel = Annotated[ModelSpec, BeforeValidator(_inline("model"))]
+APipeline = Annotated[PipelineSpec, BeforeValidator(_inline("pipeline"))]
+
+
+class StudySpec(_Part):
+    """A study. Baselines are added by themselves; see :mod:`tokensieve.core.study.grid`."""
+
+    name: str = Field(default="study", min_length=1)
+    description: str = ""
+    models: Annotated[tuple[AModel, ...], BeforeValidator(_some)]
+    pipelines: Annotated[tuple[APipeline, ...], BeforeValidator(as_list)] = ()
+    budgets: Annotated[tuple[StudyBudget, ...], BeforeValidator(_some)]
+    tasks: Annotated[tuple[TaskSpec, ...], BeforeValidator(_some)]
+    samples: int = Field(default=200, ge=1, strict=True)
+    seeds: tuple[Annotated[int, Field(ge=0, strict=True)], ...] = (0, 1, 2)
+    anatomy: AnatomySpec | None = None
+    max_new_tokens: int = Field(default=16, ge=1, strict=True)
+    batch: int = Field(default=16, ge=1, strict=True)
+    slurm: dict[str, Any] = {}
+
+    @field_validator("seeds")
+    @classmethod
+    def _enough(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(seeds)) < max(LEAST_SEEDS, len(seeds)):
+            raise ValueError(f"random pruning needs {LEAST_SEEDS} different seeds at least")
+        return seeds
+
+    @model_validator(mode="after")
+    def _told_apart(self) -> StudySpec:
+        for key in ("models", "pipelines", "tasks"):
+            titles = [entry.title for entry in getattr(self, key)]
+            twice = [title for title, count in Counter(titles).items() if count > 1]
+            if twice:
+                place = len(titles) - 1 - titles[::-1].index(twice[0])
+                raise located(f"{twice[0]!r} is there twice: give one a `name`", (key, place))
+        doubled = [b for n, b in enumerate(self.budgets) if b in self.budgets[:n]]
+        if doubled:
+            raise located(f"{doubled[0]} is there twice", ("budgets",))
+        return self
+
+
+_KEYS: dict[str, type[BaseModel]] = {
+    "models": ModelSpec,
+    "pipelines": PipelineSpec,
+    "anatomy": AnatomySpec,
+}
+_DEEP = 2  # ("pipelines", number, "pipeline", ...)
+
+
+def _known_keys(path: Place) -> Sequence[str]:
+    if len(path) == 1:
+        return list(StudySpec.model_fields)
+    if path[0] == "pipelines" and len(path) > _DEEP + 1:
+        return list(Stage.model_fields if "stages" in path else Pipeline.model_fields)
+    return list(_KEYS.get(str(path[0]), StudySpec).model_fields)
+
+
+def load_study(path: Path, registry: Registry) -> StudySpec:
+    """Read and validate a study's file.
+
+    Raises:
+        PipelineError: with ``FILE:LINE:COL: where: what, what is allowed``.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise PipelineError(f"{path}: cannot be read: {reason}") from None
+    source = parse_yaml(text, str(path))
+    if isinstance(source.data, dict):
+        source.data.setdefault("name", path.stem)
+    return read_study(source, registry, path.parent)
+
+
+def read_study(source: Source, registry: Registry, folder: Path) -> StudySpec:
+    """Validate plain data; relative paths start at ``folder``."""
+    if not isinstance(source.data, dict):
+        raise PipelineError(f"{source.where(())}: a study is a mapping with the key 'models'")
+    try:
+        return StudySpec.model_validate(
+            source.data, context={"registry": registry, "folder": folder}
+        )
+    except ValidationError as error:
+        raise PipelineError("\n".join(problem_lines(error, source, _known_keys, "study"))) from None

@@ -1,0 +1,82 @@
+"""Tasks: questions about pictures whose answers can be scored. A kind of plugin, like scorers."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle of a picture, as shares (0 to 1) of its width and height."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
+@dataclass(frozen=True)
+class Example:
+    """A question about pictures and its answer.
+
+    Attributes:
+        id: names the example in results; the same for the same example, always.
+        boxes: per picture, where the answer lies; empty where nobody knows.
+    """
+
+    id: str
+    images: tuple[Image, ...]
+    question: str
+    answer: str
+    boxes: tuple[tuple[Box, ...], ...] = ()
+
+
+class Task(BaseModel, ABC):
+    """Subclass it, give it a ``name``, write ``examples``. Fields are its YAML parameters."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    name: ClassVar[str] = ""
+
+    @abstractmethod
+    def examples(self, count: int, seed: int) -> Sequence[Example]:
+        """The first ``count`` examples of the draw ``seed``, fewer if there are no more.
+
+        The same arguments give the same examples, and a larger count begins with those of a
+        smaller one. None of them may have been trained on.
+        """
+
+    def score(self, example: Example, answer: str) -> float:
+        """How right ``answer`` is, 0 to 1: by default equal or not, whatever the case."""
+        return float(same_text(answer, example.answer))
+
+    @classmethod
+    def summary(cls) -> str:
+        """First line of the docstring."""
+        return next(iter((cls.__doc__ or "").strip().splitlines()), "")
+
+
+def same_text(one: str, other: str) -> bool:
+    """Equal but for case and surrounding space."""
+    return one.strip().casefold() == other.strip().casefold()
+
+
+def fingerprint(examples: Iterable[Example]) -> str:
+    """SHA-256 of everything about ``examples``, pixels included: what results depend on."""
+    digest = hashlib.sha256()
+    for example in examples:
+        facts = (example.id, example.question, example.answer, example.boxes, len(example.images))
+        digest.update(repr(facts).encode())
+        for image in example.images:
+            digest.update(f"{image.mode}{image.size}".encode())
+            digest.update(image.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,202 @@
+"""Tasks: the built-in ones ask held-out questions, files need no code, mistakes have a place."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import tokensieve
+from tokensieve.core.errors import PluginError, TaskError
+from tokensieve.core.plugins import Registry, build_registry
+from tokensieve.core.task_files import FileTask
+from tokensieve.core.tasks import Task, fingerprint
+
+REGISTRY = build_registry()
+TASKS = [entry.name for entry in REGISTRY.all("task")]
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_registered_task_is_deterministic_and_begins_alike(name: str) -> None:
+    task: Task = REGISTRY.get("task", name)()
+    many, few = task.examples(6, 0), task.examples(3, 0)
+    assert fingerprint(many[:3]) == fingerprint(few)
+    assert fingerprint(task.examples(3, 1)) != fingerprint(few)
+    assert len({example.id for example in many}) == 6
+    for example in many:
+        assert task.score(example, f" {example.answer.upper()} ") == 1
+        assert task.score(example, "nonsense") == 0
+        assert len(example.boxes) in (0, len(example.images))
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_boxes_lie_inside_the_picture_and_show_something(name: str) -> None:
+    task: Task = REGISTRY.get("task", name)()
+    for example in task.examples(4, 0):
+        for image, boxes in zip(example.images, example.boxes, strict=True):
+            pixels = np.asarray(image, dtype=float)
+            for box in boxes:
+                assert 0 <= box.left < box.right <= 1
+                assert 0 <= box.top < box.bottom <= 1
+                rows = slice(round(box.top * image.height), round(box.bottom * image.height))
+                columns = slice(round(box.left * image.width), round(box.right * image.width))
+                assert pixels[rows, columns].std() > 20
+
+
+def test_digits_are_those_the_model_never_saw() -> None:
+    from tokensieve.adapters.zoo import digit_scenes
+
+    (example,) = REGISTRY.get("task", "digits")().examples(1, 0)
+    scene = digit_scenes.make_scene("heldout", 0)
+    assert np.array_equal(np.asarray(example.images[0]), scene.image)
+
+
+# ---------------------------------------------------------------------- files
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (8, 4), (len(name), 0, 0)).save(tmp_path / name)
+    return tmp_path
+
+
+def write(folder: Path, *rows: Any, name: str = "data.jsonl") -> Path:
+    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+    (folder / name).write_text("\n".join(lines) + "\n")
+    return folder / name
+
+
+GOOD = {"image": "a.png", "question": "What?", "answer": "yes"}
+
+
+def test_a_jsonl_file_is_a_task_without_code(folder: Path) -> None:
+    box = [0.1, 0.2, 0.5, 0.6]
+    write(
+        folder,
+        {**GOOD, "id": "one", "boxes": [box]},
+        "",
+        {"images": ["a.png", "b.png"], "question": "Both?", "answers": ["No", "nope"],
+         "boxes": [[box], []]},
+        {**GOOD, "answer": 7},
+    )  # fmt: skip
+    task = FileTask(file=folder)
+    found = {example.id: example for example in task.examples(10, 0)}
+    assert set(found) == {"one", "1", "2"}
+    assert found["one"].boxes[0][0].right == 0.5
+    assert found["one"].images[0].size == (8, 4)
+    two = found["1"]
+    assert len(two.images) == 2
+    assert [len(boxes) for boxes in two.boxes] == [1, 0]
+    assert [task.score(two, said) for said in ("no", " NOPE", "yes")] == [1, 1, 0]
+    assert task.score(found["2"], "7") == 1
+
+
+def test_a_draw_takes_rows_from_everywhere_and_grows(folder: Path) -> None:
+    file = write(folder, *({**GOOD, "id": str(number)} for number in range(20)))
+    task = FileTask(file=file)
+    ids = [example.id for example in task.examples(8, 0)]
+    assert ids == [example.id for example in task.examples(12, 0)][:8]
+    assert ids != [str(number) for number in range(8)]
+
+
+WRONG = {
+    "no json": ("{", r"data.jsonl:2: not valid JSON"),
+    "no mapping": ("[1]", r"data.jsonl:2: a row is a mapping"),
+    "unknown key": (
+        {**GOOD, "anwser": "x"},
+        r"2: unknown key 'anwser' \(did you mean 'answer'\?\)",
+    ),
+    "no question": ({"image": "a.png", "answer": "x"}, "2: 'question' is missing"),
+    "no answer": ({"image": "a.png", "question": "x"}, "2: 'answer' is missing"),
+    "no image": ({"question": "x", "answer": "x"}, "2: 'image' is missing"),
+    "lost image": ({**GOOD, "image": "c.png"}, "2: image .*c.png does not exist"),
+    "number as image": ({**GOOD, "image": 3}, "2: an image is a path, not 3"),
+    "mapping as answer": ({**GOOD, "answer": {}}, "2: an answer is text"),
+    "box of three": ({**GOOD, "boxes": [[0, 0, 1]]}, "2: 'boxes' is a list of"),
+    "pixels": ({**GOOD, "boxes": [[0, 0, 10, 10]]}, "2: 'boxes' is a list of"),
+    "boxes of one": ({**GOOD, "images": ["a.png"] * 2, "boxes": [[0, 0, 1, 1]]}, "its 2 pictures"),
+    "same id": ({**GOOD, "id": "0"}, "the id '0' is given twice"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_row_has_a_place(case: str, folder: Path) -> None:
+    row, reason = WRONG[case]
+    file = write(folder, GOOD, row)
+    with pytest.raises(TaskError, match=reason) as caught:
+        FileTask(file=file).examples(10, 0)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_files_that_are_no_tasks_are_refused(folder: Path) -> None:
+    for path, reason in [
+        (folder, "neither data.jsonl nor data.parquet"),
+        (folder / "a.png", "neither a folder nor"),
+        (folder / "no.jsonl", "does not exist"),
+        (write(folder, "", name="empty.jsonl"), "has no rows"),
+    ]:
+        with pytest.raises(TaskError, match=reason):
+            FileTask(file=path).examples(1, 0)
+
+
+def test_parquet_holds_paths_or_bytes(folder: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    from pyarrow import parquet
+
+    stream = io.BytesIO()
+    Image.new("RGB", (6, 6)).save(stream, "PNG")
+    rows = [GOOD | {"image": {"bytes": stream.getvalue(), "path": None}}]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "data.parquet")
+    (example,) = FileTask(file=folder).examples(3, 0)
+    assert example.images[0].size == (6, 6)
+
+
+def test_parquet_without_pyarrow_says_what_to_install(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    (folder / "data.parquet").write_bytes(b"")
+    with pytest.raises(TaskError, match=r"pip install 'tokensieve\[parquet\]'"):
+        FileTask(file=folder).examples(1, 0)
+
+
+# ---------------------------------------------------------------------- plugins
+
+
+class Shout(tokensieve.Task):
+    """Questions that are loud."""
+
+    name = "shout"
+    loudness: int = 3
+
+    def examples(self, count: int, seed: int) -> list[tokensieve.Example]:
+        image = Image.new("RGB", (4, 4))
+        return [tokensieve.Example(str(n), (image,), "A?", "b") for n in range(count)]
+
+
+def test_a_task_is_a_plugin() -> None:
+    registry = Registry()
+    registry.add(Shout)
+    assert registry.get("task", "shout")(loudness=2).examples(1, 0)[0].answer == "b"
+    with pytest.raises(PluginError, match="unknown task 'shut'"):
+        registry.get("task", "shut")
+
+
+def test_a_task_may_not_take_a_key_of_the_study() -> None:
+    class Reserved(Shout):
+        samples: int = 3
+
+    with pytest.warns(UserWarning, match='"score".*shadows'):
+
+        class Hiding(Shout):
+            score: int = 3  # type: ignore[assignment]
+
+    for kind, reason in [(Reserved, "key of its own in YAML"), (Hiding, "hides an attribute")]:
+        with pytest.raises(PluginError, match=reason):
+            Registry().add(kind)

@@ -1,0 +1,91 @@
+"""The merger `tome` against a slow reference, on views without a model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from references import tome
+
+from tokensieve.core.components import Split
+from tokensieve.core.view import View
+from tokensieve.strategies.mergers.tome import TomeMerger
+
+COUNTS = [13, 8, 2, 1, 30]
+
+
+def views(seed: int, *, sized: bool) -> tuple[View, dict[str, torch.Tensor]]:
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(dim: int) -> torch.Tensor:
+        return torch.randn(len(COUNTS), max(COUNTS), dim, generator=generator, dtype=torch.float64)
+
+    valid = torch.arange(max(COUNTS)) < torch.tensor(COUNTS)[:, None]
+    sizes = valid.double()
+    if sized:
+        sizes *= torch.randint(1, 5, valid.shape, generator=generator)
+    values = {"hidden": draw(6), "vision_keys": draw(4), "sizes": sizes}
+    signals: dict[str, Any] = {name: (lambda v=value: v) for name, value in values.items()}
+    index = torch.arange(max(COUNTS)).expand(valid.shape)
+    return View(valid, index, signals), values
+
+
+@pytest.mark.parametrize("sized", [False, True])
+@pytest.mark.parametrize("metric", ["keys", "hidden"])
+@pytest.mark.parametrize("share", [0.9, 0.5, 0.3, 0.05])
+def test_merged_equals_reference(share: float, metric: str, sized: bool) -> None:
+    merger = TomeMerger(metric=metric)
+    view, values = views(3, sized=sized)
+    wanted = [max(1, int(share * count)) for count in COUNTS]
+    splits = [
+        merger.split(total, count, False) if total < count else Split(total, 0, 0)
+        for total, count in zip(wanted, COUNTS, strict=True)
+    ]
+    kept, anchors = torch.zeros_like(view.valid), []
+    for row, split in enumerate(splits):
+        anchors.append(7 * row % COUNTS[row] if split.selected == 1 else 0)
+        kept[row, anchors[-1] : anchors[-1] + split.selected] = True
+    merged = merger.apply(kept, [split.merged for split in splits], view.for_component(merger))
+    compared = values["vision_keys" if metric == "keys" else "hidden"]
+    for row, count in enumerate(COUNTS):
+        left, vectors, sizes = tome.match(
+            values["hidden"][row, :count].numpy(),
+            compared[row, :count].numpy(),
+            values["sizes"][row, :count].numpy(),
+            wanted[row],
+            anchors[row],
+        )
+        alive = merged.targets[row].nonzero()[:, 0].tolist()
+        assert alive == (left if wanted[row] < count else [])
+        np.testing.assert_allclose(merged.vectors[row, left].numpy(), vectors, atol=1e-12)
+        np.testing.assert_allclose(merged.sizes[row, left].numpy(), sizes)
+        assert float(merged.sizes[row, left].sum()) == float(values["sizes"][row, :count].sum())
+
+
+def test_reference_by_hand() -> None:
+    """Tokens 0 and 2 receive; 1 resembles 0, 3 resembles 0 less: one pair, then both."""
+    metric = np.array([[1.0, 0], [0.9, 0.1], [0, 1], [0.7, 0.3]])
+    features = np.array([[0.0], [4], [8], [2]])
+    sizes = np.array([1.0, 3, 1, 1])
+    left, vectors, grown = tome.match(features, metric, sizes, 3, 0)
+    assert left == [0, 2, 3]
+    np.testing.assert_allclose(vectors[:, 0], [3, 8, 2])
+    np.testing.assert_allclose(grown, [4, 1, 1])
+    left, vectors, grown = tome.match(features, metric, sizes, 2, 0)
+    assert left == [0, 2]
+    np.testing.assert_allclose(vectors[:, 0], [14 / 5, 8])
+    np.testing.assert_allclose(grown, [5, 1])
+
+
+def test_ties_go_to_the_first_pair() -> None:
+    view, values = views(0, sized=False)
+    values["hidden"][:] = 1.0
+    merger = TomeMerger(metric="hidden", weigh_attention=False)
+    kept = torch.zeros_like(view.valid)
+    kept[:, 0] = True
+    merged = merger.apply(kept, [11, 6, 0, 0, 28], view.for_component(merger))
+    assert merged.targets[0].nonzero()[:, 0].tolist() == [0, *range(2, 13)]
+    assert merged.sizes[0, 0] == 2
+    assert not merger.proportional()
