@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, model_serializer, model_validator
@@ -123,10 +124,7 @@ class Schedule:
 
     def counts(self, original: int) -> list[int]:
         """Tokens alive after each cut for an image of ``original`` tokens."""
-        base = self._resolve(original)
-        if self.overall is None:
-            return base
-        return self._scaled(base, original, self.overall)
+        return list(_counts(self, original))
 
     def per_layer(self, original: int, counts: Sequence[int]) -> list[int]:
         """Visual tokens in each decoder layer."""
@@ -226,3 +224,12 @@ class Schedule:
             f"budget {budget} is impossible for an image of {original} tokens: the layers before "
             f"boundary {first} alone cost {reached:.4g}; ask for more or cut earlier"
         )
+
+
+@lru_cache(maxsize=1024)
+def _counts(schedule: Schedule, original: int) -> tuple[int, ...]:
+    """Remembered: scaling searches, and a model is asked about images of a few sizes only."""
+    base = schedule._resolve(original)
+    if schedule.overall is None:
+        return tuple(base)
+    return tuple(schedule._scaled(base, original, schedule.overall))
