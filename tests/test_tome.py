@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 from references import tome
+from tiny_models import Prompt, build, inputs
 
+import tokensieve
 from tokensieve.core.components import Split
 from tokensieve.core.view import View
 from tokensieve.strategies.mergers.tome import TomeMerger
@@ -89,3 +91,13 @@ def test_ties_go_to_the_first_pair() -> None:
     assert merged.targets[0].nonzero()[:, 0].tolist() == [0, *range(2, 13)]
     assert merged.sizes[0, 0] == 2
     assert not merger.proportional()
+
+
+@pytest.mark.parametrize(("weigh", "notes"), [(True, 1), (False, 0)])
+def test_a_decoder_says_that_it_does_not_weigh_attention(weigh: bool, notes: int) -> None:
+    model, batch = build("llava"), inputs("llava", [Prompt(3, (1,), 5)])
+    merge = {"merger": "tome", "weigh_attention": weigh}
+    stage = {"at": 2, "score": "random", "keep": 8, "merge": merge}
+    with tokensieve.attach(model, stage) as session, torch.no_grad():
+        model(**batch)
+    assert sum("whatever its size" in note for note in session.trace.notes) == notes

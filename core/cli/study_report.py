@@ -19,7 +19,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 
 from tokensieve.core import units
 from tokensieve.core.cli.options import console, table
@@ -126,13 +126,18 @@ class _Shown:
         self.console = Console(stderr=True, highlight=False, markup=False, emoji=False)
         self.progress = Progress(
             TextColumn("{task.fields[cells]}/{task.fields[of]} cells", markup=False),
-            BarColumn(),
+            BarColumn(bar_width=20),
             MofNCompleteColumn(),
             TextColumn("samples"),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[title]}", markup=False),
+            TextColumn(
+                "{task.fields[title]}",
+                markup=False,
+                table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"),
+            ),
+            expand=True,
             console=self.console,
             disable=not self.console.is_terminal,
         )

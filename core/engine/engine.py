@@ -193,6 +193,12 @@ class Engine(BaseEngine):
         with torch.no_grad():
             notes = state.trace.notes
             reduction = decide(cut, board, layout, targets, state.checks, notes)
+        merge = cut.stage.merge
+        if reduction is not None and merge is not None and merge.proportional():
+            notes.append(
+                f"{merge.name!r} at boundary {index}: a decoder's attention counts a merged token "
+                "once, whatever its size"
+            )
         return self._traced(state, cut, reduction, hidden)
 
     def _leave_out(self, state: ForwardState, hidden: Tensor) -> Tensor:
