@@ -176,12 +176,15 @@ class LlavaModel(LlamaLikeModel):
         return [self.tokens] * (length // self.tokens) if length % self.tokens == 0 else [length]
 
     def panels(self, size: tuple[int, int], processor: Any, inputs: Any) -> list[Panel]:
-        """The centre crop of the picture."""
+        """The centre crop of the picture; larger than the picture where a border is added."""
         width, height = size
-        crop: Any = getattr(processor.image_processor, "do_center_crop", False)
-        if not crop:
+        images: Any = processor.image_processor
+        if not getattr(images, "do_center_crop", False):
             return [Panel(self.side, self.side, (0.0, 0.0, 1.0, 1.0))]
         across, down = min(1.0, height / width), min(1.0, width / height)
+        if not images.do_resize:
+            crop = images.crop_size
+            across, down = crop["width"] / width, crop["height"] / height
         box = ((1 - across) / 2, (1 - down) / 2, (1 + across) / 2, (1 + down) / 2)
         return [Panel(self.side, self.side, box)]
 

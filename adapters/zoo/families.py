@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from tokensieve.adapters.zoo.glyphs import PATCH
-from tokensieve.adapters.zoo.tasks import vocabulary
+from tokensieve.adapters.zoo.tasks import SMALL, Task, vocabulary
 
 IMAGE_MEAN, IMAGE_STD = [0.25] * 3, [0.25] * 3
 SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", "<unk>", "<image>")
@@ -41,7 +41,8 @@ class Layout:
 
     ``positions`` is ``[axes, tokens]`` (one axis, or three with M-RoPE), ``start`` the position of
     the first token after the picture. ``cells`` is ``[tokens]``: the token's square of 8 pixels in
-    raster order, -1 for a token that shows a reduced picture. ``tiles`` is ``[tokens]``.
+    raster order, -1 for a token that shows something else
+    (a reduced picture, a border). ``tiles`` is ``[tokens]``.
     """
 
     side: int
@@ -76,7 +77,8 @@ class Family(ABC):
     summary_width: ClassVar[int] = 0
     sides: ClassVar[tuple[int, ...]]
     fewer: ClassVar[int] = 1
-    """By what the recipe divides its batches, because pictures are larger."""
+    """Above 1: every picture has as many tokens as a large one; batches are divided by this."""
+    sheet_side: ClassVar[int] = SMALL
 
     @abstractmethod
     def build_model(self) -> Any:
@@ -97,6 +99,10 @@ class Family(ABC):
     @abstractmethod
     def layout(self, side: int) -> Layout:
         """Where the tokens of a square picture stand."""
+
+    def side_of(self, task: Task) -> int:
+        """How large the recipe draws a task's pictures."""
+        return task.side if self.fewer > 1 else SMALL
 
     def inherit_encoder(self, model: Any, old: Any) -> None:  # noqa: B027 - most families cannot
         """Start from the vision encoder of another trained model, where it fits."""

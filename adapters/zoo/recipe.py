@@ -26,7 +26,7 @@ import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,18 +39,26 @@ from tokensieve.adapters.zoo import lean_attention
 from tokensieve.adapters.zoo.families import DECODER_WIDTH, Encoded, Family
 from tokensieve.adapters.zoo.packing import IGNORE, Packer, Portion, block_mask
 from tokensieve.adapters.zoo.readouts import Readouts, safe
-from tokensieve.adapters.zoo.starting import FAMILIES, Teacher, inherit
-from tokensieve.adapters.zoo.tasks import LARGE, SHEETS, SMALL, TASKS
+from tokensieve.adapters.zoo.starting import (
+    FAMILIES,
+    Teacher,
+    inherit_decoder,
+    inherit_encoder,
+)
+from tokensieve.adapters.zoo.tasks import LARGE, SHEETS, TASKS
 from tokensieve.adapters.zoo.train import build_optimizer
 
 LOG_EVERY, CHECKPOINT_EVERY = 20, 50
 ORDER_LAYER, GROUNDING_LAYER, COMPARISON_LAYER, VERDICT_LAYER = 3, 5, 7, 8
-TURNS = ("digits", "signs", "signs", "needle", "signs")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides the result; sizes are (batch, tokens of a sequence)."""
+    """Everything that decides the result; sizes are (batch, tokens of a sequence).
+
+    ``turns`` are the tasks in turn; their number has no divisor in common with the four of
+    :func:`portion`, or some task would never be seen whole.
+    """
 
     seed: int = 0
     sight_steps: int = 600
@@ -63,24 +71,44 @@ class Recipe:
     weight_decay: float = 0.02
     teacher: str = "tiny-llava"
     decoder: str = "tiny-llava"
+    encoder: str = ""
+    turns: tuple[str, ...] = ("digits", "signs", "signs", "needle", "signs")
     sparse: tuple[int, int] = (32, 192)
     whole: tuple[int, int] = (20, 272)
     large: tuple[int, int] = (6, 704)
 
 
+_SECOND: dict[str, Any] = {
+    "sight_steps": 400,
+    "steps": 1800,
+    "decay_steps": 500,
+    "large_from": 700,
+    "teacher": "tiny-internvl",
+    "decoder": "tiny-internvl",
+    "turns": ("digits", "signs", "digits", "needle", "digits"),
+}
+RECIPES = {
+    "tiny-internvl": Recipe(),
+    "tiny-qwen2.5-vl": Recipe(**_SECOND),
+    "tiny-llava-hd": Recipe(**_SECOND | {"steps": 1500}, encoder="tiny-llava"),
+}
+"""How the shipped models were trained, one after the other: a later one starts from an earlier."""
+
+
 def portion(recipe: Recipe, family: Family, step: int) -> Portion:
     """What step number ``step`` takes: sheets to look at in every second one."""
     number, odd = divmod(step, 2)
-    side, batch, length = min(family.sides), recipe.sparse[0] // family.fewer, recipe.sparse[1]
-    task = TASKS[TURNS[number % len(TURNS)]]
+    batch, length = recipe.sparse[0] // family.fewer, recipe.sparse[1]
+    task = TASKS[recipe.turns[number % len(recipe.turns)]]
+    side = family.side_of(task)
     if odd:
-        return Portion(SHEETS, side, batch, 0, 0)
+        return Portion(SHEETS, family.sheet_side, batch, 0, 0)
     if step < recipe.sight_steps or number % 4 != 3:  # noqa: PLR2004 - every fourth is whole
         kept = (48, 72, 100)[int(np.random.default_rng([29, step]).integers(3))]
         return Portion(task, side, batch, length, kept, step >= recipe.large_from)
     if step >= recipe.large_from and number % 8 == 7:  # noqa: PLR2004 - every eighth is large
         return Portion(TASKS["needle"], LARGE, *recipe.large, 10**6)
-    return Portion(task, side, *(recipe.whole if side == SMALL else recipe.large), 10**6)
+    return Portion(task, side, *(recipe.whole if family.fewer == 1 else recipe.large), 10**6)
 
 
 def rate_at(recipe: Recipe, step: int) -> float:
@@ -103,7 +131,9 @@ class Trainer:
         torch.manual_seed(recipe.seed)
         self.model = family.build_model().train()
         if recipe.decoder:
-            inherit(self.model, family, recipe.decoder)
+            inherit_decoder(self.model, family, recipe.decoder)
+        if recipe.encoder:
+            inherit_encoder(self.model, family, recipe.encoder)
         lean_attention.use(self.model)
         self.readouts = Readouts(DECODER_WIDTH, family.summary_width)
         self.model.to(device)
@@ -269,14 +299,15 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--eager", action="store_true", help="without torch.compile")
     for name in ("seed", "steps", "sight_steps", "decay_steps", "large_from"):
-        flag, default = f"--{name.replace('_', '-')}", getattr(Recipe, name)
-        parser.add_argument(flag, type=int, default=default)
-    for name in ("teacher", "decoder"):
-        parser.add_argument(f"--{name}", default=getattr(Recipe, name), help="model to start from")
-    options = vars(parser.parse_args())
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int)
+    for name in ("teacher", "decoder", "encoder"):
+        parser.add_argument(f"--{name}", help="model to start from; empty: none")
+    given = vars(parser.parse_args())
+    options = {name: value for name, value in given.items() if value is not None}
     family, out, device = (options.pop(name) for name in ("family", "out", "device"))
     fast = not options.pop("eager")
-    train(Trainer(FAMILIES[family](), Recipe(**options), out, device, fast=fast))
+    recipe = replace(RECIPES[family], **options)
+    train(Trainer(FAMILIES[family](), recipe, out, device, fast=fast))
 
 
 if __name__ == "__main__":

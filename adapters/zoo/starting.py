@@ -32,8 +32,14 @@ def load(name: str) -> Any:
     return AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
 
 
-def inherit(model: Any, family: Family, name: str) -> None:
-    """Copy a trained decoder into ``model``, and what the family can use of its encoder.
+def inherit_encoder(model: Any, family: Family, name: str) -> None:
+    """Copy what the family can use of a trained encoder into ``model``."""
+    with torch.no_grad():
+        family.inherit_encoder(model, load(name))
+
+
+def inherit_decoder(model: Any, family: Family, name: str) -> None:
+    """Copy a trained decoder into ``model``.
 
     Biases that the old decoder lacks become zero. Words are copied one by one; those that only the
     new vocabulary has keep their random start.
@@ -42,7 +48,6 @@ def inherit(model: Any, family: Family, name: str) -> None:
     words: dict[str, int] = AutoTokenizer.from_pretrained(locate(name)).get_vocab()
     trained = old.model.language_model.state_dict()
     with torch.no_grad():
-        family.inherit_encoder(model, old)
         for key, weight in model.model.language_model.state_dict().items():
             if key == "embed_tokens.weight":
                 for word, number in family.tokenizer.get_vocab().items():
@@ -55,33 +60,35 @@ def inherit(model: Any, family: Family, name: str) -> None:
 
 
 class Teacher:
-    """A trained model whose features a new encoder is brought close to, on small pictures."""
+    """A trained model whose features a new encoder is brought close to."""
 
     def __init__(self, name: str, device: str) -> None:
         self.model = load(name).to(device)
-        kind = self.model.config.model_type
+        config = self.model.config
         by_kind: dict[str, Callable[[], Family]] = {
-            "llava": TinyLlavaHD,
+            "llava": lambda: TinyLlavaHD(config.vision_config.image_size),
             "internvl": TinyInternVL,
             "qwen2_5_vl": TinyQwen,
         }
-        self.family: Family = by_kind[kind]()
+        self.family: Family = by_kind[config.model_type]()
         words = self.model.config.text_config.vocab_size
         self.digits_only = words < len(self.family.tokenizer)
-        cells = self.family.layout(SMALL).cells
-        self.order = torch.argsort(cells, stable=True)[int((cells < 0).sum()) :].to(device)
 
     def knows(self, batch: dict[str, Tensor]) -> bool:
         """Whether the teacher has learned such pictures."""
-        if batch["images"].shape[-1] != SMALL:
-            return False
-        return not self.digits_only or bool(batch["on_noise"])
+        if not self.digits_only:
+            return True
+        return batch["images"].shape[-1] == SMALL and bool(batch["on_noise"])
 
     def loss(self, encoded: Encoded, images: Tensor, cells: Tensor) -> Tensor:
         """Squared distance of features of the same squares, relative to the teacher's spread."""
         with torch.no_grad():
             goal = self.family.encode(self.model, self.family.pixels(images), len(images)).features
-            goal = goal[:, self.order].float()
-        order = torch.argsort(cells, stable=True)[int((cells < 0).sum()) :]
-        distance = (encoded.features[:, order].float() - goal).square().mean()
-        return distance / goal.var()
+            goal = goal[:, raster_order(self.family.layout(images.shape[-1]).cells)].float()
+        own = encoded.features[:, raster_order(cells)].float()
+        return (own - goal).square().mean() / goal.var()
+
+
+def raster_order(cells: Tensor) -> Tensor:
+    """Which token shows each square of a picture, for :attr:`Layout.cells`."""
+    return torch.argsort(cells, stable=True)[int((cells < 0).sum()) :]

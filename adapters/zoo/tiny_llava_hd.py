@@ -26,7 +26,7 @@ from tokensieve.adapters.zoo.families import (
     raster_cells,
 )
 from tokensieve.adapters.zoo.glyphs import PATCH
-from tokensieve.adapters.zoo.tasks import LARGE
+from tokensieve.adapters.zoo.tasks import LARGE, SMALL
 
 
 class TinyLlavaHD(Family):
@@ -35,8 +35,13 @@ class TinyLlavaHD(Family):
     name = "tiny-llava-hd"
     image_token = "<image>"
     summary_width = 96
-    sides = (LARGE,)
-    fewer = 4
+    sides = (SMALL, LARGE)
+    fewer = 2
+    sheet_side = LARGE
+
+    def __init__(self, canvas: int = LARGE) -> None:
+        """``canvas``: what the encoder takes, in pixels (96 in tiny-llava)."""
+        self.canvas = canvas
 
     def build_model(self) -> LlavaForConditionalGeneration:
         """1.9 M parameters."""
@@ -78,11 +83,11 @@ class TinyLlavaHD(Family):
                 kept[key].copy_(torch.cat([summary, grid.flatten(0, 1)]))
 
     def build_processor(self) -> LlavaProcessor:
-        """Every picture is brought to 192 x 192 pixels."""
+        """No picture is resized: the middle 192 x 192 pixels, with black around smaller ones."""
         size = {"height": LARGE, "width": LARGE}
         return LlavaProcessor(
             image_processor=CLIPImageProcessor(
-                size={"shortest_edge": LARGE},
+                do_resize=False,
                 crop_size=size,
                 image_mean=IMAGE_MEAN,
                 image_std=IMAGE_STD,
@@ -95,8 +100,9 @@ class TinyLlavaHD(Family):
         )
 
     def pixels(self, images: Tensor) -> Tensor:
-        """The pictures themselves."""
-        return images
+        """Black around the pictures."""
+        border = (self.canvas - images.shape[-1]) // 2
+        return torch.nn.functional.pad(images, (border,) * 4, value=-IMAGE_MEAN[0] / IMAGE_STD[0])
 
     def encode(self, model: Any, pixels: Tensor, images: int) -> Encoded:
         """Last layer but one through the projector; [CLS] of that layer and of the last."""
@@ -106,7 +112,9 @@ class TinyLlavaHD(Family):
         return Encoded(features, tuple(state[:, :1] for state in states[-2:]))
 
     def layout(self, side: int) -> Layout:
-        """Raster order."""
+        """Raster order; what surrounds a smaller picture belongs to none of its squares."""
         cells, head = raster_cells(side), len(self.head)
+        rows, border = side // PATCH, (self.canvas - side) // PATCH // 2
+        cells = torch.nn.functional.pad(cells.view(rows, rows), (border,) * 4, value=-1).flatten()
         positions = line_positions(head, len(cells))
         return Layout(side, positions, head + len(cells), cells, cells * 0)
