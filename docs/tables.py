@@ -178,6 +178,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "study-files": lambda: file_rows("core/study"),
     "executor-files": lambda: file_rows("core/study/executors"),
     "adapter-files": lambda: file_rows("adapters"),
+    "zoo-files": lambda: file_rows("adapters/zoo"),
     "test-files": lambda: file_rows("tests"),
 }
 

@@ -264,8 +264,8 @@ class Trainer:
             self.running[key] = 0.95 * self.running.get(key, now) + 0.05 * now
 
     def save_model(self, folder: Path) -> None:
-        """The Hugging Face folder: weights in bfloat16, processor, chat template."""
-        self.model.eval().to(torch.bfloat16).save_pretrained(folder)
+        """The Hugging Face folder: weights in float32, processor, chat template."""
+        self.model.eval().save_pretrained(folder)
         self.family.build_processor().save_pretrained(folder)
 
 
