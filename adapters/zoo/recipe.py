@@ -56,8 +56,9 @@ ORDER_LAYER, GROUNDING_LAYER, COMPARISON_LAYER, VERDICT_LAYER = 3, 5, 7, 8
 class Recipe:
     """Everything that decides the result; sizes are (batch, tokens of a sequence).
 
-    ``turns`` are the tasks in turn; their number has no divisor in common with the four of
-    :func:`portion`, or some task would never be seen whole.
+    ``turns`` are the tasks in turn, ``first_turns`` those until step ``first_until``; their number
+    has no divisor in common with the four of :func:`portion`, or some task would never be seen
+    whole.
     """
 
     seed: int = 0
@@ -73,6 +74,8 @@ class Recipe:
     decoder: str = "tiny-llava"
     encoder: str = ""
     turns: tuple[str, ...] = ("digits", "signs", "signs", "needle", "signs")
+    first_turns: tuple[str, ...] = ()
+    first_until: int = 0
     sparse: tuple[int, int] = (32, 192)
     whole: tuple[int, int] = (20, 272)
     large: tuple[int, int] = (6, 704)
@@ -80,17 +83,16 @@ class Recipe:
 
 _SECOND: dict[str, Any] = {
     "sight_steps": 400,
-    "steps": 1800,
     "decay_steps": 500,
     "large_from": 700,
     "teacher": "tiny-internvl",
     "decoder": "tiny-internvl",
-    "turns": ("digits", "signs", "digits", "needle", "digits"),
+    "first_turns": ("digits", "signs", "digits", "needle", "digits"),
 }
 RECIPES = {
     "tiny-internvl": Recipe(),
-    "tiny-qwen2.5-vl": Recipe(**_SECOND),
-    "tiny-llava-hd": Recipe(**_SECOND | {"steps": 1500}, encoder="tiny-llava"),
+    "tiny-qwen2.5-vl": Recipe(**_SECOND, steps=2100, first_until=1450),
+    "tiny-llava-hd": Recipe(**_SECOND, steps=1500, first_until=650, encoder="tiny-llava"),
 }
 """How the shipped models were trained, one after the other: a later one starts from an earlier."""
 
@@ -99,7 +101,8 @@ def portion(recipe: Recipe, family: Family, step: int) -> Portion:
     """What step number ``step`` takes: sheets to look at in every second one."""
     number, odd = divmod(step, 2)
     batch, length = recipe.sparse[0] // family.fewer, recipe.sparse[1]
-    task = TASKS[recipe.turns[number % len(recipe.turns)]]
+    turns = recipe.first_turns if step < recipe.first_until else recipe.turns
+    task = TASKS[turns[number % len(turns)]]
     side = family.side_of(task)
     if odd:
         return Portion(SHEETS, family.sheet_side, batch, 0, 0)
