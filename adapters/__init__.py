@@ -6,20 +6,22 @@ from tokensieve.adapters.internvl import InternVLAdapter
 from tokensieve.adapters.llava import LlavaAdapter
 from tokensieve.adapters.qwen_vl import QwenVLAdapter
 from tokensieve.adapters.timm_vit import TimmVitAdapter
-from tokensieve.adapters.zoo import EXAMPLES, MODELS
-from tokensieve.adapters.zoo.study_tasks import DigitsTask
+from tokensieve.adapters.zoo import EXAMPLES, MODELS, STUDIES
+from tokensieve.adapters.zoo.study_tasks import TASKS
 from tokensieve.core.plugins import Registry, hookimpl
 
 
 @hookimpl
 def tokensieve_register(registry: Registry) -> None:
-    """Add the built-in adapters, the built-in trained models, tasks and an example picture."""
+    """Add the built-in adapters, trained models, tasks, studies and an example picture."""
     registry.add(InternVLAdapter)
     registry.add(LlavaAdapter)
     registry.add(QwenVLAdapter)
     registry.add(TimmVitAdapter)
-    registry.add(DigitsTask)
+    for task in TASKS:
+        registry.add(task)
     for name, folder in MODELS.items():
         registry.add_model(name, folder)
+    registry.add_studies(STUDIES)
     for name, (image, question) in EXAMPLES.items():
         registry.add_example(name, image, question)

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tokensieve.adapters.timm_pictures import resizable, seen_box, shrinking_hooks
 from tokensieve.adapters.vision import layer_at, split_heads
 from tokensieve.core.adapter import Adapter, Panel
 from tokensieve.core.bound import (
@@ -19,6 +20,7 @@ from tokensieve.core.bound import (
 from tokensieve.core.errors import AttachError, UnsupportedError
 from tokensieve.core.flops import DecoderDims
 from tokensieve.core.lazy import torch
+from tokensieve.core.shrinking import Grid
 from tokensieve.core.signals import SIGNALS
 from tokensieve.core.stage import IMAGE
 
@@ -130,9 +132,10 @@ class TimmVitModel(BoundEncoder):
         return layer_at(depth, len(self.layers))
 
     def refusal(self, cut: Cut) -> str | None:
-        """What the blocks cannot do, smaller pictures, and pooling that cannot weigh patches."""
-        if cut.at == IMAGE:
-            return "it cannot make pictures smaller: give smaller ones to a model of any size"
+        """What the blocks cannot do, odd embeddings, and pooling that cannot weigh patches."""
+        if cut.at == IMAGE and not resizable(self.encoder):
+            kind = type(self.embedding).__name__
+            return f"it cannot make pictures smaller: patches of type {kind} have one size"
         uneven = cut.stage.select.adaptive_count or cut.stage.merge is not None
         if uneven and self.pooling in ATTENTION_POOLS and self._pool_mask() is None:
             return (
@@ -184,11 +187,16 @@ class TimmVitModel(BoundEncoder):
 
         return hook
 
+    def shrink_images(self, wanted: Callable[[], Grid | None]) -> list[Any]:
+        """timm's own way for pictures of any size, switched on for one forward."""
+        return shrinking_hooks(self.encoder, wanted)
+
     def panels(self, size: tuple[int, int], processor: Any, inputs: Any) -> list[Panel]:
-        """The whole picture."""
+        """What the processor leaves of the picture."""
         vit: Any = self.encoder
         rows, columns = vit.patch_embed.grid_size
-        return [Panel(rows, columns, (0.0, 0.0, 1.0, 1.0))]
+        box = seen_box(size, getattr(processor, "data_config", {}))
+        return [Panel(rows, columns, box)] if box else []
 
 
 def pooled(hidden: Tensor, weights: Tensor, kind: str) -> Tensor:
@@ -239,6 +247,7 @@ class TimmVitAdapter(Adapter):
     name = "timm-vit"
     model_types = frozenset({"timm_wrapper"})
     answers_questions = False
+    layer_word = BoundEncoder.layer_word
 
     @classmethod
     def recognises(cls, model: Any) -> bool:

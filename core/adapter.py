@@ -182,7 +182,9 @@ class Adapter(ABC):
     model_types: ClassVar[frozenset[str]] = frozenset()
     """Values of ``config.model_type`` that the adapter supports."""
     answers_questions: ClassVar[bool] = True
-    """Whether its models take a prompt and answer in words."""
+    """Whether its models take a prompt and answer in words; others name a class."""
+    layer_word: ClassVar[str] = Bound.layer_word
+    """What the layers are called between which its models are pruned."""
 
     @classmethod
     def summary(cls) -> str:

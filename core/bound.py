@@ -6,12 +6,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from tokensieve.core.errors import UnsupportedError
 from tokensieve.core.flops import DecoderDims
+from tokensieve.core.shrinking import Grid
 from tokensieve.core.signals import HISTORY_SIGNALS, Module
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from tokensieve.core.adapter import Panel
     from tokensieve.core.pipeline import Cut
 
 Branch = tuple[Module, "nn.Module", "nn.Module"]
@@ -128,6 +131,18 @@ class BoundEncoder(Bound):
         ``weights()`` is ``[batch, rows]``: 1 for prefix rows, for a patch the original patches that
         it stands for, 0 for filler; None if it is 1 everywhere. Return the hooks' handles.
         """
+
+    def panels(self, size: tuple[int, int], processor: Any, inputs: Any) -> list[Panel]:
+        """Where the patches of a picture of ``size`` (width, height) lie on it; empty: unknown."""
+        return []
+
+    def shrink_images(self, wanted: Callable[[], Grid | None]) -> list[Any]:
+        """Register hooks that make the pictures smaller; return their handles.
+
+        ``wanted()`` is the grid of patches that those of the running forward are to have; None:
+        as they are. Without a forward the encoder is what it was.
+        """
+        raise UnsupportedError(f"adapter {self.name} cannot make pictures smaller")
 
     def refusal(self, cut: Cut) -> str | None:
         """Blocks that have not run yet, and masks that the blocks do not take."""

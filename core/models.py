@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokensieve.core.adapter import BoundModel
+from tokensieve.core.bound import BoundEncoder
 from tokensieve.core.errors import ModelError, TokensieveError, did_you_mean
 from tokensieve.core.lazy import torch
 from tokensieve.core.plugins import Registry
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from torch import device as Device
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+TIMM_HUB = "hf-hub:"  # how timm writes that a name is a Hugging Face id
+TIMM_KEY = "pretrained_cfg"  # by which transformers, too, recognises the config of timm's folders
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*\Z")
 
 
@@ -35,6 +38,54 @@ class LoadedModel:
     processor: Any
     adapter: Any
     bound: BoundModel
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """None: it answers in words."""
+        return ()
+
+
+@dataclass(frozen=True)
+class LoadedClassifier:
+    """The same of a classifier of pictures, whose answers are names of classes."""
+
+    name: str
+    model: Any
+    processor: Any
+    adapter: Any
+    bound: BoundEncoder
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """By number; see :func:`class_names`."""
+        return class_names(self.model.config)
+
+
+Loaded = LoadedModel | LoadedClassifier
+
+
+def class_names(config: Any) -> tuple[str, ...]:
+    """The names of a classifier's classes; numbers where its config has no names."""
+    names = {int(number): str(name) for number, name in config.id2label.items()}
+    return tuple(
+        str(number) if names[number] == f"LABEL_{number}" else names[number]
+        for number in sorted(names)
+    )
+
+
+def answering(loaded: Loaded) -> LoadedModel:
+    """The model, if it takes a question and gives text.
+
+    Raises:
+        ModelError: it is a classifier.
+    """
+    if isinstance(loaded, LoadedClassifier):
+        raise ModelError(
+            f"model {loaded.name!r} is a classifier of pictures (adapter {loaded.bound.name}): it "
+            "takes no question and gives no text; prune it from Python, by "
+            "tokensieve.attach(model, ...), or compare methods on it with `tokensieve study`"
+        )
+    return loaded
 
 
 def locate(name: str, registry: Registry, also: Iterable[str] = ()) -> str:
@@ -50,8 +101,8 @@ def locate(name: str, registry: Registry, also: Iterable[str] = ()) -> str:
         if not (folder / "config.json").is_file():
             raise ModelError(f"model {name!r}: no Hugging Face model folder: it has no config.json")
         return str(folder)
-    if _HUB_ID.match(name):
-        return name
+    if _HUB_ID.match(name.removeprefix(TIMM_HUB)):
+        return name.removeprefix(TIMM_HUB)
     hint = did_you_mean(name, [*known, *also])
     raise ModelError(
         f"unknown model {name!r}{hint}, a local folder, or a Hugging Face id (owner/name)"
@@ -74,11 +125,12 @@ def load_model(
     device: str = "cpu",
     dtype: str = "auto",
     attention: str | None = None,
-) -> LoadedModel:
+) -> Loaded:
     """Load a model and its processor.
 
     Args:
-        name: a built-in model, a local folder, or a Hugging Face id.
+        name: a built-in model, a local folder, or a Hugging Face id (``hf-hub:`` may stand in
+            front of it). A folder that timm saved and an id of timm's make a classifier.
         registry: knows the built-in models and the adapters.
         device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         dtype: ``auto`` takes the checkpoint's own.
@@ -93,15 +145,18 @@ def load_model(
     place = find_device(device)
     config = load_config(name, registry)
     adapter = find_adapter(config, registry)
-    if not adapter.answers_questions:
-        raise ModelError(
-            f"model {name!r} is a classifier of pictures (adapter {adapter.name}): it takes no "
-            "question and gives no text; prune it from Python, by tokensieve.attach(model, ...)"
-        )
+    if not adapter.answers_questions and attention is not None:
+        raise ModelError(f"model {name!r}: a classifier has no attention backends to choose from")
     where = locate(name, registry)
     with _one_line(name):
         transformers: Any = importlib.import_module("transformers")
-        model, report = transformers.AutoModelForImageTextToText.from_pretrained(
+        kind, reader = transformers.AutoModelForImageTextToText, transformers.AutoProcessor
+        if not adapter.answers_questions:
+            kind, reader = (
+                transformers.AutoModelForImageClassification,
+                transformers.AutoImageProcessor,
+            )
+        model, report = kind.from_pretrained(
             where,
             dtype=dtype if dtype == "auto" else getattr(torch, dtype),
             use_safetensors=True,
@@ -114,9 +169,10 @@ def load_model(
             raise ModelError(
                 f"model {name!r}: {len(missing)} weights are missing, the first is {missing[0]}"
             )
-        processor = transformers.AutoProcessor.from_pretrained(where, trust_remote_code=False)
+        processor = reader.from_pretrained(where, trust_remote_code=False)
         model = model.to(place).eval()
-        return LoadedModel(name, model, processor, adapter, adapter.bind(model))
+        whole = LoadedModel if adapter.answers_questions else LoadedClassifier
+        return whole(name, model, processor, adapter, adapter.bind(model))
 
 
 def find_device(name: str) -> Device:

@@ -44,6 +44,7 @@ KINDS: dict[str, type[Any]] = {
     "adapter": Adapter,
     "task": Task,
 }
+FILES = ("pipeline", "study", "model", "example")
 RESERVED_PARAMETERS: dict[str, frozenset[str]] = {
     "scorer": frozenset({"scorer", "weight", "normalize"}),
     "selector": frozenset({"selector"}),
@@ -58,7 +59,7 @@ class HookSpecs:
 
     @hookspec
     def tokensieve_register(self, registry: Registry) -> None:
-        """Add components, adapters, tasks, pipelines, models or examples to ``registry``."""
+        """Add components, adapters, tasks, pipelines, studies, models, examples to ``registry``."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class Registry:
     """
 
     entries: dict[str, dict[str, Entry]] = field(
-        default_factory=lambda: {kind: {} for kind in (*KINDS, "pipeline", "model", "example")}
+        default_factory=lambda: {kind: {} for kind in (*KINDS, *FILES)}
     )
     problems: list[str] = field(default_factory=list)
     owner: str = PROJECT
@@ -107,10 +108,11 @@ class Registry:
 
     def add_pipelines(self, folder: str | Path) -> None:
         """Register every ``*.yaml`` of ``folder`` as a preset named like the file."""
-        if not Path(folder).is_dir():
-            raise PluginError(f"pipelines of {self.owner!r}: there is no folder {folder}")
-        for path in sorted(Path(folder).glob("*.yaml")):
-            self._put("pipeline", path.stem, path)
+        self._put_files("pipeline", Path(folder))
+
+    def add_studies(self, folder: str | Path) -> None:
+        """Register every ``*.yaml`` of ``folder`` as a study named like the file."""
+        self._put_files("study", Path(folder))
 
     def add_model(self, name: str, folder: str | Path) -> None:
         """Register a local checkpoint folder under a short name."""
@@ -136,6 +138,12 @@ class Registry:
         """A registry with the same entries, to which more can be added."""
         entries = {kind: dict(named) for kind, named in self.entries.items()}
         return Registry(entries, list(self.problems), self.owner)
+
+    def _put_files(self, kind: str, folder: Path) -> None:
+        if not folder.is_dir():
+            raise PluginError(f"{kind} files of {self.owner!r}: there is no folder {folder}")
+        for path in sorted(folder.glob("*.yaml")):
+            self._put(kind, path.stem, path)
 
     def _put(self, kind: str, name: str, value: Any) -> None:
         if not isinstance(name, str) or not name.strip():

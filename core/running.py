@@ -142,10 +142,15 @@ def prepare_batch(loaded: LoadedModel, questions: Sequence[Question]) -> Any:
     except (ValueError, TypeError) as error:  # no chat template, or one that fails
         first = str(error).strip().splitlines()[0]
         raise ModelError(f"model {loaded.name!r}: the prompt cannot be made: {first}") from error
+    return encode_batch(loaded, texts, images)
+
+
+def encode_batch(loaded: LoadedModel, texts: Sequence[str], images: Sequence[Image]) -> Any:
+    """The processor's tensors for prompts and the pictures of all of them, in order."""
     try:
         inputs = loaded.processor(
-            images=images,
-            text=texts,
+            images=list(images) or None,
+            text=list(texts),
             return_tensors="pt",
             **({"padding": True, "padding_side": "left"} if len(texts) > 1 else {}),
         )

@@ -56,7 +56,7 @@ class Task(BaseModel, ABC):
         """
 
     def score(self, example: Example, answer: str) -> float:
-        """How right ``answer`` is, 0 to 1: by default equal or not, whatever the case."""
+        """How right ``answer`` is, 0 to 1: by default equal or not; see :func:`same_text`."""
         return float(same_text(answer, example.answer))
 
     @classmethod
@@ -66,8 +66,8 @@ class Task(BaseModel, ABC):
 
 
 def same_text(one: str, other: str) -> bool:
-    """Equal but for case and surrounding space."""
-    return one.strip().casefold() == other.strip().casefold()
+    """Equal but for case and white space."""
+    return one.casefold().split() == other.casefold().split()
 
 
 def fingerprint(examples: Iterable[Example]) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tokensieve.core.plugins import build_registry
 from tokensieve.core.study.cell import Worker
+from tokensieve.core.study.estimate import Estimate
 from tokensieve.core.study.executors import Events, Setting
 from tokensieve.core.study.grid import PlannedCell, plan
 from tokensieve.core.study.running import Reports, Study, run_study
@@ -86,14 +87,17 @@ class Heard:
 
     def __init__(self) -> None:
         self.pending: list[PlannedCell] = []
+        self.costs: Mapping[str, Estimate] = {}
         self.there: list[Cell] = []
         self.ticks: dict[str, int] = {}
         self.statuses: list[tuple[str, str]] = []
         self.said: list[str] = []
 
     def reports(self) -> Reports:
-        def start(pending: Sequence[PlannedCell], there: Sequence[Cell]) -> None:
-            self.pending, self.there = list(pending), list(there)
+        def start(
+            pending: Sequence[PlannedCell], costs: Mapping[str, Estimate], there: Sequence[Cell]
+        ) -> None:
+            self.pending, self.costs, self.there = list(pending), costs, list(there)
 
         def tick(cell: PlannedCell, samples: int) -> None:
             self.ticks[cell.key] = self.ticks.get(cell.key, 0) + samples

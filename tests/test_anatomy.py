@@ -135,6 +135,42 @@ def test_an_answer_without_tokens_is_refused(loaded: LoadedModel, example: Examp
         leave_one_out(loaded, prompt(loaded, example), "")
 
 
+ADAPTER = """
+from tokensieve.adapters.llava import LlavaAdapter
+import tokensieve
+
+class Found(LlavaAdapter):
+    \"\"\"Another family.\"\"\"
+
+    name = "another"
+    model_types = frozenset({"another"})
+    calls = []
+
+    @classmethod
+    def recognises(cls, model):
+        cls.calls.append(model)
+        return False
+
+@tokensieve.hookimpl
+def tokensieve_register(registry):
+    registry.add(Found)
+"""
+
+
+def test_plugin_files_reach_every_attach(folders: dict[str, Path], tmp_path: Path) -> None:
+    """An adapter that comes in a file is asked whenever a pipeline goes onto the model."""
+    file = tmp_path / "another.py"
+    file.write_text(ADAPTER)
+    registry = build_registry([file])
+    with quiet_transformers():
+        loaded = load_model(str(folders["qwen-vl"]), registry)
+    image = Image.new("RGB", (56, 56))
+    example = Example("one", (image,), "w11 w12", ANSWERS["qwen-vl"])
+    calls = registry.get("adapter", "another").calls
+    (record,) = examine(loaded, [example], read_terms(["random"], registry), 1, plugins=[file])
+    assert len(calls) == 1 + -(-len(record["loo"]) // 16)
+
+
 # ------------------------------------------------------------------ relevance
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ import tokensieve
 from tokensieve.core.models import load_model
 from tokensieve.core.plugins import build_registry
 from tokensieve.core.running import Question, answer, prepare
+from tokensieve.core.study.manifest import source_revision
 from tokensieve.core.study.measures import summarise, unmet_reason
 from tokensieve.core.study.store import Cell, Store
 
@@ -187,3 +191,43 @@ def test_the_report_reads_what_was_written(finished: tuple[list[Cell], Path]) ->
     cells, out = finished
     assert [cell.key for cell in Store(out).cells()] == [cell.key for cell in cells]
     assert all(cell.config["kind"] == "accuracy" for cell in cells)
+
+
+def git(folder: Path, *command: str) -> str:
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    done = subprocess.run(
+        ["git", "-C", str(folder), *identity, *command], capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+def test_the_revision_is_that_of_the_package_and_nobody_elses(tmp_path: Path) -> None:
+    file = tmp_path / "core/study/manifest.py"
+    file.parent.mkdir(parents=True)
+    file.write_text("")
+    assert source_revision(file) is None
+    git(tmp_path, "init", "-q")
+    (tmp_path / "readme").write_text("")
+    git(tmp_path, "add", "readme")
+    git(tmp_path, "commit", "-qm", "somebody's own project")
+    assert source_revision(file) is None  # installed into it, not tracked
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-qm", "all")
+    head = git(tmp_path, "rev-parse", "HEAD")
+    assert source_revision(file) == head
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/cell.json").write_text("")
+    assert source_revision(file) == head
+    (file.parent / "new.py").write_text("")
+    assert source_revision(file) == f"{head}-dirty"
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"starts": 3, "environments": null}', "{"])
+def test_a_spoilt_manifest_stops_nothing(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "manifest.json").write_text(text)
+    study = replace(study_of(), cells=study_of().cells[:1])
+    run_here(study, tmp_path, monkeypatch)
+    assert len(json.loads((tmp_path / "manifest.json").read_text())["starts"]) == 1

@@ -15,7 +15,9 @@ from tokensieve.core.flops import DecoderDims, decoder_flops
 from tokensieve.core.loading import load_pipeline
 from tokensieve.core.pipeline import Pipeline
 from tokensieve.core.plugins import build_registry
-from tokensieve.core.study.grid import BASELINES, at_budget, is_random, key_of
+from tokensieve.core.study.grid import at_budget, is_random, key_of
+from tokensieve.core.study.measures import ABOVE, BELOW
+from tokensieve.core.study.parts import BASELINES
 
 DEEP = DecoderDims(32, 4096, 11008, 32, 32, 128)
 IMAGE = 576
@@ -123,6 +125,90 @@ def test_another_version_of_a_plugin_file_is_another_cell(tmp_path: Path) -> Non
     assert [title for title in before if before[title] != after[title]] == [
         "tiny-llava / digits / mine / average=32 / seed 0"
     ]
+
+
+TASK = """
+from PIL import Image
+import tokensieve
+
+class Grey(tokensieve.Task):
+    \"\"\"Grey.\"\"\"
+
+    name = "grey"
+    size: int = 8
+
+    def examples(self, count, seed):
+        image = Image.new("RGB", (self.size, self.size))
+        return [tokensieve.Example(str(n), (image,), "What?", "grey") for n in range(count)]
+"""
+HOOK = """
+@tokensieve.hookimpl
+def tokensieve_register(registry):
+    registry.add(Grey)
+"""
+
+
+def test_the_code_of_a_task_is_part_of_its_cells(tmp_path: Path) -> None:
+    file = tmp_path / "grey.py"
+    changes = {"tasks": [{"task": "grey", "samples": 2}], "pipelines": []}
+    keys = []
+    for more in ("", "    def score(self, example, answer):\n        return 0.5\n"):
+        file.write_text(TASK + more + HOOK)
+        keys.append({cell.key for cell in study_of([file], **changes).cells})
+    assert not keys[0] & keys[1]
+
+
+def test_the_code_of_a_scorer_is_part_of_anatomy(tmp_path: Path) -> None:
+    file = tmp_path / "raising.py"
+    changes = {"pipelines": [], "anatomy": {"scorers": ["raising"], "samples": 1}}
+    keys = []
+    for more in ("", "# changed\n"):
+        file.write_text(RAISING + more)
+        cells = study_of([file], **changes).cells
+        keys.append({cell.title: cell.key for cell in cells})
+    assert [title for title in keys[0] if keys[0][title] != keys[1][title]] == [
+        "tiny-llava / digits / anatomy"
+    ]
+
+
+def test_parameters_that_say_nothing_new_change_no_key() -> None:
+    keys = [
+        {cell.key for cell in study_of(tasks=[{"task": "digits", "samples": 6, **more}]).cells}
+        for more in ({}, {"side": 96}, {"side": 144})
+    ]
+    assert keys[0] == keys[1]
+    assert not keys[0] & keys[2]
+
+
+SHALLOW = {
+    "tiny-llava": (DecoderDims(10, 128, 192, 4, 4, 32), 144),
+    "tiny-timm-vit": (DecoderDims(8, 64, 192, 4, 4, 16, 2), 64),
+}
+
+
+@pytest.mark.parametrize("share", [0.11, 0.2, 0.22, 0.33, 0.5])
+@pytest.mark.parametrize("model", SHALLOW)
+@pytest.mark.parametrize("kind", ["share", "average", "flops"])
+def test_on_a_shallow_model_a_preset_meets_its_budget_or_says_that_it_cannot(
+    kind: str, model: str, share: float
+) -> None:
+    dims, image = SHALLOW[model]
+    plain = {"share": share, "average": {"average": share * image}, "flops": {"flops": share}}
+    budget = Budget.model_validate(plain[kind])
+    impossible = []
+    for preset in (name for name in PRESETS if name != "none"):
+        schedule = at_budget(load_pipeline(preset), budget).schedule(dims)
+        try:
+            layers = schedule.per_layer(image, schedule.counts(image))
+        except BudgetError:
+            impossible.append(preset)
+            continue
+        average, full = sum(layers) / len(layers), decoder_flops([image] * dims.layers, dims)
+        flops = decoder_flops(layers, dims) / full
+        reached = {"average": average, "share": average / image, "flops": flops}[kind]
+        assert 1 - BELOW <= reached / budget.value <= 1 + ABOVE, preset
+    assert not set(impossible) & {"random", "uniform", "downsample"}
+    assert bool(impossible) == (share < 0.22 or (share == 0.22 and "timm" in model))
 
 
 def test_planning_needs_no_torch() -> None:

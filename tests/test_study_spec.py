@@ -15,7 +15,9 @@ from tokensieve.core.study.spec import load_study
 from tokensieve.core.task_files import FileTask
 
 GOOD = """\
-models: [tiny-llava, {model: org/model, dtype: bfloat16, device: cuda, attention: sdpa}]
+models:
+  - tiny-llava
+  - {model: org/model, tasks: [few], dtype: bfloat16, device: cuda, attention: sdpa}
 pipelines:
   - fastv
   - mine.yaml
@@ -24,6 +26,7 @@ pipelines:
 budgets: [{average: 32}, 16, 0.25, {flops: 0.4}]
 tasks: [digits, {task: digits, samples: 100, name: few}, questions]
 anatomy: {samples: 3, scorers: [ttv, {scorer: iga, rows: all-text}], boundary: 2}
+claims: [zip > random, inline > fastv, ttv > iga (rows=all-text)]
 """
 
 
@@ -50,6 +53,9 @@ def test_a_good_file_is_read(folder: Path) -> None:
     assert [task.title for task in spec.tasks] == ["digits", "few", "questions"]
     assert isinstance(spec.tasks[2].task, FileTask)
     assert spec.tasks[2].task.file == folder / "questions" / "data.jsonl"
+    assert [spec.models[0].asked(title) for title in ("digits", "few")] == [True, True]
+    assert [spec.models[1].asked(title) for title in ("digits", "few")] == [False, True]
+    assert len(spec.claims) == 3
     assert spec.anatomy is not None
     assert spec.anatomy.boundary == 2
 
@@ -69,7 +75,16 @@ LINES = {
     "budgets: [{tokens: 32}]": "1:11: budgets[0]: a study's budget holds for the whole decoder",
     "budgets: [0.2, 0.2]": "1:10: budgets: 0.2 is there twice",
     "budgets: [1.5]": "1:11: budgets[0]: impossible budget",
-    "tasks: [digit]": "1:9: tasks[0]: unknown task 'digit' (did you mean 'digits'?)",
+    "tasks: [digts]": "1:9: tasks[0]: unknown task 'digts' (did you mean 'digits'?)",
+    "tasks: [{task: needle, side: 100}]": "1:30: tasks[0].side: a side of 100 pixels, allowed: mul",
+    "models: [{model: tiny-llava, tasks: [digit]}]": (
+        "1:38: models[0].tasks[0]: the study has no task 'digit' (did you mean 'digits'?)"
+    ),
+    "models: [{model: tiny-llava, tasks: []}]": "1:37: models[0].tasks: needs at least one entry",
+    "claims: [uniform > fastv]": "1:10: claims[0]: 'uniform > fastv': the study has no pipeline or",
+    "claims: [uniform > none]": "1:10: claims[0]: 'uniform > none': the study has no pipeline or",
+    "claims: [uniform > uniform]": "1:10: claims[0]: 'uniform > uniform': two different names wit",
+    "claims: [uniform]": "1:10: claims[0]: 'uniform': two different names with > between",
     "tasks: [no/data.jsonl]": "1:9: tasks[0]: ",
     "tasks: [{task: digits, sample: 3}]": "1:24: tasks[0].sample: unknown parameter of 'digits'",
     "tasks: [{file: questions, sample: 3}]": "1:27: tasks[0].sample: unknown key (did you mean",
@@ -97,6 +112,13 @@ def test_a_mistake_is_one_line_with_its_place(line: str, folder: Path) -> None:
         load_study(path, build_registry())
     (said,) = str(caught.value).splitlines()
     assert said.startswith(f"{path}:{LINES[line]}")
+
+
+def test_a_claim_is_about_two_of_a_kind() -> None:
+    anatomy = {"scorers": ["ttv", "random"]}
+    assert spec_of(anatomy=anatomy, claims=["ttv > random", "fastv > random"]).claims
+    with pytest.raises(PipelineError, match="'fastv > ttv': one is a pipeline and one a scorer"):
+        spec_of(anatomy=anatomy, claims=["fastv > ttv"])
 
 
 @pytest.mark.parametrize(

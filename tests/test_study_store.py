@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import random
+import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +16,11 @@ import pytest
 from study_helpers import study_of
 
 from tokensieve.core.errors import StudyError
+from tokensieve.core.study import disk
 from tokensieve.core.study.grid import PlannedCell
 from tokensieve.core.study.store import CellResult, CorruptCell, Store, unfinished
+
+KILLS = 4
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +67,11 @@ def _edit(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new, 1))
 
 
+def _file_instead(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.write_text("")
+
+
 SPOIL = {
     "cut samples": lambda folder: _cut(folder / "samples.jsonl"),
     "changed sample": lambda folder: _edit(folder / "samples.jsonl", "0.5", "0.9"),
@@ -69,6 +83,7 @@ SPOIL = {
     "changed status": lambda folder: _edit(folder / "cell.json", '"done"', '"unmet"'),
     "changed config": lambda folder: _edit(folder / "cell.json", '"seed": 0', '"seed": 1'),
     "other format": lambda folder: _edit(folder / "cell.json", '"format": 1', '"format": 2'),
+    "file instead": _file_instead,
     "other key": lambda folder: folder.rename(folder.parent / ("0" * 16)),
 }
 
@@ -87,6 +102,17 @@ def test_a_corrupt_cell_is_named_and_left_out(
     (line,) = capsys.readouterr().err.splitlines()
     assert spoilt in line
     assert "corrupt" in line
+    store.discard(spoilt)
+    store.write(result_of(cells[0]))
+    assert len(store.cells()) == 2
+    assert not list(store.folder.glob(".*"))
+
+
+def test_another_format_is_said(store: Store, cells: list[PlannedCell]) -> None:
+    store.write(result_of(cells[0]))
+    SPOIL["other format"](store.folder / cells[0].key)
+    with pytest.raises(CorruptCell, match="format 2, not 1"):
+        store.read(cells[0].key)
 
 
 def test_failed_and_corrupt_cells_are_run_again(store: Store, cells: list[PlannedCell]) -> None:
@@ -111,9 +137,40 @@ def test_half_written_cells_are_no_cells_and_are_swept(
     part = store.folder / f".{cells[1].key}.999.part"
     part.mkdir()
     (part / "samples.jsonl").write_text("{")
+    (store.path / ".manifest.json.999.part").write_text("{")
     assert len(store.cells()) == 1
     store.sweep()
     assert [path.name for path in store.folder.iterdir()] == [cells[0].key]
+    assert [path.name for path in store.path.iterdir()] == ["cells"]
+
+
+@pytest.mark.parametrize("step", ["write", "put"])
+def test_a_full_disk_is_said_and_leaves_nothing(
+    step: str, store: Store, cells: list[PlannedCell], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*paths: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(disk, step, full)
+    with pytest.raises(StudyError, match=r"--out .*: cannot be written: No space left on device"):
+        store.write(result_of(cells[0]))
+    assert list(store.folder.iterdir()) == []
+
+
+def test_a_folder_that_is_swept_meanwhile_gets_its_cell(
+    store: Store, cells: list[PlannedCell], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Slurm job writes while the study is started again."""
+    put, sweeps = disk.put, iter([True, False])
+
+    def swept(part: Path, final: Path) -> None:
+        if next(sweeps):
+            store.sweep()
+        put(part, final)
+
+    monkeypatch.setattr(disk, "put", swept)
+    store.write(result_of(cells[0]))
+    assert [cell.key for cell in store.cells()] == [cells[0].key]
 
 
 def test_only_the_cells_of_the_last_start_belong_to_the_study(
@@ -139,3 +196,47 @@ def test_a_file_in_the_way_is_said(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match="cannot be written"):
         with Store(tmp_path / "file" / "deep").locked():
             pass
+
+
+WRITER = """
+import sys
+from tokensieve.core.study.grid import key_of
+from tokensieve.core.study.store import CellResult, Store
+
+store = Store(sys.argv[1])
+with store.locked():
+    store.sweep()
+    print("go", flush=True)
+    for number in range(10**9):
+        config = {"seed": number % 7}
+        records = [{"id": str(sample), "number": number} for sample in range(200)]
+        facts = {"config": config, "status": "done", "number": number}
+        store.write(CellResult(key_of(config), facts, {"samples.jsonl": records}))
+        store.write_file("manifest.json", '{"number": %d}' % number)
+        if number % 3 == 0:
+            store.discard(key_of({"seed": number % 5}))
+"""
+
+
+def test_kill_9_at_any_moment_leaves_whole_cells_and_no_lock(store: Store) -> None:
+    """Cells and manifest are written, replaced and removed as fast as it goes, and it is killed."""
+    chance, seen = random.Random(5), 0
+    for _ in range(KILLS):
+        command = [sys.executable, "-c", WRITER, str(store.path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"go\n"  # so the lock of the one before is gone
+            time.sleep(chance.uniform(0, 0.2))
+            process.kill()
+        complaints: list[str] = []
+        for cell in store.cells(every=True, say=complaints.append):
+            assert {sample["number"] for sample in cell.samples} == {cell.data["number"]}
+            assert len(cell.samples) == 200
+            seen += 1
+        assert complaints == []
+        text = store.path / "manifest.json"
+        assert not text.exists() or json.loads(text.read_text())["number"] >= 0
+    with store.locked():
+        store.sweep()
+    assert seen
+    assert not list(store.path.rglob("*.part"))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 
 import tokensieve
 from tokensieve.core.errors import PluginError, TaskError
@@ -54,6 +56,74 @@ def test_digits_are_those_the_model_never_saw() -> None:
     (example,) = REGISTRY.get("task", "digits")().examples(1, 0)
     scene = digit_scenes.make_scene("heldout", 0)
     assert np.array_equal(np.asarray(example.images[0]), scene.image)
+
+
+@pytest.mark.parametrize(("name", "side"), [("signs", 96), ("needle", 192), ("needle", 96)])
+def test_scenes_are_held_out_ones_of_the_side(name: str, side: int) -> None:
+    from tokensieve.adapters.zoo import tasks
+
+    kind: type[Task] = REGISTRY.get("task", name)
+    default = kind.model_fields["side"].default
+    asked = kind() if side == default else kind.model_validate({"side": side})
+    for index, example in enumerate(asked.examples(8, 0)):
+        scene = tasks.TASKS[name].scene(index, "heldout", side)
+        (question,) = tasks.TASKS[name].questions(scene, index, "heldout", 1)
+        assert np.array_equal(np.asarray(example.images[0]), scene.image)
+        assert (example.question, example.answer) == (question.text, question.answer)
+        (boxes,) = example.boxes
+        corners = [tuple(round(share * side) for share in vars(box).values()) for box in boxes]
+        assert corners == list(question.boxes(scene))
+        assert not np.array_equal(scene.image, tasks.TASKS[name].scene(index, "train", side).image)
+
+
+def test_the_digit_of_a_classifier_is_held_out() -> None:
+    from tokensieve.adapters.zoo import tiny_timm
+
+    for index, example in enumerate(REGISTRY.get("task", "digit")().examples(4, 0)):
+        scene = tiny_timm.make_scene("heldout", index)
+        assert np.array_equal(np.asarray(example.images[0]), scene.image)
+        assert example.answer == str(scene.digit)
+        (box,) = example.boxes[0]
+        assert (box.left * 64, box.top * 64) == scene.corner
+        assert (box.right - box.left) * 64 == (box.bottom - box.top) * 64 == 16
+
+
+def test_words_of_an_answer_may_stand_apart() -> None:
+    task: Task = REGISTRY.get("task", "signs")()
+    read = next(example for example in task.examples(3, 0) if " " in example.answer)
+    one, two, three = read.answer.split()
+    assert task.score(read, f" {one.upper()}  {two}\n{three}") == 1
+    assert task.score(read, one + two + three) == 0
+    assert task.score(read, f"{one} {three} {two}") == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "largest"), [("digits", 100, 384), ("signs", 48, 192), ("needle", 240, 192)]
+)
+def test_sides_that_are_not_allowed(name: str, side: int, largest: int) -> None:
+    message = f"a side of {side} pixels, allowed: multiples of 48 from 96 to {largest}"
+    with pytest.raises(ValidationError, match=message):
+        REGISTRY.get("task", name).model_validate({"side": side})
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "package"),
+    [("signs", "matplotlib", "matplotlib"), ("needle", "sklearn", "scikit-learn"),
+     ("digit", "sklearn", "scikit-learn")],
+)  # fmt: skip
+def test_a_task_says_what_to_install(
+    name: str, module: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tokensieve.adapters.zoo import digit_scenes, glyphs, tiny_timm
+
+    for cached in (digit_scenes._digit_bank, glyphs.letter_bank, glyphs._photographs):
+        cached.cache_clear()
+    tiny_timm._bank.cache_clear()
+    hidden = [loaded for loaded in sys.modules if loaded.partition(".")[0] == module]
+    for loaded in {module, f"{module}.datasets", *hidden}:
+        monkeypatch.setitem(sys.modules, loaded, None)
+    with pytest.raises(TaskError, match=f"task '{name}' needs {module}: pip install {package}$"):
+        REGISTRY.get("task", name)().examples(1, 0)
 
 
 # ---------------------------------------------------------------------- files

@@ -167,6 +167,78 @@ def test_pictures_of_any_size() -> None:
         torch.testing.assert_close(logits[sample], expected, atol=1e-6, rtol=0)
 
 
+def shrunk(batch: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+    size = (rows * 8, columns * 8)
+    return torch.nn.functional.interpolate(batch, size=size, mode="bicubic", antialias=True)
+
+
+@pytest.mark.parametrize("dynamic", [True, False])
+@pytest.mark.parametrize(
+    ("keep", "rows", "columns", "places"),
+    [(9, 3, 3, [0, 2, 3, 8, 10, 11, 12, 14, 15]), (7, 3, 2, [1, 3, 9, 11, 13, 15])],
+)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "prr"])
+def test_smaller_pictures_are_the_untouched_model_on_them(
+    kind: str, keep: int, rows: int, columns: int, places: list[int], dynamic: bool
+) -> None:
+    """The reference is timm's own model for pictures of any size, with the same weights."""
+    model, batch = build(kind, dynamic_img_size=dynamic), pictures()
+    reference = build(kind, dynamic_img_size=True)
+    reference.load_state_dict(model.state_dict())
+    small = {"name": "small", "at": "image", "keep": keep}
+    with torch.no_grad():
+        untouched = model(batch)
+        expected = reference(shrunk(batch, rows, columns))
+        with tokensieve.attach(model, small) as session:
+            logits = model(batch)
+        assert torch.equal(model(batch), untouched)
+    torch.testing.assert_close(logits, expected, atol=1e-9, rtol=0)
+    assert session.trace.stages[0].kept[1].tolist() == places
+    assert session.trace.per_layer == [[rows * columns] * DEPTH] * 3
+    assert session.trace.visual_tokens == [16] * 3
+
+
+def test_a_boundary_behind_smaller_pictures_equals_masked() -> None:
+    model, batch = build("cls"), pictures()
+    reference = build("cls", dynamic_img_size=True)
+    stages = [{"at": "image", "keep": 9}, {"at": 3, "score": "cls-attention", "keep": 4}]
+    with tokensieve.attach(model, {"name": "both", "stages": stages}) as session, torch.no_grad():
+        logits = model(batch)
+    for sample, picture in enumerate(shrunk(batch, 3, 3)):
+        places = session.trace.stages[0].kept[sample].tolist()
+        kept = session.trace.stages[1].kept[sample].tolist()
+        assert len(kept) == 4
+        expected = oracle_logits(reference, picture, {3: [places.index(place) for place in kept]})
+        torch.testing.assert_close(logits[sample], expected, atol=1e-6, rtol=0)
+
+
+def test_pictures_that_need_not_be_smaller_are_not_touched() -> None:
+    model, batch = build("cls", torch.float32), pictures(dtype=torch.float32)
+    with torch.no_grad():
+        untouched = model(batch)
+        with tokensieve.attach(model, {"name": "all", "at": "image", "keep": 1.0}) as session:
+            assert torch.equal(model(batch), untouched)
+    assert "removes nothing" in session.trace.notes[0]
+
+
+def test_a_failed_forward_leaves_the_patches_as_they_were() -> None:
+    model, seen = build("cls"), []
+
+    def fail(module: Any, args: Any) -> None:
+        seen.append((model.dynamic_img_size, model.patch_embed.flatten))
+        raise RuntimeError("on purpose")
+
+    with tokensieve.attach(model, {"name": "small", "at": "image", "keep": 4}), torch.no_grad():
+        handle = model.blocks[2].register_forward_pre_hook(fail)
+        with pytest.raises(RuntimeError, match="on purpose"):
+            model(pictures())
+        handle.remove()
+        assert seen == [(True, False)]
+        assert (model.dynamic_img_size, model.patch_embed.flatten) == (False, True)
+        assert model.patch_embed.strict_img_size
+        assert model(pictures()).shape == (3, CLASSES)
+
+
 def test_trace_counts_patches_and_prefix_rows(models: dict[str, Any]) -> None:
     model = models["registers"]
     with tokensieve.attach(model, spec("ttv")) as session, torch.no_grad():

@@ -89,7 +89,10 @@ def test_run_refuses_it_in_one_line(call: Call) -> None:
 def test_show_knows_its_sizes(call: Call) -> None:
     done = call("show", "random", "--model", NAME)
     assert done.code == 0
-    assert "of width 64, an image of 64 visual tokens" in done.out
+    assert "8 encoder blocks of width 64, an image of 64 visual tokens" in done.out
+    assert "whole encoder: " in done.out
+    assert "tokens per block" in done.out
+    assert not [word for word in ("decoder", "layer", "KV", "prefill") if word in done.out]
 
 
 def test_it_is_attached_like_any_model(model: Any) -> None:

@@ -19,3 +19,6 @@ MODELS = {
     if (folder / "config.json").is_file()
 }
 """Short name -> Hugging Face folder."""
+
+STUDIES = Path(__file__).parent / "studies"
+"""Folder of the built-in studies."""

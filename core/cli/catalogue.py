@@ -17,7 +17,7 @@ from tokensieve.core.yaml_source import parse_yaml
 
 
 class Kind(StrEnum):
-    """What can be listed; the registry calls them in the singular."""
+    """What can be listed."""
 
     SCORERS = "scorers"
     SELECTORS = "selectors"
@@ -26,6 +26,12 @@ class Kind(StrEnum):
     ADAPTERS = "adapters"
     MODELS = "models"
     TASKS = "tasks"
+    STUDIES = "studies"
+
+    @property
+    def singular(self) -> str:
+        """As the registry calls it."""
+        return "study" if self is Kind.STUDIES else self.value.removesuffix("s")
 
 
 def register(app: typer.Typer) -> None:
@@ -37,20 +43,19 @@ def list_entries(
     kind: Annotated[Kind | None, typer.Argument(help="Only these.")] = None,
     plugin: Plugins = None,
 ) -> None:
-    """List components, pipelines, adapters, models and tasks, and who brings them."""
+    """List components, pipelines, adapters, models, tasks and studies, and who brings them."""
     registry = open_registry(plugin)
     rows = table("kind", "name", "summary", "source", left=["kind", "name", "summary", "source"])
     for wanted in [kind] if kind else Kind:
-        singular = wanted.value.removesuffix("s")
-        for entry in registry.all(singular):
-            rows.add_row(singular, entry.name, _summary(entry), entry.owner)
+        for entry in registry.all(wanted.singular):
+            rows.add_row(wanted.singular, entry.name, _summary(entry), entry.owner)
     console().print(rows)
 
 
 def _summary(entry: Entry) -> str:
     """One line about an entry."""
-    if entry.kind == "pipeline":
-        return _pipeline_summary(entry.value)
+    if entry.kind in {"pipeline", "study"}:
+        return _file_summary(entry.value)
     if entry.kind == "model":
         return _model_summary(entry.value)
     summary: str = entry.value.summary()
@@ -60,7 +65,7 @@ def _summary(entry: Entry) -> str:
     return summary
 
 
-def _pipeline_summary(path: Path) -> str:
+def _file_summary(path: Path) -> str:
     try:
         data = parse_yaml(path.read_text(encoding="utf-8"), str(path)).data
     except (PipelineError, OSError, UnicodeDecodeError) as error:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from tokensieve.core.errors import StudyError
+from tokensieve.core.study.claims import read_claim
 
 
 def register(app: typer.Typer) -> None:
@@ -26,12 +27,12 @@ def report(
         typer.Option(
             metavar="'A > B'",
             help="Judge whether pipeline (or scorer) A beats B; repeatable. "
-            "(default: all pairs, or the best with each)",
+            "(default: the study's `claims`, else all pairs, or the best with each)",
         ),
     ] = None,
 ) -> None:
     """Turn a study into verdicts, figures and tables: HTML, with Markdown and CSV beside it."""
-    pairs = [_pair(text) for text in claim or []]
+    pairs = [_pair(text) for text in claim] if claim else None
     from tokensieve.core.study.report.html import KINDS, write_report
 
     files, found = write_report(folder, out, claims=pairs)
@@ -44,7 +45,7 @@ def report(
 
 
 def _pair(text: str) -> tuple[str, str]:
-    one, sign, other = (part.strip() for part in text.partition(">"))
-    if not (one and sign and other) or one == other:
-        raise StudyError(f"--claim {text!r}: two different names with > between, such as 'A > B'")
-    return one, other
+    try:
+        return read_claim(text)
+    except StudyError as error:
+        raise StudyError(f"--claim {error}") from None

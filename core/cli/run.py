@@ -16,7 +16,7 @@ from tokensieve.core.cli.options import Keep, Plugins, open_registry, parse_keep
 from tokensieve.core.cli.run_report import as_json, print_report, save_overlay
 from tokensieve.core.errors import ModelError
 from tokensieve.core.loading import load_pipeline
-from tokensieve.core.models import DTYPES, load_model
+from tokensieve.core.models import DTYPES, answering, load_model
 from tokensieve.core.plugins import Example, Registry
 from tokensieve.core.running import Question, compare, open_image, prepare
 
@@ -71,7 +71,7 @@ def run(  # noqa: PLR0913 - one parameter per option
     waiting = Console(stderr=True)
     with quiet_transformers():
         with waiting.status(f"loading {model} (the first use of a Hugging Face id downloads it)"):
-            loaded = load_model(model, registry, device=device, dtype=dtype)
+            loaded = answering(load_model(model, registry, device=device, dtype=dtype))
         with waiting.status("answering with and without pruning"):
             inputs = prepare(loaded, question)
             result = compare(

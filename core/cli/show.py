@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
 from tokensieve.core import units
+from tokensieve.core.bound import Bound
 from tokensieve.core.cli.options import (
     Keep,
     PipelineArgument,
@@ -58,40 +60,61 @@ def show(
             raise ModelError("--tokens says how large the image is for --model: give both")
         print(dump_yaml(loaded), end="")
         return
-    dims, usual = describe_model(model, registry)
-    readings = read_budgets(loaded, dims, tokens or usual)
-    scaled = scaling_notes(loaded, dims.layers)
+    described = describe_model(model, registry)
+    dims, size = described.dims, tokens or described.visual_tokens
+    readings = read_budgets(loaded, dims, size)
+    scaled = scaling_notes(loaded, dims.layers, described.layer)
     out = console()
     out.print(
-        f"{loaded.name} on {model}: {dims.layers} decoder layers of width {dims.dim}, "
-        f"an image of {tokens or usual} visual tokens\n",
+        f"{loaded.name} on {model}: {dims.layers} {described.layer}s of width {dims.dim}, "
+        f"an image of {size} visual tokens\n",
         soft_wrap=True,
     )
-    out.print(_budget_table(readings, scaled=bool(scaled)))
-    for line in ["", *_totals(readings), *scaled, *_caveats(loaded)]:
+    out.print(_budget_table(readings, described, scaled=bool(scaled)))
+    for line in ["", *_totals(readings, described), *scaled, *_caveats(loaded)]:
         out.print(line, soft_wrap=True)
 
 
-def describe_model(name: str, registry: Registry) -> tuple[DecoderDims, int]:
-    """Decoder sizes and the usual number of visual tokens of an image; reads a config at most."""
+@dataclass(frozen=True)
+class Described:
+    """Sizes of a model, the usual visual tokens of an image, and what a layer is called."""
+
+    dims: DecoderDims
+    visual_tokens: int
+    layer: str = Bound.layer_word
+
+    @property
+    def whole(self) -> str:
+        """What the layers make together: ``decoder`` or ``encoder``."""
+        return self.layer.split()[0]
+
+    @property
+    def caches(self) -> bool:
+        """Whether keys and values are kept for later: an encoder runs once."""
+        return self.whole == Bound.engine
+
+
+def describe_model(name: str, registry: Registry) -> Described:
+    """What costs depend on; reads a config at most."""
     if name in SIZES:
-        return SIZES[name].dims, SIZES[name].visual_tokens
+        return Described(SIZES[name].dims, SIZES[name].visual_tokens)
     config = load_config(name, registry, also=SIZES)
-    described: tuple[DecoderDims, int] = find_adapter(config, registry).describe(config)
-    return described
+    adapter = find_adapter(config, registry)
+    dims, tokens = adapter.describe(config)
+    return Described(dims, tokens, adapter.layer_word)
 
 
-def _budget_table(readings: Readings, *, scaled: bool) -> Table:
+def _budget_table(readings: Readings, described: Described, *, scaled: bool) -> Table:
     rows = table(
         "boundary",
         *(["written as"] if scaled else []),
-        "layers",
+        f"{described.layer.split()[-1]}s",
         "tokens",
         "share",
         "average",
         "FLOPs",
         "FLOPs so far",
-        "KV so far",
+        *(["KV so far"] if described.caches else []),
     )
     for segment in readings.segments:
         written = "-" if segment.written_boundary is None else str(segment.written_boundary)
@@ -104,21 +127,25 @@ def _budget_table(readings: Readings, *, scaled: bool) -> Table:
             f"{segment.average:.2f}",
             units.percent(segment.flops_share),
             units.flops(segment.flops, readings.full_flops),
-            units.size(segment.kv_bytes, readings.full_kv_bytes),
+            *([units.size(segment.kv_bytes, readings.full_kv_bytes)] if described.caches else []),
         )
     return rows
 
 
-def _totals(readings: Readings) -> list[str]:
+def _totals(readings: Readings, described: Described) -> list[str]:
     full, full_kv = readings.full_flops, readings.full_kv_bytes
+    layer, whole = described.layer.split()[-1], described.whole
     flops = f"{units.flops(readings.flops, full)} ({_of(readings.flops, full, units.flops)})"
     kept = units.size(readings.kv_bytes, full_kv)
-    kept = f"{kept} ({_of(readings.kv_bytes, full_kv, units.size)})"
+    kept = f", KV cache {kept} ({_of(readings.kv_bytes, full_kv, units.size)})"
+    footnote = "; KV cache: visual tokens, 2 bytes a number"
+    untouched = "prefill" if described.caches else whole
     return [
-        "share: of the image's tokens; average (tokens per layer) and FLOPs (share of the "
-        "untouched prefill): of the whole decoder, if later boundaries removed nothing",
-        f"whole decoder: {flops}, average {readings.average:.2f} tokens per layer, KV cache {kept}",
-        f"FLOPs convention: {readings.convention}; KV cache: visual tokens, 2 bytes a number",
+        f"share: of the image's tokens; average (tokens per {layer}) and FLOPs (share of the "
+        f"untouched {untouched}): of the whole {whole}, if later boundaries removed nothing",
+        f"whole {whole}: {flops}, average {readings.average:.2f} tokens per {layer}"
+        f"{kept if described.caches else ''}",
+        f"FLOPs convention: {readings.convention}{footnote if described.caches else ''}",
     ]
 
 

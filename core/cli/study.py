@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +13,7 @@ from tokensieve.core.cli.options import Plugins, open_registry, parse_keep
 from tokensieve.core.errors import StudyError
 from tokensieve.core.plugins import Registry
 from tokensieve.core.study.executors import ExecutorName
+from tokensieve.core.study.lmms.task import with_include
 from tokensieve.core.yaml_source import Source, parse_yaml
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 DEFAULT_PIPELINES = ("fastv", "visionzip", "transprune")
 DEFAULT_BUDGETS = ("0.25",)
+INTERRUPTED = 130  # as shells count: 128 and the number of the signal
 SHORT = "without FILE; repeatable."
 
 
@@ -28,7 +31,9 @@ def register(app: typer.Typer) -> None:
 
 
 def study(  # noqa: PLR0913 - one parameter per option
-    file: Annotated[Path | None, typer.Argument(metavar="FILE.yaml", help="The study.")] = None,
+    file: Annotated[
+        Path | None, typer.Argument(metavar="FILE.yaml|NAME", help="The study, or a built-in one.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where results go. (default: runs/NAME)")
     ] = None,
@@ -45,7 +50,15 @@ def study(  # noqa: PLR0913 - one parameter per option
     model_id: Annotated[
         list[str] | None, typer.Option(metavar="MODEL", help=f"A model, {SHORT}")
     ] = None,
-    task: Annotated[list[str] | None, typer.Option(help=f"A task or file, {SHORT}")] = None,
+    task: Annotated[
+        list[str] | None, typer.Option(help=f"A task, file or lmms-eval:NAME, {SHORT}")
+    ] = None,
+    lmms_include: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Own lmms-eval tasks, whose code is run; with --task lmms-eval:NAME"
+        ),
+    ] = None,
     pipeline: Annotated[list[str] | None, typer.Option(help=f"A pipeline, {SHORT}")] = None,
     budget: Annotated[
         list[str] | None,
@@ -62,14 +75,19 @@ def study(  # noqa: PLR0913 - one parameter per option
     device: Annotated[str | None, typer.Option(help="Of all models: cpu, cuda, mps.")] = None,
     dtype: Annotated[str | None, typer.Option(help="Of all models.")] = None,
     plugin: Plugins = None,
+    no_report: Annotated[
+        bool, typer.Option("--no-report", help="End with the table, without the HTML report.")
+    ] = False,
 ) -> None:
     """Run models x pipelines x budgets x tasks x seeds; what is there already is not run again.
 
-    Exit code 1 if a cell failed. What stands in FILE.yaml can be given by options instead:
-    --model-id, --task, --pipeline and --budget.
+    Ends with a table and writes the report. Exit code 1 if a cell failed. What stands in FILE.yaml
+    can be given by options instead: --model-id, --task, --pipeline and --budget.
     """
     registry = open_registry(plugin)
-    lists = {"models": model_id, "tasks": task, "pipelines": pipeline, "budgets": budget}
+    file = _built_in(file, registry)
+    tasks = with_include(task, lmms_include)
+    lists = {"models": model_id, "tasks": tasks, "pipelines": pipeline, "budgets": budget}
     source = _document(file, {key: values for key, values in lists.items() if values})
     changes = {"samples": samples, "max_new_tokens": max_new_tokens, "batch": batch}
     _change(source, changes, {"device": device, "dtype": dtype})
@@ -80,12 +98,26 @@ def study(  # noqa: PLR0913 - one parameter per option
     if dry_run:
         study_report.print_plan(chosen, folder, registry)
         return
-    failed = study_report.run_with_progress(chosen, folder, executor, workers)
+    try:
+        failed = study_report.run_with_progress(chosen, folder, executor, workers)
+        if not no_report:
+            study_report.report(folder)
+    except KeyboardInterrupt:
+        print(f"stopped; the same command goes on where it was ({folder})", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
     if failed:
         raise typer.Exit(1)
 
 
-def _document(file: Path | None, lists: dict[str, list[str]]) -> Source:
+def _built_in(file: Path | None, registry: Registry) -> Path | None:
+    """The file of a registered study, where there is no file of that name."""
+    if file is None or file.exists() or file.suffix:
+        return file
+    found: Path = registry.get("study", str(file))
+    return found
+
+
+def _document(file: Path | None, lists: dict[str, Any]) -> Source:
     """The study as plain data, from its file or from the options."""
     if file is not None:
         if lists:

@@ -26,7 +26,9 @@ from tokensieve.core.engine.encoder_state import (
 from tokensieve.core.engine.reduction import Groups
 from tokensieve.core.engine.state import SIZES, LayerInput
 from tokensieve.core.errors import UnsupportedError
-from tokensieve.core.pipeline import Pipeline
+from tokensieve.core.pipeline import Cut, Pipeline
+from tokensieve.core.stage import IMAGE
+from tokensieve.core.trace import StageTrace
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -46,6 +48,10 @@ class EncoderEngine(BaseEngine):
         keep(bound.encoder.register_forward_pre_hook(self._begin, with_kwargs=True))
         keep(bound.encoder.register_forward_hook(self._end, with_kwargs=True, always_call=True))
         keep(bound.embedding.register_forward_pre_hook(self._refuse_parts))
+        if IMAGE in self.cuts:
+            self._handles += bound.shrink_images(
+                lambda: None if self.state is None else self.state.small
+            )
         for index in range(self.needs.first_layer, bound.dims.layers):
             before = self._before_block(index, remember=index + 1 in self.needs.last_layer)
             keep(bound.layers[index].register_forward_pre_hook(before, with_kwargs=True))
@@ -71,7 +77,23 @@ class EncoderEngine(BaseEngine):
                 "the model is in training mode: call model.eval() before pruning"
             )
         pictures = self.bound.pictures(args, kwargs)
-        self.state = begin_pictures(self.bound, self.schedule, pictures, self.notes, self.seed)
+        number, cut = self.cuts.get(IMAGE, (None, None))
+        self.state = begin_pictures(
+            self.bound, self.schedule, pictures, self.notes, self.seed, number
+        )
+        if cut is not None:
+            self._note_smaller(self.state, cut, pictures)
+
+    def _note_smaller(self, state: EncoderState, cut: Cut, pictures: Tensor) -> None:
+        """The image stage has been decided before anything ran; write it down."""
+        if state.small is None:
+            self._traced(state, cut, None, pictures)
+            return
+        rows, columns = state.small
+        assert state.origin is not None
+        after = [rows * columns] * state.batch
+        before = state.trace.visual_tokens
+        state.trace.stages.append(StageTrace(cut.at, cut.written_at, before, after, state.origin))
 
     def _refuse_parts(self, module: nn.Module, args: Any) -> None:
         if self.state is None:

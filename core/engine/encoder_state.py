@@ -12,6 +12,8 @@ from tokensieve.core.bound import BoundEncoder
 from tokensieve.core.budgets import Schedule
 from tokensieve.core.engine.layout import Layout, Segment
 from tokensieve.core.engine.state import ForwardState
+from tokensieve.core.shrinking import Grid, small_grid, spread_places
+from tokensieve.core.tensors import on_device
 from tokensieve.core.trace import Trace
 
 if TYPE_CHECKING:
@@ -43,13 +45,15 @@ class EncoderState(ForwardState):
 
     Attributes:
         grid: rows and columns of patches.
+        small: the same after pictures were made smaller; None if they were not.
         proportional: whether attention counts merged tokens by their size.
         mask: what today's blocks are given.
         captured: by block.
         weights: ``[batch, rows]`` how often the head counts each row; None: once.
     """
 
-    grid: tuple[int, int] = (0, 0)
+    grid: Grid = (0, 0)
+    small: Grid | None = None
     proportional: bool = False
     mask: Tensor | None = None
     captured: dict[int, CapturedBlock] = field(default_factory=dict)
@@ -62,21 +66,32 @@ def rows_of(layer: int) -> str:
 
 
 def begin_pictures(
-    bound: BoundEncoder, schedule: Schedule, pictures: Tensor, notes: list[str], seed: int
+    bound: BoundEncoder,
+    schedule: Schedule,
+    pictures: Tensor,
+    notes: list[str],
+    seed: int,
+    image_stage: int | None = None,
 ) -> EncoderState:
-    """The state of a forward on ``pictures``: prefix rows, then one image of patches a sample."""
+    """The state of a forward on ``pictures``: prefix rows, then one image of patches a sample.
+
+    ``image_stage`` is the number of the cut that makes pictures smaller; their patches then stand
+    at some of the places of the full grid.
+    """
     batch, grid = int(pictures.shape[0]), bound.grid(pictures)
     patches = grid[0] * grid[1]
+    counts = schedule.counts(patches)
+    small = grid if image_stage is None else small_grid(grid, counts[image_stage])
+    places = [*[-1] * bound.prefix, *spread_places(grid, small)]
     prefix = (Segment("text", bound.prefix),) if bound.prefix else ()
-    sample = (*prefix, Segment("image", patches, 0))
-    layout = Layout((sample,) * batch, bound.prefix + patches)
+    sample = (*prefix, Segment("image", small[0] * small[1], 0))
+    layout = Layout((sample,) * batch, len(places))
     trace = Trace([patches] * batch, text_tokens=[bound.prefix] * batch, notes=list(notes))
     state = EncoderState(
-        batch, layout.length, 0, None, None, layout, trace, picture_keys(pictures, seed), grid=grid
-    )
-    places = torch.arange(-bound.prefix, patches, device=pictures.device).clamp(min=-1)
-    state.origin = places.expand(batch, -1)
-    counts = schedule.counts(patches)
+        batch, layout.length, 0, None, None, layout, trace, picture_keys(pictures, seed),
+        grid=grid, small=None if small == grid else small,
+    )  # fmt: skip
+    state.origin = on_device(places, pictures.device).expand(batch, -1)
     for number in range(batch):
         state.original[number, 0] = patches
         state.targets[number, 0] = counts

@@ -9,22 +9,24 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import PrivateAttr, TypeAdapter
 
-from tokensieve.core.component_fields import dump_component
 from tokensieve.core.components import Selector
-from tokensieve.core.errors import AttachError, ModelError
+from tokensieve.core.errors import AttachError
 from tokensieve.core.lazy import torch
-from tokensieve.core.models import LoadedModel
+from tokensieve.core.models import Loaded, LoadedClassifier
 from tokensieve.core.pipeline import Pipeline
 from tokensieve.core.plugins import Registry
-from tokensieve.core.running import Question, find_panels, prepare
+from tokensieve.core.running import Question
 from tokensieve.core.scoring import combined_scores
 from tokensieve.core.session import attach, check
 from tokensieve.core.stage import AScoreTerm, ScoreTerm, Stage
+from tokensieve.core.study.parts import term_label
 from tokensieve.core.study.relevance import relevant_tokens
+from tokensieve.core.study.subjects import subject_of
 from tokensieve.core.tasks import Example
 from tokensieve.core.view import View
 
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
+Plugins = Sequence[str | Path]
 PICTURE_SIDE = 320  # pixels of the copies that the report draws on
 PICTURE_QUALITY = 90
 
@@ -84,39 +87,40 @@ class _DropOne(Selector):
         return available & (view.index != dropped[:, None])
 
 
+class _DropOneOfAnImage(_DropOne):
+    """The same where a sample is one image, whose budget says so: rows are never ragged."""
+
+    name = "drop-one-of-an-image"
+    adaptive_count: ClassVar[bool] = False
+
+
 def read_terms(scorers: Sequence[Any], registry: Registry) -> list[ScoreTerm]:
     """Scorers as YAML spells them: a name, or ``{scorer: name, **parameters}``."""
     reader: TypeAdapter[ScoreTerm] = TypeAdapter(AScoreTerm)
     return [reader.validate_python(scorer, context={"registry": registry}) for scorer in scorers]
 
 
-def term_label(term: ScoreTerm) -> str:
-    """``ttv``, or ``ttv (variant=block)``."""
-    plain = dump_component(term.scorer)
-    if isinstance(plain, str):
-        return plain
-    own = ", ".join(f"{key}={value}" for key, value in plain.items() if key != "scorer")
-    return f"{plain['scorer']} ({own})"
-
-
 def examine(
-    loaded: LoadedModel,
+    loaded: Loaded,
     examples: Sequence[Example],
     terms: Sequence[ScoreTerm],
     boundary: int,
     *,
     seed: int = 0,
     batch: int = 16,
+    plugins: Plugins = (),
 ) -> Iterator[dict[str, Any]]:
     """One record per example, plain data: see :func:`examine_one`."""
     able, missing = able_terms(loaded, terms, boundary)
     for example in examples:
-        record = examine_one(loaded, example, able, boundary, seed=seed, batch=batch)
+        record = examine_one(
+            loaded, example, able, boundary, seed=seed, batch=batch, plugins=plugins
+        )
         yield {**record, "missing": missing}
 
 
 def able_terms(
-    loaded: LoadedModel, terms: Sequence[ScoreTerm], boundary: int
+    loaded: Loaded, terms: Sequence[ScoreTerm], boundary: int
 ) -> tuple[list[ScoreTerm], dict[str, str]]:
     """The scorers that can look at this boundary of this model, and why others cannot."""
     able, missing = [], {}
@@ -131,25 +135,27 @@ def able_terms(
 
 
 def examine_one(
-    loaded: LoadedModel,
+    loaded: Loaded,
     example: Example,
     terms: Sequence[ScoreTerm],
     boundary: int,
     *,
     seed: int = 0,
     batch: int = 16,
+    plugins: Plugins = (),
 ) -> dict[str, Any]:
     """Scores, leave-one-out worth and relevance of each visual token of one example.
 
     ``loo`` is the answer's log-likelihood with all tokens minus that without the token: positive
     if the token helps. ``relevant`` is empty where nobody knows where the answer lies.
     """
+    subject = subject_of(loaded)
     question = Question(example.question, tuple(example.images))
     with torch.inference_mode():
-        inputs = prepare(loaded, question)
-        scores = score_tokens(loaded, inputs, terms, boundary, seed)
-        full, worth = leave_one_out(loaded, inputs, example.answer, batch)
-        panels = find_panels(loaded, question, len(worth))
+        inputs = subject.prepare([question])
+        scores = score_tokens(loaded, inputs, terms, boundary, seed, plugins)
+        full, worth = leave_one_out(loaded, inputs, example.answer, batch, plugins)
+        panels = subject.panels(question, len(worth))
     flat = [panel for group in panels or [] for panel in group]
     return {
         "id": example.id,
@@ -168,61 +174,44 @@ def examine_one(
 
 
 def score_tokens(
-    loaded: LoadedModel, inputs: Any, terms: Sequence[ScoreTerm], boundary: int, seed: int = 0
+    loaded: Loaded,
+    inputs: Any,
+    terms: Sequence[ScoreTerm],
+    boundary: int,
+    seed: int = 0,
+    plugins: Plugins = (),
 ) -> list[list[float]]:
     """What each scorer says of each visual token, while no token has been dropped."""
     witness = _Witness(wanted=tuple(terms))
-    with attach(loaded.model, _pipeline(boundary, witness), seed=seed):
-        loaded.model(**inputs, logits_to_keep=1)
+    with attach(loaded.model, _pipeline(boundary, witness), seed=seed, plugins=plugins):
+        subject_of(loaded).look(inputs)
     return witness.said()
 
 
 def leave_one_out(
-    loaded: LoadedModel, inputs: Any, answer: str, batch: int = 16
+    loaded: Loaded, inputs: Any, answer: str, batch: int = 16, plugins: Plugins = ()
 ) -> tuple[float, list[float]]:
     """Log-likelihood of the answer, and how much of it is lost without each visual token."""
-    ids = _answer_ids(loaded, answer)
-    extended = _with_answer(dict(inputs), ids)
-    placeholders = torch.tensor(loaded.bound.placeholder_ids, device=ids.device)
-    count = int(torch.isin(inputs["input_ids"], placeholders).sum())
-    full = float(_log_likelihood(loaded, extended, ids)[0])
+    subject = subject_of(loaded)
+    given, target = subject.with_answer(inputs, answer)
+    ((count,), _) = subject.tokens(inputs)
+    full = float(subject.log_likelihood(given, target)[0])
     worth: list[float] = []
     for start in range(0, count, batch):
         tokens = tuple(range(start, min(start + batch, count)))
         pipeline = _pipeline(0, _DropOne(tokens=tokens), scope="sample")
-        repeated = {name: _repeated(value, len(tokens)) for name, value in extended.items()}
-        with attach(loaded.model, pipeline):
-            without = _log_likelihood(loaded, repeated, ids)
+        if isinstance(loaded, LoadedClassifier) and count > 1:
+            pipeline = _pipeline(0, _DropOneOfAnImage(tokens=tokens), keep=count - 1)
+        repeated = {name: _repeated(value, len(tokens)) for name, value in given.items()}
+        with attach(loaded.model, pipeline, plugins=plugins):
+            without = subject.log_likelihood(repeated, target)
         worth += [full - value for value in without.tolist()]
     return full, worth
 
 
-def _pipeline(boundary: int, selector: Selector, scope: str = "image") -> Pipeline:
-    stage = Stage.model_validate({"at": boundary, "select": selector, "scope": scope})
+def _pipeline(boundary: int, selector: Selector, **more: Any) -> Pipeline:
+    stage = Stage.model_validate({"at": boundary, "select": selector, **more})
     return Pipeline(name="anatomy", stages=(stage,))
-
-
-def _answer_ids(loaded: LoadedModel, answer: str) -> Tensor:
-    """``[tokens]`` of the answer, as it follows the prompt."""
-    ids = loaded.processor.tokenizer(answer, add_special_tokens=False)["input_ids"]
-    if not ids:
-        raise ModelError(f"the answer {answer!r} has no tokens: its likelihood says nothing")
-    return torch.tensor(ids, device=loaded.model.device)
-
-
-def _with_answer(inputs: dict[str, Any], ids: Tensor) -> dict[str, Any]:
-    """The prompt with the answer behind it; per-token inputs grow with it."""
-    length = inputs["input_ids"].shape[1]
-    extended = dict(inputs)
-    for name, value in inputs.items():
-        if isinstance(value, torch.Tensor) and value.shape == (1, length):
-            tail = value.new_zeros(1, len(ids))
-            if name == "input_ids":
-                tail = ids[None].to(value.dtype)
-            elif name == "attention_mask":
-                tail = torch.ones_like(tail)
-            extended[name] = torch.cat([value, tail], dim=1)
-    return extended
 
 
 def _repeated(value: Any, times: int) -> Any:
@@ -230,14 +219,6 @@ def _repeated(value: Any, times: int) -> Any:
     if not isinstance(value, torch.Tensor):
         return value
     return value.repeat((times, *[1] * (value.ndim - 1)))
-
-
-def _log_likelihood(loaded: LoadedModel, inputs: dict[str, Any], ids: Tensor) -> Tensor:
-    """``[batch]`` log-likelihood of the answer at the end of each sample, in float64."""
-    output = loaded.model(**inputs, use_cache=False, logits_to_keep=len(ids) + 1)
-    logits = output.logits[:, -len(ids) - 1 : -1].double().log_softmax(dim=-1)
-    chosen: Tensor = logits.gather(2, ids.expand(len(logits), -1)[..., None])[..., 0]
-    return chosen.sum(dim=1)
 
 
 def _encoded(image: Image) -> str:

@@ -6,31 +6,39 @@ import platform
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tokensieve.core.errors import BudgetError
+from tokensieve.core.errors import AttachError, UnsupportedError
 from tokensieve.core.lazy import torch
 from tokensieve.core.loading import load_pipeline
-from tokensieve.core.models import LoadedModel, load_model
+from tokensieve.core.models import Loaded, load_model
 from tokensieve.core.plugin_files import BREAKAGE
 from tokensieve.core.plugins import Registry, build_registry
 from tokensieve.core.quiet import quiet_transformers
-from tokensieve.core.running import Question, prepare_batch
-from tokensieve.core.session import attach
+from tokensieve.core.running import Question
+from tokensieve.core.session import Session, attach
 from tokensieve.core.study.grid import DRAW, PlannedCell
+from tokensieve.core.study.lmms.benchmark_cell import run_benchmark
+from tokensieve.core.study.lmms.task import LmmsTask
 from tokensieve.core.study.measures import sample_records, summarise, unmet_reason
 from tokensieve.core.study.store import CellResult
+from tokensieve.core.study.subjects import Subject, subject_of, untouched
 from tokensieve.core.task_files import FileTask
 from tokensieve.core.tasks import Example, Task
-from tokensieve.core.trace import Trace
 
 CACHE_BYTES = 1 << 29  # prepared questions that a worker keeps for the next cell
 Tick = Callable[[int], None]
+Batch = tuple[Sequence[Example], Any]
+"""Examples, and their inputs."""
 Records = dict[str, list[dict[str, Any]]]
+
+
+class _Refused(Exception):
+    """The pipeline cannot run on the model, or not at the budget: the reason."""
 
 
 @dataclass
@@ -42,13 +50,13 @@ class Questions:
     prepared: dict[tuple[int, int], Any] = field(default_factory=dict)
     bytes: int = 0
 
-    def batches(self, loaded: LoadedModel, size: int) -> Iterator[tuple[Sequence[Example], Any]]:
+    def batches(self, subject: Subject, size: int) -> Iterator[Batch]:
         """Examples and their inputs."""
         for start in range(0, len(self.examples), size):
             batch = self.examples[start : start + size]
             inputs = self.prepared.get((start, size))
             if inputs is None:
-                inputs = prepare_batch(loaded, [Question(e.question, e.images) for e in batch])
+                inputs = subject.prepare(_questions(batch))
                 self._keep((start, size), inputs)
             yield batch, inputs
 
@@ -59,12 +67,16 @@ class Questions:
             self.prepared[place] = inputs
 
 
+def _questions(examples: Sequence[Example]) -> list[Question]:
+    return [Question(example.question, example.images) for example in examples]
+
+
 class Worker:
     """Runs cells one after the other; ``device`` stands in for the ``cuda`` of a cell."""
 
     def __init__(self, device: str | None = None) -> None:
         self.device = device
-        self._loaded: tuple[Any, LoadedModel] | None = None
+        self._loaded: tuple[Any, Loaded] | None = None
         self._questions: dict[tuple[str, ...], Questions] = {}
 
     def run(self, cell: PlannedCell, tick: Tick = lambda samples: None) -> CellResult:
@@ -74,13 +86,15 @@ class Worker:
         lines: Records = {}
         try:
             with quiet_transformers():
-                lines = self._run(cell, tick)
+                lines, more = self._run(cell, tick)
             if cell.config["kind"] == "accuracy":
-                facts["summary"] = summarise(lines["samples.jsonl"], cell.config["budget"])
-                reason = unmet_reason(facts["summary"], cell.config["budget"])
+                found = summarise(lines["samples.jsonl"], cell.config["budget"])
+                facts["summary"] = {**found, **more}
+                unit = "layer" if self._loaded is None else self._loaded[1].bound.layer_word
+                reason = unmet_reason(facts["summary"], cell.config["budget"], unit)
                 if reason:
                     facts |= {"status": "unmet", "error": reason}
-        except BudgetError as error:
+        except _Refused as error:
             facts |= {"status": "unmet", "error": str(error)}
         except BREAKAGE as error:
             facts |= failure(error)
@@ -88,19 +102,24 @@ class Worker:
         facts["environment"] = self._environment(cell)
         return CellResult(cell.key, {"config": cell.config, **facts}, lines)
 
-    def _run(self, cell: PlannedCell, tick: Tick) -> Records:
+    def _run(self, cell: PlannedCell, tick: Tick) -> tuple[Records, dict[str, Any]]:
+        """Lines per file, and what the summary says besides."""
         registry = build_registry(cell.how.plugins)
         loaded = self._model(cell, registry)
         questions = self._examples(cell, registry)
         if cell.config["kind"] == "anatomy":
-            return {"anatomy.jsonl": list(_anatomy(cell, loaded, questions, registry, tick))}
-        records = []
-        for record in _answers(cell, loaded, questions, registry):
-            records += record
-            tick(len(record))
-        return {"samples.jsonl": records}
+            return {"anatomy.jsonl": list(_anatomy(cell, loaded, questions, registry, tick))}, {}
+        try:
+            with _pruned(cell, loaded, registry) as session:
+                if isinstance(questions.task, LmmsTask):
+                    found, more = run_benchmark(cell, loaded, session, questions.task, tick)
+                else:
+                    found, more = _answers(cell, loaded, session, questions, tick), {}
+        except AttachError as error:  # the model itself can be pruned: it has been bound before
+            raise _Refused(str(error)) from error
+        return {"samples.jsonl": found}, more
 
-    def _model(self, cell: PlannedCell, registry: Registry) -> LoadedModel:
+    def _model(self, cell: PlannedCell, registry: Registry) -> Loaded:
         """The cell's model; the one before is let go of first."""
         identity = (cell.how.model, *sorted(cell.config["model"].items()))
         if self._loaded is None or self._loaded[0] != identity:
@@ -171,57 +190,62 @@ def processor_name() -> str:
 
 
 def _task(cell: PlannedCell, registry: Registry) -> Task:
+    wanted = cell.config["task"]
+    if wanted["task"] == LmmsTask.name:
+        own = {key: wanted["parameters"].get(key, "") for key in ("benchmark", "metric")}
+        return LmmsTask(include=None if cell.how.file is None else Path(cell.how.file), **own)
     if cell.how.file is not None:
         return FileTask(file=Path(cell.how.file))
-    wanted = cell.config["task"]
     kind: type[Task] = registry.get("task", wanted["task"])
     return kind.model_validate(wanted["parameters"])
 
 
-def _answers(
-    cell: PlannedCell, loaded: LoadedModel, questions: Questions, registry: Registry
-) -> Iterator[list[dict[str, Any]]]:
-    """Batch by batch, a record per question."""
+@contextmanager
+def _pruned(cell: PlannedCell, loaded: Loaded, registry: Registry) -> Iterator[Session | None]:
+    """The cell's pipeline on the model; None if it has no stages."""
     pipeline = load_pipeline(cell.config["pipeline"]["resolved"], registry=registry)
-    session: Any = nullcontext()
-    if pipeline.stages:
-        session = attach(loaded.model, pipeline, seed=cell.config["seed"], plugins=cell.how.plugins)
-    with session, torch.inference_mode():
-        for batch, inputs in questions.batches(loaded, cell.how.batch):
-            start = time.perf_counter()
-            texts = answer_batch(loaded, inputs, cell.config["max_new_tokens"])
-            seconds = (time.perf_counter() - start) / len(batch)
-            trace = session.trace if pipeline.stages else untouched(loaded, inputs)
-            scored = [
-                (example, text, questions.task.score(example, text))
-                for example, text in zip(batch, texts, strict=True)
-            ]
-            yield sample_records(scored, trace, loaded.bound.dims, seconds)
+    if not pipeline.stages:
+        yield None
+        return
+    seed, plugins = cell.config["seed"], cell.how.plugins
+    with attach(loaded.model, pipeline, seed=seed, plugins=plugins) as session:
+        yield session
 
 
-def answer_batch(loaded: LoadedModel, inputs: Any, max_new_tokens: int) -> list[str]:
-    """Greedy answers."""
-    ids = loaded.model.generate(
-        **inputs, do_sample=False, num_beams=1, max_new_tokens=max_new_tokens
-    )
-    new = ids[:, inputs["input_ids"].shape[1] :]
-    texts = loaded.processor.batch_decode(new, skip_special_tokens=True)
-    return [text.strip() for text in texts]
+def _answers(
+    cell: PlannedCell, loaded: Loaded, session: Session | None, questions: Questions, tick: Tick
+) -> list[dict[str, Any]]:
+    """A record per question."""
+    subject = subject_of(loaded)
 
+    def asked(batch: Batch) -> list[dict[str, Any]]:
+        examples, inputs = batch
+        start = time.perf_counter()
+        texts = subject.answers(inputs, cell.config["max_new_tokens"])
+        seconds = (time.perf_counter() - start) / len(examples)
+        trace = untouched(loaded, inputs) if session is None else session.trace
+        scored = [
+            (example, text, questions.task.score(example, text))
+            for example, text in zip(examples, texts, strict=True)
+        ]
+        return sample_records(scored, trace, loaded.bound.dims, seconds)
 
-def untouched(loaded: LoadedModel, inputs: Any) -> Trace:
-    """The trace that a pipeline without stages would leave."""
-    ids = inputs["input_ids"]
-    placeholders = torch.tensor(loaded.bound.placeholder_ids, device=ids.device)
-    visual = torch.isin(ids, placeholders).sum(dim=1)
-    real = inputs.get("attention_mask", torch.ones_like(ids)).sum(dim=1)
-    counts: list[int] = visual.tolist()
-    layers = [[count] * loaded.bound.dims.layers for count in counts]
-    return Trace(counts, [], layers, (real - visual).tolist())
+    records = []
+    with torch.inference_mode():
+        for batch in questions.batches(subject, cell.how.batch):
+            try:
+                records += asked(batch)
+            except UnsupportedError:  # some pictures do not fit into one tensor
+                if len(batch[0]) == 1:
+                    raise
+                ones = [[example] for example in batch[0]]
+                records += [asked((one, subject.prepare(_questions(one))))[0] for one in ones]
+            tick(len(batch[0]))
+    return records
 
 
 def _anatomy(
-    cell: PlannedCell, loaded: LoadedModel, questions: Questions, registry: Registry, tick: Tick
+    cell: PlannedCell, loaded: Loaded, questions: Questions, registry: Registry, tick: Tick
 ) -> Iterator[dict[str, Any]]:
     """A record per picture."""
     from tokensieve.core.study.anatomy import examine, read_terms
@@ -235,6 +259,7 @@ def _anatomy(
         wanted["boundary"],
         seed=cell.config["seed"],
         batch=cell.how.batch,
+        plugins=cell.how.plugins,
     )
     for record in records:
         tick(1)

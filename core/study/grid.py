@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from tokensieve.core.budgets import Budget, whole
+from tokensieve.core.components import Component
 from tokensieve.core.errors import StudyError
 from tokensieve.core.loading import load_pipeline
 from tokensieve.core.pipeline import Pipeline
-from tokensieve.core.plugins import PROJECT, Registry
+from tokensieve.core.plugins import PROJECT, Registry, kind_of
+from tokensieve.core.study.classifiers import check_answerable, classes_of
 from tokensieve.core.study.identity import model_identity
-from tokensieve.core.study.spec import PipelineSpec, StudySpec, TaskSpec
+from tokensieve.core.study.lmms.task import LmmsTask
+from tokensieve.core.study.parts import BASELINES
+from tokensieve.core.study.spec import PipelineSpec, StudySpec
+from tokensieve.core.study.task_spec import TaskSpec
 from tokensieve.core.task_files import FileTask
-from tokensieve.core.tasks import fingerprint
+from tokensieve.core.tasks import Example, Task, fingerprint
 
-BASELINES = ("none", "random", "uniform", "downsample")
-"""What every method is held against; in every study."""
 KEY_LENGTH = 16
 DRAW = 0  # all cells of a task answer the same examples, or they could not be paired
 VERSIONS = (PROJECT, "torch", "transformers")
@@ -32,7 +35,8 @@ class HowToRun:
     """What a worker has to know besides: none of it changes the result.
 
     ``model`` is what the model is loaded by and ``dtype`` how that was asked for; ``size`` are its
-    bytes on disk (0: not known here); ``file`` is the absolute path of a task without code.
+    bytes on disk (0: not known here); ``file`` is the absolute path of a task without code, or of
+    the user's folder of lmms-eval tasks.
     """
 
     model: str
@@ -109,53 +113,63 @@ def is_random(pipeline: Pipeline) -> bool:
     return any("seed" in type(part).model_fields for part in pipeline.components())
 
 
-Tasks = dict[tuple[str, int], dict[str, Any]]
-"""What is known of a task, by title and number of samples."""
+@dataclass(frozen=True)
+class KnownTask:
+    """The facts about a task that a result depends on, and its questions without pictures."""
+
+    facts: dict[str, Any]
+    examples: Sequence[Example]
+
+
+Tasks = dict[tuple[str, int], KnownTask]
+"""By title and number of samples."""
 
 
 def plan(
     spec: StudySpec, registry: Registry, plugins: Sequence[str | Path] = ()
 ) -> list[PlannedCell]:
-    """All cells, in an order that keeps a model loaded: by model, task, pipeline and budget."""
+    """All cells, in an order that keeps a model loaded: by model, task, pipeline and budget.
+
+    Raises:
+        StudyError: a task has no examples, or is none for a classifier.
+    """
     pipelines = _with_baselines(spec, registry)
     paths = tuple(str(Path(plugin).resolve()) for plugin in plugins)
-    tasks = _identified_tasks(spec)
+    tasks = _known_tasks(spec, registry)
     cells: dict[str, PlannedCell] = {}
     for model in spec.models:
-        identity = model_identity(model, registry)
-        size = identity.pop("bytes")
-        for task in spec.tasks:
-            file = str(task.task.file) if isinstance(task.task, FileTask) else None
+        identity, classes = model_identity(model, registry), classes_of(model, registry)
+        size, versions = identity.pop("bytes"), _versions(classifier=bool(classes))
+        for task in (task for task in spec.tasks if model.asked(task.title)):
+            known = tasks[task.title, task.samples or spec.samples]
+            check_answerable(model, classes, task, known.examples)
+            file = task_path(task.task)
             how = HowToRun(model.model, model.device, model.dtype, spec.batch, size, file, paths)
             for facts in [
-                *_accuracy(spec, task, pipelines, tasks, registry),
-                *_anatomy(spec, task, tasks),
+                *_accuracy(spec, known, pipelines, registry),
+                *_anatomy(spec, task, tasks, registry),
             ]:
-                config = {"model": identity, **facts, "versions": _versions()}
+                config = {"model": identity, **facts, "versions": versions}
                 cells[key_of(config)] = PlannedCell(key_of(config), config, how)
     return list(cells.values())
 
 
-def _identified_tasks(spec: StudySpec) -> Tasks:
+def _known_tasks(spec: StudySpec, registry: Registry) -> Tasks:
     wanted = {(task.title, task.samples or spec.samples): task for task in spec.tasks}
     if spec.anatomy is not None:
         wanted |= {(task.title, spec.anatomy.samples): task for task in spec.tasks}
-    return {place: task_identity(task, place[1]) for place, task in wanted.items()}
+    return {place: know_task(task, place[1], registry) for place, task in wanted.items()}
 
 
-def _versions() -> dict[str, str]:
-    return {name: version(name) for name in VERSIONS}
+def _versions(*, classifier: bool) -> dict[str, str]:
+    names = (*VERSIONS, "timm") if classifier else VERSIONS
+    return {name: version(name) for name in names}
 
 
 def _accuracy(
-    spec: StudySpec,
-    task: TaskSpec,
-    pipelines: Sequence[PipelineSpec],
-    tasks: Tasks,
-    registry: Registry,
+    spec: StudySpec, known: KnownTask, pipelines: Sequence[PipelineSpec], registry: Registry
 ) -> Iterator[dict[str, Any]]:
     """Every pipeline at every budget with its seeds; what has no stages and no seed, once."""
-    questions = tasks[task.title, task.samples or spec.samples]
     for entry in pipelines:
         seeds = spec.seeds if is_random(entry.pipeline) else (0,)
         budgets: Sequence[Budget | None] = spec.budgets if entry.pipeline.stages else (None,)
@@ -165,20 +179,24 @@ def _accuracy(
                     "kind": "accuracy",
                     "pipeline": pipeline_identity(entry, budget, registry),
                     "budget": None if budget is None else {budget.kind: budget.value},
-                    "task": questions,
+                    "task": known.facts,
                     "seed": seed,
                     "max_new_tokens": spec.max_new_tokens,
                 }
 
 
-def _anatomy(spec: StudySpec, task: TaskSpec, tasks: Tasks) -> Iterator[dict[str, Any]]:
+def _anatomy(
+    spec: StudySpec, task: TaskSpec, tasks: Tasks, registry: Registry
+) -> Iterator[dict[str, Any]]:
     """One cell, if the study wants it."""
     if spec.anatomy is not None:
+        code = foreign_code((term.scorer for term in spec.anatomy.scorers), registry)
         yield {
+            **({"code": code} if code else {}),
             "kind": "anatomy",
             "pipeline": None,
             "budget": None,
-            "task": tasks[task.title, spec.anatomy.samples],
+            "task": tasks[task.title, spec.anatomy.samples].facts,
             "seed": 0,
             "max_new_tokens": spec.max_new_tokens,
             "anatomy": spec.anatomy.model_dump(mode="json", exclude={"samples"}),
@@ -201,14 +219,18 @@ def pipeline_identity(
     content = pipeline.to_plain()
     for key in ("description", "source", "about"):  # words for people
         content.pop(key, None)
-    return {"name": entry.title, "resolved": content, "code": _foreign_code(pipeline, registry)}
+    return {
+        "name": entry.title,
+        "resolved": content,
+        "code": foreign_code(pipeline.components(), registry),
+    }
 
 
-def _foreign_code(pipeline: Pipeline, registry: Registry) -> dict[str, str]:
+def foreign_code(parts: Iterable[Component | Task], registry: Registry) -> dict[str, str]:
     """Version of each installed plugin, or hash of each plugin file, that takes part."""
     owners = set()
-    for part in pipeline.components():
-        kind = getattr(type(part), "kind", "")
+    for part in parts:
+        kind = kind_of(type(part))
         entry = registry.entries.get(kind, {}).get(part.name)
         if entry is not None and entry.owner != PROJECT:
             owners.add(entry.owner)
@@ -220,21 +242,33 @@ def _code_version(owner: str) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else version(owner)
 
 
-def task_identity(spec: TaskSpec, samples: int) -> dict[str, Any]:
-    """Name and parameters of a task, how many questions it has, and a hash of all of them."""
+def know_task(spec: TaskSpec, samples: int, registry: Registry) -> KnownTask:
+    """Name, parameters and code of a task, how many questions it has, and a hash of all of them."""
     examples = spec.task.examples(samples, DRAW)
     if not examples:
         raise StudyError(f"task {spec.title!r} has no examples")
-    parameters = spec.task.model_dump(mode="json")
+    parameters = spec.task.model_dump(mode="json", exclude_defaults=True)
     if isinstance(spec.task, FileTask):  # wherever the file lies
         parameters = {"file": spec.task.file.name}
-    return {
+    if isinstance(spec.task, LmmsTask):
+        parameters = spec.task.identity()
+    code = foreign_code([spec.task], registry)
+    facts = {
         "name": spec.title,
         "task": spec.task.name,
         "parameters": parameters,
+        **({"code": code} if code else {}),
         "samples": len(examples),
         "examples": fingerprint(examples),
     }
+    return KnownTask(facts, [replace(example, images=()) for example in examples])
+
+
+def task_path(task: Task) -> str | None:
+    """Where a task without code lies, or lmms-eval tasks of the user's own."""
+    if isinstance(task, FileTask):
+        return str(task.file)
+    return str(task.include) if isinstance(task, LmmsTask) and task.include else None
 
 
 def key_of(config: dict[str, Any]) -> str:

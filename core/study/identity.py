@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from tokensieve.core.errors import ModelError
-from tokensieve.core.models import load_config, locate
+from tokensieve.core.models import TIMM_KEY, load_config, locate
 from tokensieve.core.plugins import Registry
 from tokensieve.core.session import find_adapter
 from tokensieve.core.study.spec import ModelSpec
@@ -23,13 +23,11 @@ def model_identity(spec: ModelSpec, registry: Registry) -> dict[str, Any]:
 
     A local folder is read without transformers, so that planning stays quick.
     """
-    where = Path(locate(spec.model, registry))
+    where, config = Path(locate(spec.model, registry)), light_config(spec, registry)
     if where.is_dir():
-        config = _plain_config(where)
         facts = {"sha256": _folder_hash(where)}
         size = sum(file.stat().st_size for file in where.glob("*.safetensors"))
     else:
-        config = load_config(spec.model, registry)
         facts, size = {"revision": str(getattr(config, "_commit_hash", None))}, 0
     adapter = find_adapter(config, registry)
     stored = getattr(config, "dtype", None) or getattr(config, "torch_dtype", None)
@@ -45,9 +43,18 @@ def model_identity(spec: ModelSpec, registry: Registry) -> dict[str, Any]:
     }
 
 
+def light_config(spec: ModelSpec, registry: Registry) -> Any:
+    """The config of a model; of a local folder without transformers, as it is written."""
+    where = Path(locate(spec.model, registry))
+    return _plain_config(where) if where.is_dir() else load_config(spec.model, registry)
+
+
 def _plain_config(folder: Path) -> Any:
     try:
-        return SimpleNamespace(**json.loads((folder / "config.json").read_text(encoding="utf-8")))
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if TIMM_KEY in config:
+            config.setdefault("model_type", "timm_wrapper")
+        return SimpleNamespace(**config)
     except (OSError, ValueError, TypeError) as error:
         raise ModelError(f"model {str(folder)!r}: config.json cannot be read: {error}") from None
 

@@ -20,8 +20,9 @@ from tokensieve.core.study.store import Cell, Store
 
 PACKAGES = (
     "tokensieve", "torch", "torchvision", "transformers", "tokenizers", "safetensors", "numpy",
-    "pillow", "scikit-learn", "timm", "ray", "submitit",
+    "pillow", "pyarrow", "scikit-learn", "timm", "accelerate", "lmms_eval", "ray", "submitit",
 )  # fmt: skip
+FOLDERS = ("core", "strategies", "adapters")
 GIT_SECONDS = 5
 
 
@@ -51,8 +52,8 @@ def write_manifest(
         "pipelines": list(dict.fromkeys(_pipeline(cell) for cell in cells if _pipeline(cell))),
         "tasks": [task.title for task in spec.tasks],
         "cells": [cell.key for cell in cells],
-        "starts": [*previous.get("starts", []), start],
-        "environments": previous.get("environments", []),
+        "starts": [*_list(previous, "starts"), start],
+        "environments": _list(previous, "environments"),
     }
     store.write_file("manifest.json", json.dumps(manifest, indent=1) + "\n")
 
@@ -78,6 +79,11 @@ def read_manifest(store: Store) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def _list(manifest: dict[str, Any], key: str) -> list[Any]:
+    found = manifest.get(key)
+    return found if isinstance(found, list) else []
+
+
 def installed_versions() -> dict[str, str]:
     """Of the packages that results may depend on, those that are installed."""
     found = {}
@@ -90,12 +96,29 @@ def installed_versions() -> dict[str, str]:
 
 
 def git_revision() -> str | None:
-    """Of the source that runs, with ``-dirty`` if it was changed; None outside a repository."""
-    folder = Path(__file__).resolve().parent
-    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40"]
+    """Of the source that runs, with ``-dirty`` if it was changed; None outside its repository."""
+    return source_revision(Path(__file__).resolve())
+
+
+def source_revision(file: Path) -> str | None:
+    """Of the repository that ``file`` of this package is tracked in.
+
+    A package that was installed into an environment inside somebody's repository is none of it.
+    Only the package counts as changed: results lie in the same checkout.
+    """
+    root = file.parents[2]  # of a checkout: it holds core/study/
+    if _git(root, "ls-files", "--error-unmatch", str(file)) is None:
+        return None
+    revision = _git(root, "rev-parse", "HEAD")
+    changed = _git(root, "status", "--porcelain", "--", *FOLDERS)
+    return f"{revision}-dirty" if revision and changed else revision
+
+
+def _git(folder: Path, *command: str) -> str | None:
+    """What git prints; None if it fails or is not there."""
     try:
         done = subprocess.run(
-            [*command, "--exclude=*"],
+            ["git", "-C", str(folder), "--no-optional-locks", *command],
             capture_output=True,
             text=True,
             timeout=GIT_SECONDS,
@@ -103,7 +126,7 @@ def git_revision() -> str | None:
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip() or None
+    return done.stdout.strip()
 
 
 def _pipeline(cell: PlannedCell) -> str:

@@ -79,14 +79,16 @@ def _wanted(record: dict[str, Any], budget: dict[str, float]) -> float:
     return min(budget["average"] * int(record["images"]), visual)
 
 
-def unmet_reason(summary: dict[str, Any], budget: dict[str, float] | None) -> str | None:
+def unmet_reason(
+    summary: dict[str, Any], budget: dict[str, float] | None, layer: str = "decoder layer"
+) -> str | None:
     """Why the cell stands at another cost than it was asked for; None if it does not."""
     if budget is None or not summary["wanted"]:
         return None
     off = summary["reached"] / summary["wanted"] - 1
     if -BELOW <= off <= ABOVE:
         return None
-    unit = "of the FLOPs" if "flops" in budget else "visual tokens per decoder layer"
+    unit = "of the FLOPs" if "flops" in budget else f"visual tokens per {layer}"
     return (
         f"reaches {summary['reached']:.4g} {unit} where {summary['wanted']:.4g} were asked for "
         f"({off:+.1%})"

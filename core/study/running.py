@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from tokensieve.core.plugins import build_registry
+from tokensieve.core.study.estimate import Estimate, estimate
 from tokensieve.core.study.executors import Events, ExecutorName, Setting, find_executor
 from tokensieve.core.study.grid import PlannedCell
 from tokensieve.core.study.manifest import note_environments, write_manifest
@@ -30,13 +32,14 @@ class Reports:
     """Where progress goes.
 
     Attributes:
-        start: called with the cells that are run and those that are there already.
+        start: called with the cells that are run, what each will cost by its key, and the cells
+            that are there already.
         tick: so many more samples of the cell are done.
         done: the cell is written.
         say: one line for people.
     """
 
-    start: Callable[[Sequence[PlannedCell], Sequence[Cell]], None]
+    start: Callable[[Sequence[PlannedCell], Mapping[str, Estimate], Sequence[Cell]], None]
     tick: Callable[[PlannedCell, int], None]
     done: Callable[[PlannedCell, CellResult], None]
     say: Callable[[str], None]
@@ -52,7 +55,8 @@ def _events(store: Store, reports: Reports) -> Events:
         reports.tick(cell, new)
 
     def done(cell: PlannedCell, result: CellResult) -> None:
-        store.write(result)
+        if not result.written:
+            store.write(result)
         tick(cell, cell.samples)
         reports.done(cell, result)
 
@@ -77,17 +81,32 @@ def run_study(
     store, execute = Store(out), find_executor(executor)
     with store.locked():
         store.sweep()
+        known = usable_cells(store)
         write_manifest(store, study.spec, study.cells, executor.value)
         store.write_file("study.yaml", yaml.safe_dump(study.document, sort_keys=False))
         keys, there = unfinished(store, [cell.key for cell in study.cells], reports.say)
         pending = [cell for cell in study.cells if cell.key in set(keys)]
         for key in keys:
             store.discard(key)
-        reports.start(pending, list(there.values()))
-
+        costs = costs_of(study, pending, known)
+        reports.start(pending, costs, list(there.values()))
         if pending:
-            events = _events(store, reports)
-            execute(pending, events, Setting(workers, out, dict(study.spec.slurm)))
+            seconds = {key: cost.seconds for key, cost in costs.items()}
+            setting = Setting(workers, out, dict(study.spec.slurm), seconds)
+            execute(pending, _events(store, reports), setting)
         cells = store.cells()
         note_environments(store, cells)
         return cells
+
+
+def usable_cells(store: Store) -> list[Cell]:
+    """Whatever has been measured in this folder, by this study or an earlier version of it."""
+    return store.cells(every=True, say=lambda line: None)
+
+
+def costs_of(
+    study: Study, pending: Sequence[PlannedCell], known: Sequence[Cell]
+) -> dict[str, Estimate]:
+    """What each pending cell will cost."""
+    plugins = study.cells[0].how.plugins if study.cells else ()
+    return estimate(pending, known, build_registry(plugins))

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import (
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
-    SerializeAsAny,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -21,29 +19,20 @@ from pydantic import (
 )
 
 from tokensieve.core.budgets import Budget
-from tokensieve.core.component_fields import as_list, describe_problem, located, registry_of
-from tokensieve.core.errors import ModelError, PipelineError, PluginError, TaskError, did_you_mean
+from tokensieve.core.component_fields import as_list, located, registry_of
+from tokensieve.core.errors import ModelError, PipelineError, StudyError, did_you_mean
 from tokensieve.core.loading import Place, load_pipeline, problem_lines
 from tokensieve.core.models import DTYPES, locate
 from tokensieve.core.pipeline import Pipeline
 from tokensieve.core.plugins import Registry
 from tokensieve.core.stage import ScoreTerms, Stage
-from tokensieve.core.task_files import FileTask, data_file, is_task_file
-from tokensieve.core.tasks import Task
+from tokensieve.core.study.claims import check_claim
+from tokensieve.core.study.parts import BASELINES, Part, folder_of, term_label
+from tokensieve.core.study.task_spec import TaskSpec
 from tokensieve.core.yaml_source import Source, parse_yaml
 
 LEAST_SEEDS = 3  # fewer draws say nothing about the spread of random pruning
 DEVICE = re.compile(r"cpu|mps|cuda(:\d+)?")
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-def _folder(info: ValidationInfo) -> Path:
-    """Where relative paths start: the folder of the study's file."""
-    folder: Path = (info.context or {}).get("folder") or Path()
-    return folder
 
 
 def _some(value: Any) -> Any:
@@ -53,12 +42,17 @@ def _some(value: Any) -> Any:
     return as_list(value)
 
 
+def _listed(value: Any) -> Any:
+    """As :func:`_some`; None is none."""
+    return None if value is None else _some(value)
+
+
 def _inline(key: str) -> Any:
     """``NAME`` stands for ``{key: NAME}``."""
     return lambda value: value if isinstance(value, dict) else {key: value}
 
 
-class ModelSpec(_Part):
+class ModelSpec(Part):
     """A model and how it runs."""
 
     model: str
@@ -66,6 +60,7 @@ class ModelSpec(_Part):
     dtype: str = "auto"
     device: str = "cpu"
     attention: str | None = None
+    tasks: Annotated[tuple[str, ...] | None, BeforeValidator(_listed)] = None
 
     @model_validator(mode="after")
     def _known(self, info: ValidationInfo) -> ModelSpec:
@@ -79,13 +74,17 @@ class ModelSpec(_Part):
             raise located(str(error), ("model",)) from None
         return self
 
+    def asked(self, task: str) -> bool:
+        """Whether the task of that title is for this model."""
+        return self.tasks is None or task in self.tasks
+
     @property
     def title(self) -> str:
         """What results call it."""
         return self.name or Path(self.model).name
 
 
-class PipelineSpec(_Part):
+class PipelineSpec(Part):
     """A preset, a file or a pipeline written in place, and another name for it."""
 
     pipeline: Pipeline
@@ -98,7 +97,7 @@ class PipelineSpec(_Part):
             return value
         if not isinstance(value, str):
             raise ValueError(f"a pipeline is a preset, a file or a mapping, not {value!r}")
-        beside = _folder(info) / value
+        beside = folder_of(info) / value
         source = beside if beside.suffix in (".yaml", ".yml") and beside.is_file() else value
         try:
             return load_pipeline(source, registry=registry_of(info))
@@ -128,66 +127,7 @@ _BUDGETS = (
 StudyBudget = Annotated[Budget, BeforeValidator(_whole_decoder)]
 
 
-class TaskSpec(_Part):
-    """A registered task with its parameters, or a file of questions."""
-
-    task: SerializeAsAny[Task]
-    name: str = ""
-    samples: int | None = Field(default=None, ge=1, strict=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _built(cls, value: Any, info: ValidationInfo) -> Any:
-        given = dict(value) if isinstance(value, Mapping) else {"task": value}
-        own = {key: given.pop(key) for key in ("name", "samples") if key in given}
-        if isinstance(given.get("task"), str) and is_task_file(given["task"]):
-            given["file"] = given.pop("task")
-        task = _file_task(given, info) if "file" in given else _registered_task(given, info)
-        return {**own, "task": task}
-
-    @property
-    def title(self) -> str:
-        """What results call it."""
-        if self.name or not isinstance(self.task, FileTask):
-            return self.name or self.task.name
-        file = self.task.file
-        return file.parent.name if file.stem == "data" else file.stem
-
-
-def _file_task(given: dict[str, Any], info: ValidationInfo) -> Task:
-    extra = sorted(set(given) - {"file"})
-    if extra:
-        hint = did_you_mean(extra[0], ["file", "name", "samples"])
-        raise located(f"unknown key{hint}", (extra[0],), at_key=True)
-    try:
-        file = data_file((_folder(info) / Path(str(given["file"])).expanduser()).resolve())
-    except TaskError as error:
-        raise located(str(error), ("file",)) from None
-    return FileTask(file=file)
-
-
-def _registered_task(given: dict[str, Any], info: ValidationInfo) -> Task:
-    name = given.pop("task", None)
-    if isinstance(name, Task):
-        return name
-    if not isinstance(name, str):
-        raise located("a task is a name, a file, or a mapping with the key 'task' or 'file'", ())
-    try:
-        kind: type[Task] = registry_of(info).get("task", name)
-        return kind.model_validate(given, context=info.context)
-    except PluginError as error:
-        raise located(f"{error}, or a .jsonl or .parquet file", ("task",)) from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        message, unknown = describe_problem(dict(first)), first["type"] == "extra_forbidden"
-        if unknown:
-            allowed = ["task", "name", "samples", *kind.model_fields]
-            hint = did_you_mean(str(first["loc"][-1]), allowed)
-            message = f"unknown parameter of {name!r}{hint}"
-        raise located(message, first["loc"], at_key=unknown) from None
-
-
-class AnatomySpec(_Part):
+class AnatomySpec(Part):
     """Scores of single tokens beside what dropping them does to the answer."""
 
     samples: int = Field(default=8, ge=1, strict=True)
@@ -199,7 +139,7 @@ AModel = Annotated[ModelSpec, BeforeValidator(_inline("model"))]
 APipeline = Annotated[PipelineSpec, BeforeValidator(_inline("pipeline"))]
 
 
-class StudySpec(_Part):
+class StudySpec(Part):
     """A study. Baselines are added by themselves; see :mod:`tokensieve.core.study.grid`."""
 
     name: str = Field(default="study", min_length=1)
@@ -211,9 +151,10 @@ class StudySpec(_Part):
     samples: int = Field(default=200, ge=1, strict=True)
     seeds: tuple[Annotated[int, Field(ge=0, strict=True)], ...] = (0, 1, 2)
     anatomy: AnatomySpec | None = None
+    claims: Annotated[tuple[str, ...], BeforeValidator(as_list)] = ()
     max_new_tokens: int = Field(default=16, ge=1, strict=True)
     batch: int = Field(default=16, ge=1, strict=True)
-    slurm: dict[str, Any] = {}
+    slurm: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("seeds")
     @classmethod
@@ -230,9 +171,26 @@ class StudySpec(_Part):
             if twice:
                 place = len(titles) - 1 - titles[::-1].index(twice[0])
                 raise located(f"{twice[0]!r} is there twice: give one a `name`", (key, place))
+        titles = [task.title for task in self.tasks]
+        for number, model in enumerate(self.models):
+            for place, name in enumerate(model.tasks or ()):
+                if name not in titles:
+                    message = f"the study has no task {name!r}{did_you_mean(name, titles)}"
+                    raise located(message, ("models", number, "tasks", place))
         doubled = [b for n, b in enumerate(self.budgets) if b in self.budgets[:n]]
         if doubled:
             raise located(f"{doubled[0]} is there twice", ("budgets",))
+        return self
+
+    @model_validator(mode="after")
+    def _claims_known(self) -> StudySpec:
+        pipelines = {*BASELINES, *(entry.title for entry in self.pipelines)} - {"none"}
+        scorers = {term_label(term) for term in self.anatomy.scorers} if self.anatomy else set()
+        for number, text in enumerate(self.claims):
+            try:
+                check_claim(text, sorted(pipelines), sorted(scorers))
+            except StudyError as error:
+                raise located(str(error), ("claims", number)) from None
         return self
 
 

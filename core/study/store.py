@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,19 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from tokensieve.core.errors import StudyError
+from tokensieve.core.study import disk
 from tokensieve.core.study.grid import key_of, title_of
 
 FORMAT = 1
-LINES = ("samples.jsonl", "anatomy.jsonl")
 
 
 @dataclass
 class CellResult:
-    """What running a cell gave, before it is written; ``cell`` is ``cell.json``."""
+    """What running a cell gave; ``cell`` is ``cell.json``, ``written`` says that it is on disk."""
 
     key: str
     cell: dict[str, Any]
     lines: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    written: bool = False
 
     @property
     def status(self) -> str:
@@ -102,10 +101,10 @@ class Store:
         """Where the cells lie."""
         return self.path / "cells"
 
-    def cells(self, *, every: bool = False) -> list[Cell]:
+    def cells(self, *, every: bool = False, say: Callable[[str], None] | None = None) -> list[Cell]:
         """The readable cells of the last study that was started, or with ``every`` all of them.
 
-        A corrupt one is named on stderr and left out.
+        A corrupt one is left out and named, on stderr unless ``say`` takes it.
         """
         wanted = None if every else self._listed()
         keys = [path.name for path in self._directories()] if wanted is None else wanted
@@ -114,7 +113,7 @@ class Store:
             try:
                 cell = self.read(key)
             except CorruptCell as error:
-                print(error, file=sys.stderr)
+                (say or _to_stderr)(str(error))
                 continue
             if cell is not None:
                 found.append(cell)
@@ -131,54 +130,42 @@ class Store:
             return None
         try:
             data = json.loads((path / "cell.json").read_text(encoding="utf-8"))
-            sums = data["files"]
-            whole = all(_checksum(path / name) == sums[name] for name in sums)
-            right = data["format"] == FORMAT and key_of(data["config"]) == key
-            unspoilt = data.pop("checksum") == _sum_of(data)
+            reason = _flaw(path, data)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            raise CorruptCell(f"{path}: corrupt cell ({reason})") from None
-        if not (whole and right and unspoilt):
-            reason = "a checksum does not match" if right else "its configuration is not its own"
+        if reason:
             raise CorruptCell(f"{path}: corrupt cell ({reason})")
         return Cell(path, data)
 
     def write(self, result: CellResult) -> Path:
-        """Put a cell into its place at once; one that is there is replaced."""
-        final = self.folder / result.key
-        part = self.folder / f".{result.key}.{os.getpid()}.part"
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        sums = {}
-        for name, records in result.lines.items():
-            text = "".join(json.dumps(record) + "\n" for record in records)
-            _write(part / name, text)
-            sums[name] = _checksum(part / name)
-        data = json.loads(json.dumps({"format": FORMAT, **result.cell, "files": sums}))
-        _write(part / "cell.json", json.dumps({**data, "checksum": _sum_of(data)}, indent=1))
-        if final.exists():
-            old = self.folder / f".{result.key}.{os.getpid()}.old.part"
-            final.rename(old)
-            part.rename(final)
-            shutil.rmtree(old)
-        else:
-            part.rename(final)
-        return final
+        """Put a cell into its place at once; one that is there is replaced.
+
+        Raises:
+            StudyError: the disk does not take it.
+        """
+        try:
+            try:
+                return self._write(result)
+            except FileNotFoundError:  # somebody who started the study again swept the folder
+                return self._write(result)
+        except OSError as error:
+            raise self._unwritable(error) from None
 
     def discard(self, key: str) -> None:
         """Remove a cell that is to be run again."""
-        shutil.rmtree(self.folder / key, ignore_errors=True)
+        disk.remove(self.folder / key)
 
     def sweep(self) -> None:
         """Remove what killed runs left half written. Only with the folder locked."""
-        for path in self.folder.glob(".*.part"):
-            shutil.rmtree(path, ignore_errors=True)
+        for path in [*self.folder.glob(disk.PARTS), *self.path.glob(disk.PARTS)]:
+            disk.sweep_one(path)
 
     def write_file(self, name: str, text: str) -> None:
         """Replace a file of the study at once."""
-        part = self.path / f".{name}.{os.getpid()}.part"
-        _write(part, text)
-        part.replace(self.path / name)
+        try:
+            disk.write_whole(self.path / name, text)
+        except OSError as error:
+            raise self._unwritable(error) from None
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -191,13 +178,31 @@ class Store:
             self.folder.mkdir(parents=True, exist_ok=True)
             stream = (self.path / ".lock").open("w")
         except OSError as error:
-            raise StudyError(f"--out {self.path}: cannot be written: {error.strerror}") from None
+            raise self._unwritable(error) from None
         with stream:
-            try:
-                _lock(stream)
-            except OSError:
-                raise StudyError(f"--out {self.path}: another study is running there") from None
+            if not disk.lock(stream):
+                raise StudyError(f"--out {self.path}: another study is running there")
             yield
+
+    def _write(self, result: CellResult) -> Path:
+        final = self.folder / result.key
+        part = disk.part_of(final)
+        part.mkdir(parents=True)
+        try:
+            sums = {}
+            for name, records in result.lines.items():
+                disk.write(part / name, "".join(json.dumps(record) + "\n" for record in records))
+                sums[name] = _checksum(part / name)
+            data = json.loads(json.dumps({"format": FORMAT, **result.cell, "files": sums}))
+            text = json.dumps({**data, "checksum": _sum_of(data)}, indent=1)
+            disk.write(part / "cell.json", text + "\n")
+            disk.put(part, final)
+        finally:
+            disk.sweep_one(part)
+        return final
+
+    def _unwritable(self, error: OSError) -> StudyError:
+        return StudyError(f"--out {self.path}: cannot be written: {error.strerror or error}")
 
     def _directories(self) -> list[Path]:
         found = self.folder.iterdir() if self.folder.is_dir() else ()
@@ -212,20 +217,21 @@ class Store:
             return None
 
 
-def _lock(stream: Any) -> None:
-    try:
-        import fcntl
-    except ImportError:  # Windows: nobody watches there
-        return
-    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
-def _write(path: Path, text: str) -> None:
-    """Write and wait for the disk: a cell that is there is whole, even after a power cut."""
-    with path.open("w", encoding="utf-8", newline="\n") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
+def _flaw(path: Path, data: dict[str, Any]) -> str | None:
+    """What is wrong with a cell; its checksum is taken out of ``data``."""
+    if data["format"] != FORMAT:
+        return f"format {data['format']!r}, not {FORMAT}"
+    if key_of(data["config"]) != path.name:
+        return "its configuration is not its own"
+    stated = data.pop("checksum")
+    files = data["files"]
+    if stated != _sum_of(data) or any(_checksum(path / name) != files[name] for name in files):
+        return "a checksum does not match"
+    return None
 
 
 def _checksum(path: Path) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -15,6 +15,9 @@ from tokensieve.core.study.store import CellResult
 
 ATTEMPTS = 3  # a cell that has killed so many workers is given up
 SMALL_MODEL = 200_000_000  # bytes of weights that every core can hold for itself
+MOST_PROCESSES = 8  # on CPUs, unless asked for more: each holds the libraries once more
+PACKAGES = {"ray": "ray", "slurm": "submitit"}
+"""What an executor needs besides; the extra is called like the executor."""
 
 
 class ExecutorName(StrEnum):
@@ -42,11 +45,19 @@ class Events:
 
 @dataclass(frozen=True)
 class Setting:
-    """How an executor is to run: how many workers (None: its own choice), and where."""
+    """How an executor is to run.
+
+    Attributes:
+        workers: how many; None: its own choice.
+        out: the study's folder.
+        options: what the study's file has for it.
+        costs: expected seconds of each cell by key, as far as they are known.
+    """
 
     workers: int | None
     out: Path
     options: dict[str, Any] = field(default_factory=dict)
+    costs: Mapping[str, float] = field(default_factory=dict)
 
 
 class Executor(Protocol):
@@ -58,7 +69,14 @@ class Executor(Protocol):
 
 
 def find_executor(name: ExecutorName) -> Executor:
-    """The executor called so; an error if what it needs is not installed."""
+    """The executor called so.
+
+    Raises:
+        StudyError: what it needs is not installed.
+    """
+    package = PACKAGES.get(name.value)
+    if package is not None:
+        need(package, name.value)
     module = importlib.import_module(f"tokensieve.core.study.executors.{name.value}")
     executor: Executor = module.execute
     return executor
@@ -78,13 +96,23 @@ def need(package: str, extra: str) -> Any:
         ) from None
 
 
-class Queue:
-    """Cells that wait; a worker gets one of its own model as long as there is one."""
+Place = tuple[str, str]
+"""Name and device of a model."""
 
-    def __init__(self, cells: Sequence[PlannedCell]) -> None:
-        self.waiting: dict[tuple[str, str], list[PlannedCell]] = {}
+
+class Queue:
+    """Cells that wait; a worker gets one of its own model as long as there is one.
+
+    The longest come first, so that the workers finish at about the same time.
+    """
+
+    def __init__(
+        self, cells: Sequence[PlannedCell], costs: Mapping[str, float] | None = None
+    ) -> None:
+        self.costs = costs or {}
+        self.waiting: dict[Place, list[PlannedCell]] = {}
         self.deaths: dict[str, int] = {}
-        for cell in cells:
+        for cell in sorted(cells, key=self._cost, reverse=True):
             self.waiting.setdefault(_model_of(cell), []).append(cell)
 
     def __len__(self) -> int:
@@ -96,7 +124,7 @@ class Queue:
         if own is None or own not in self.waiting:
             busy = {_model_of(cell) for cell in held}
             free = [model for model in self.waiting if model not in busy]
-            own = free[0] if free else max(self.waiting, key=lambda m: len(self.waiting[m]))
+            own = max(free or self.waiting, key=self._work)
         cells = self.waiting[own]
         cell = cells.pop(0)
         if not cells:
@@ -111,14 +139,26 @@ class Queue:
         self.waiting.setdefault(_model_of(cell), []).insert(0, cell)
         return True
 
+    def _cost(self, cell: PlannedCell) -> float:
+        return self.costs.get(cell.key, 1.0)
 
-def _model_of(cell: PlannedCell) -> tuple[str, str]:
+    def _work(self, model: Place) -> float:
+        return sum(map(self._cost, self.waiting[model]))
+
+
+def _model_of(cell: PlannedCell) -> Place:
     return str(cell.config["model"]["name"]), cell.how.device
+
+
+def on_gpu(cells: Sequence[PlannedCell]) -> bool:
+    """Whether any of them wants one."""
+    return any(cell.how.device.startswith("cuda") for cell in cells)
 
 
 def default_workers(cells: Sequence[PlannedCell], cores: int, gpus: int) -> int:
     """One worker a GPU; on CPUs one, or one a core if all models are small."""
-    if any(cell.how.device.startswith("cuda") for cell in cells):
-        return max(1, min(gpus, len(cells)))
+    if on_gpu(cells):
+        named = {cell.how.device for cell in cells if cell.how.device.startswith("cuda:")}
+        return max(1, min(max(gpus, len(named)), len(cells)))
     small = all(0 < cell.how.size <= SMALL_MODEL for cell in cells)
-    return max(1, min(cores, len(cells))) if small else 1
+    return max(1, min(cores, MOST_PROCESSES, len(cells))) if small else 1

@@ -3,32 +3,45 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
+import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from multiprocessing.connection import wait
 from typing import Any
 
+from tokensieve.core.errors import StudyError
 from tokensieve.core.lazy import torch
-from tokensieve.core.study.cell import Worker, lost_cell
-from tokensieve.core.study.executors import ATTEMPTS, Events, Queue, Setting, default_workers
+from tokensieve.core.models import find_device
+from tokensieve.core.study.cell import lost_cell
+from tokensieve.core.study.executors import (
+    ATTEMPTS,
+    Events,
+    Queue,
+    Setting,
+    default_workers,
+    on_gpu,
+)
+from tokensieve.core.study.executors.cores import usable_cores
+from tokensieve.core.study.executors.serving import serve
 from tokensieve.core.study.grid import PlannedCell
 
-GRACE = 5.0  # seconds that an idle worker gets to end by itself
+GRACE = 5.0  # seconds that a process gets to end by itself
+WARM = "tokensieve.core.study.executors.warm"
 
 
 class _Process:
     """A worker process as the main one sees it: the cell it is at, and the one before."""
 
-    def __init__(self, device: str | None, threads: int) -> None:
-        context: Any = multiprocessing.get_context("spawn")
-        self.device, self.threads = device, threads
+    def __init__(self, context: Any, device: str | None, threads: int) -> None:
+        self.device, self.ready = device, False
         self.cell: PlannedCell | None = None
         self.last: PlannedCell | None = None
         self.connection, other = context.Pipe()
         self.process = context.Process(target=serve, args=(other, device, threads), daemon=True)
-        self.process.start()
+        with _deaf():
+            self.process.start()
         other.close()  # so that the death of the process is the end of the pipe
 
     def give(self, cell: PlannedCell) -> None:
@@ -45,98 +58,142 @@ class _Process:
         self.last, self.cell = self.cell, None
         return self.last
 
-    def end(self) -> int | None:
+    def end(self, patience: float) -> int | None:
         """Make sure that the process is gone; its exit code."""
         self.connection.close()
-        if self.cell is None:
-            self.process.join(GRACE)
-        self.process.kill()
-        self.process.join()
+        self.process.join(patience)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
         code: int | None = self.process.exitcode
         return code
 
 
-def execute(cells: Sequence[PlannedCell], events: Events, setting: Setting) -> None:
-    """Run all cells; a cell whose process dies is tried again in a new one."""
-    cores = usable_cores()
-    gpus = torch.cuda.device_count() if any(c.how.device == "cuda" for c in cells) else 0
-    workers = min(setting.workers or default_workers(cells, cores, gpus), len(cells))
-    devices = [f"cuda:{number % gpus}" if gpus else None for number in range(workers)]
-    team = [_Process(device, max(1, cores // workers)) for device in devices]
-    queue = Queue(cells)
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """What is started meanwhile ignores Ctrl-C from its first moment: it is the main process's."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        while _give_out(team, queue):
-            busy = {process.connection: process for process in team if process.cell}
-            for connection in wait(list(busy)):
-                process = busy[connection]
-                if not _listen(process, events):
-                    team.remove(process)
-                    _bury(process, queue, events)
-                    if queue.waiting:
-                        team.append(_Process(process.device, process.threads))
+        yield
     finally:
-        for process in team:
-            process.end()
+        signal.signal(signal.SIGINT, before)
 
 
-def _give_out(team: Sequence[_Process], queue: Queue) -> bool:
-    """Give every idle process a cell, while there are some; whether any is at work."""
-    for process in team:
-        if process.cell is None and queue.waiting:
-            held = [other.cell for other in team if other.cell is not None]
-            process.give(queue.take(process.last, held))
-    return any(process.cell for process in team)
+def execute(cells: Sequence[PlannedCell], events: Events, setting: Setting) -> None:
+    """Run all cells; a cell whose process dies is tried again in a new one.
+
+    Raises:
+        ModelError: this machine does not have a device that a cell wants.
+        StudyError: no process can be started.
+    """
+    for device in sorted({cell.how.device for cell in cells} - {"cpu"}):
+        find_device(device)
+    gpus = torch.cuda.device_count() if on_gpu(cells) else 0
+    devices, threads = layout(cells, setting.workers, usable_cores(), gpus)
+    _Team(cells, events, setting, devices, threads).run()
 
 
-def _listen(process: _Process, events: Events) -> bool:
-    """Take one message; False if the process is dead."""
-    try:
-        kind, value = process.connection.recv()
-    except (EOFError, OSError):
-        return False
-    if kind == "done":
-        events.done(process.finish(), value)
-    elif process.cell is not None:
-        events.tick(process.cell, value)
-    return True
+def layout(
+    cells: Sequence[PlannedCell], wanted: int | None, cores: int, gpus: int
+) -> tuple[list[str | None], int]:
+    """For each worker the GPU that stands for ``cuda``, and how many threads each one gets."""
+    workers = min(wanted or default_workers(cells, cores, gpus), len(cells))
+    devices = [f"cuda:{number % gpus}" if gpus else None for number in range(workers)]
+    return devices, max(1, cores // workers)
 
 
-def _bury(dead: _Process, queue: Queue, events: Events) -> None:
-    """The cell of a process that died waits again, unless it has killed too many."""
-    code = dead.end()
-    cell = dead.finish()
-    reason = f"the worker process died (exit code {code})"
-    if queue.died(cell):
-        events.say(f"{cell.title}: {reason}: tried again")
-    else:
-        events.done(cell, lost_cell(cell, f"{reason}, {ATTEMPTS} times"))
+def _context(cells: Sequence[PlannedCell]) -> Any:
+    """How processes are started.
+
+    On Linux they are copies of one that has imported the libraries: that takes seconds, and once
+    is enough. Not on GPUs: a library that looks for them while it is imported would spoil CUDA
+    for all copies.
+    """
+    if sys.platform != "linux" or any(cell.how.device != "cpu" for cell in cells):
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([WARM])
+    return context
 
 
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+class _Team:
+    """The processes and the queue."""
 
+    def __init__(
+        self,
+        cells: Sequence[PlannedCell],
+        events: Events,
+        setting: Setting,
+        devices: Sequence[str | None],
+        threads: int,
+    ) -> None:
+        self.context, self.threads, self.events = _context(cells), threads, events
+        self.queue = Queue(cells, setting.costs)
+        self.devices = devices
+        self.members: list[_Process] = []
+        self.stillborn = 0  # in a row
 
-def serve(connection: Any, device: str | None, threads: int) -> None:
-    """The worker process: cells in, results out, until the main process is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    torch.set_num_threads(threads)
-    worker = Worker(device)
-    while True:
+    def run(self) -> None:
+        """Give cells out until none is left."""
         try:
-            cell = connection.recv()
-        except EOFError:
-            return
-        result = worker.run(cell, lambda samples: connection.send(("tick", samples)))
-        connection.send(("done", result))
+            for device in self.devices:
+                self._hire(device)
+            while self._give_out():
+                members = {process.connection: process for process in self.members}
+                for connection in wait(list(members)):
+                    process = members[connection]
+                    if not self._listen(process):
+                        self._bury(process)
+        finally:
+            busy = [process for process in self.members if process.cell or not process.ready]
+            for process in busy:
+                process.end(0)
+            for process in self.members:
+                if process not in busy:
+                    process.end(GRACE)
 
+    def _hire(self, device: str | None) -> None:
+        self.members.append(_Process(self.context, device, self.threads))
 
-def _end_with_parent() -> None:
-    """A killed study leaves no process behind."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    def _give_out(self) -> bool:
+        """Give every idle process a cell, while there are some; whether anything is left to do."""
+        for process in self.members:
+            if process.ready and process.cell is None and self.queue.waiting:
+                held = [other.cell for other in self.members if other.cell is not None]
+                process.give(self.queue.take(process.last, held))
+        return bool(self.queue.waiting) or any(process.cell for process in self.members)
+
+    def _listen(self, process: _Process) -> bool:
+        """Take one message; False if the process is dead."""
+        try:
+            kind, value = process.connection.recv()
+        except (EOFError, OSError):
+            return False
+        if kind == "ready":
+            process.ready, self.stillborn = True, 0
+        elif kind == "done":
+            self.events.done(process.finish(), value)
+        elif process.cell is not None:
+            self.events.tick(process.cell, value)
+        return True
+
+    def _bury(self, dead: _Process) -> None:
+        """The cell of a process that died waits again, unless it has killed too many."""
+        self.members.remove(dead)
+        code = dead.end(GRACE)
+        reason = f"the worker process died (exit code {code})"
+        if not dead.ready:
+            self.stillborn += 1
+            if self.stillborn >= ATTEMPTS:
+                raise StudyError(f"worker processes cannot start (exit code {code})")
+        if dead.cell is not None:
+            cell = dead.finish()
+            if self.queue.died(cell):
+                self.events.say(f"{cell.title}: {reason}: tried again")
+            else:
+                self.events.done(cell, lost_cell(cell, f"{reason}, {ATTEMPTS} times"))
+        if self.queue.waiting:
+            self._hire(dead.device)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Sequence
 from typing import Any
 
+from tokensieve.core.errors import StudyError
 from tokensieve.core.study.cell import Worker, lost_cell
 from tokensieve.core.study.executors import (
     ATTEMPTS,
@@ -13,20 +16,30 @@ from tokensieve.core.study.executors import (
     Setting,
     default_workers,
     need,
+    on_gpu,
 )
-from tokensieve.core.study.executors.local import usable_cores
+from tokensieve.core.study.executors.cores import usable_cores
 from tokensieve.core.study.grid import PlannedCell
 from tokensieve.core.study.store import CellResult
+
+ADDRESS = "RAY_ADDRESS"
+KNOCK_SECONDS = 10.0
+LOG_LEVEL = "RAY_BACKEND_LOG_LEVEL"
+QUIET = {"log_to_driver": False, "logging_level": "error"}
 
 
 class RemoteWorker:
     """What runs in an actor: a worker that keeps its model from cell to cell."""
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int | None) -> None:
         import torch
 
-        torch.set_num_threads(threads)
+        if threads is not None:
+            torch.set_num_threads(threads)
         self.worker = Worker("cuda:0")  # Ray shows an actor its own GPU only
+
+    def ready(self) -> None:
+        """Answers as soon as the actor runs."""
 
     def run(self, cell: PlannedCell) -> CellResult:
         """The cell's result."""
@@ -34,7 +47,11 @@ class RemoteWorker:
 
 
 def execute(cells: Sequence[PlannedCell], events: Events, setting: Setting) -> None:
-    """Run all cells; a cell whose actor dies is tried again on a new one."""
+    """Run all cells; a cell whose actor dies is tried again on a new one.
+
+    Raises:
+        StudyError: the cluster cannot be reached, has no GPU, or cannot start an actor.
+    """
     ray = need("ray", "ray")
     started = connect(ray, setting)
     try:
@@ -45,16 +62,40 @@ def execute(cells: Sequence[PlannedCell], events: Events, setting: Setting) -> N
 
 
 def connect(ray: Any, setting: Setting) -> bool:
-    """Join the cluster that is there, or start one here; whether it is ours to stop."""
+    """Join the cluster that is there, or start one here; whether it is ours to leave."""
     if ray.is_initialized():
         return False
-    quiet = {"log_to_driver": False, "logging_level": "error"}
+    os.environ.setdefault(LOG_LEVEL, "error")  # what its C++ part prints is no progress
+    named = os.environ.get(ADDRESS)
     try:
-        ray.init(address="auto", **quiet)
-    except ConnectionError:
-        cores = max(usable_cores(), setting.workers or 1)
-        ray.init(address="local", num_cpus=cores, include_dashboard=False, **quiet)
+        try:
+            _knock(named)
+            ray.init(address=named or "auto", **QUIET)
+        except ConnectionError:
+            if named:  # nobody asked for another one
+                raise
+            cores = max(usable_cores(), setting.workers or 1)
+            ray.init(address="local", num_cpus=cores, include_dashboard=False, **QUIET)
+    except Exception as error:  # Ray raises all kinds, the base class itself among them
+        what = f"{ADDRESS}={named}: no Ray cluster can be reached" if named else "Ray cannot start"
+        raise StudyError(f"--executor ray: {what} ({_first_line(error)})") from None
     return True
+
+
+def _knock(address: str | None) -> None:
+    """Whether anybody listens at HOST:PORT: Ray itself tries for minutes.
+
+    Raises:
+        OSError: nobody does.
+    """
+    host, colon, port = (address or "").rpartition(":")
+    if colon and port.isdigit():
+        place = host.removeprefix("ray://").strip("[]")
+        socket.create_connection((place, int(port)), timeout=KNOCK_SECONDS).close()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 class _Team:
@@ -64,28 +105,40 @@ class _Team:
         self, ray: Any, cells: Sequence[PlannedCell], events: Events, setting: Setting
     ) -> None:
         self.ray, self.events = ray, events
-        self.queue = Queue(cells)
+        self.queue = Queue(cells, setting.costs)
         resources = ray.cluster_resources()
         cores, gpus = int(resources.get("CPU", 1)), int(resources.get("GPU", 0))
+        if on_gpu(cells) and not gpus:
+            raise StudyError("a model wants device cuda, but the Ray cluster has no GPU")
         workers = setting.workers or default_workers(cells, cores, gpus)
         self.workers = min(workers, len(cells))
-        self.threads = max(1, cores // self.workers)
-        on_gpu = any(cell.how.device.startswith("cuda") for cell in cells)
-        needs = {"num_gpus": 1} if on_gpu else {"num_cpus": 1}
+        self.threads: int | None = None
+        needs = {"num_gpus": 1}
+        if not on_gpu(cells):
+            self.threads = max(1, min(cores, _node_cores(ray)) // self.workers)
+            needs = {"num_cpus": self.threads}
         self.actor = ray.remote(RemoteWorker).options(max_restarts=0, **needs)
+        self.starting: dict[Any, tuple[Any, PlannedCell | None]] = {}
         self.at: dict[Any, tuple[Any, PlannedCell]] = {}
+        self.stillborn = 0  # in a row
 
     def run(self) -> None:
         """Give cells out until none is left."""
         for _ in range(self.workers):
-            self._give(self._new_actor(), None)
-        while self.at:
-            ready, _ = self.ray.wait(list(self.at), num_returns=1)
+            self._hire(None)
+        while self.at or self.queue.waiting:
+            ready, _ = self.ray.wait([*self.starting, *self.at], num_returns=1)
             for future in ready:
-                self._collect(future)
+                if future in self.starting:
+                    self._welcome(future)
+                else:
+                    self._collect(future)
+        for actor, _ in self.starting.values():
+            self.ray.kill(actor)
 
-    def _new_actor(self) -> Any:
-        return self.actor.remote(self.threads)
+    def _hire(self, last: PlannedCell | None) -> None:
+        actor = self.actor.remote(self.threads)
+        self.starting[actor.ready.remote()] = (actor, last)
 
     def _give(self, actor: Any, last: PlannedCell | None) -> None:
         """The next cell for an actor; one without work is let go."""
@@ -95,17 +148,40 @@ class _Team:
         cell = self.queue.take(last, [cell for _, cell in self.at.values()])
         self.at[actor.run.remote(cell)] = (actor, cell)
 
+    def _welcome(self, future: Any) -> None:
+        """An actor runs, or could not be started."""
+        actor, last = self.starting.pop(future)
+        try:
+            self.ray.get(future)
+        except self.ray.exceptions.RayError as error:
+            self.stillborn += 1
+            if self.stillborn >= ATTEMPTS:
+                raise StudyError(f"Ray actors cannot start: {_first_line(error)}") from None
+            self._hire(last)
+        else:
+            self.stillborn = 0
+            self._give(actor, last)
+
     def _collect(self, future: Any) -> None:
+        """A cell is done, or its actor died: what goes wrong inside a cell is in its result."""
         actor, cell = self.at.pop(future)
         try:
             result = self.ray.get(future)
-        except self.ray.exceptions.RayError as error:  # the cell's own errors are in its result
+        except self.ray.exceptions.RayError as error:
             reason = f"the Ray actor died ({type(error).__name__})"
             if self.queue.died(cell):
                 self.events.say(f"{cell.title}: {reason}: tried again")
             else:
                 self.events.done(cell, lost_cell(cell, f"{reason}, {ATTEMPTS} times"))
-            actor = self._new_actor()
+            self.ray.kill(actor)
+            if self.queue.waiting:
+                self._hire(cell)
         else:
             self.events.done(cell, result)
-        self._give(actor, cell)
+            self._give(actor, cell)
+
+
+def _node_cores(ray: Any) -> int:
+    """Cores of the smallest machine: an actor that asks for more would wait for ever."""
+    nodes = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
+    return max(1, min((int(cores) for cores in nodes if cores >= 1), default=1))

@@ -2,65 +2,136 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tokensieve.core.errors import StudyError
 from tokensieve.core.study.cell import Worker, lost_cell
-from tokensieve.core.study.executors import Events, Queue, Setting, need
+from tokensieve.core.study.executors import Events, Queue, Setting, need, on_gpu
 from tokensieve.core.study.grid import PlannedCell
-from tokensieve.core.study.store import CellResult, Store
+from tokensieve.core.study.store import CellResult, CorruptCell, Store, unfinished
 
 DEFAULT_JOBS = 4
 MINUTES = 240
+GLANCE = 1.0  # seconds between looks at the folder
+DEBUG = "debug"  # submitit's jobs that run when they are asked how they went
 
 
 def execute(cells: Sequence[PlannedCell], events: Events, setting: Setting) -> None:
-    """Submit the cells as an array of jobs and wait for it.
+    """Submit the cells as an array of jobs and wait for it; what is left of it is cancelled.
 
     What a job has done is in the store even if the job, or this process, dies. The options are
-    submitit's, from the key ``slurm`` of the study's file.
+    submitit's, from the key ``slurm`` of the study's file; ``cluster`` there chooses another of
+    submitit's executors.
+
+    Raises:
+        StudyError: there is no Slurm here, or it does not take the jobs or an option.
     """
     submitit = need("submitit", "slurm")
-    executor = submitit.AutoExecutor(folder=str(setting.out / "slurm"))
-    on_gpu = any(cell.how.device.startswith("cuda") for cell in cells)
-    defaults = {"timeout_min": MINUTES, "name": "tokensieve", "gpus_per_node": int(on_gpu)}
-    executor.update_parameters(**{**defaults, **setting.options})
-    parts = shares(cells, setting.workers or DEFAULT_JOBS)
-    jobs = executor.map_array(run_share, parts, [str(setting.out)] * len(parts))
-    for job, part in zip(jobs, parts, strict=True):
-        error = job.exception()
-        for cell in part:
-            result = _written(setting.out, cell)
-            if result is None:
-                reason = str(error or "no result").strip().splitlines()[-1]
-                result = lost_cell(cell, f"the Slurm job {job.job_id} ended early: {reason}")
-            events.done(cell, result)
+    parts = shares(cells, setting.workers or DEFAULT_JOBS, setting.costs)
+    try:
+        executor = _executor(submitit, setting, gpus=int(on_gpu(cells)))
+        jobs = executor.map_array(RunShare(), parts, [str(setting.out.absolute())] * len(parts))
+    except (RuntimeError, NameError, TypeError, ValueError, AssertionError, OSError) as error:
+        raise StudyError(f"--executor slurm: {_line(error, 0)}") from None
+    waiting = dict(zip(jobs, parts, strict=True))
+    try:
+        while waiting:
+            for job in list(waiting):
+                ended = executor.cluster == DEBUG or job.done()
+                problem = job.exception() if ended else None
+                waiting[job] = _collect(waiting[job], events, setting.out)
+                if ended:
+                    _lose(waiting.pop(job), events, f"the Slurm job {job.job_id}", problem)
+            if waiting:
+                time.sleep(GLANCE)
+    finally:
+        for job in waiting:
+            job.cancel(check=False)
 
 
-def run_share(cells: Sequence[PlannedCell], out: str) -> int:
+def _executor(submitit: Any, setting: Setting, gpus: int) -> Any:
+    options = dict(setting.options)
+    cluster = options.pop("cluster", None)
+    executor = submitit.AutoExecutor(folder=str(setting.out.absolute() / "slurm"), cluster=cluster)
+    if cluster is None and executor.cluster != "slurm":
+        raise StudyError(
+            "--executor slurm: there is no Slurm here; slurm: {cluster: local} in the study's file "
+            "runs its jobs as processes"
+        )
+    defaults = {"timeout_min": MINUTES, "name": "tokensieve", "gpus_per_node": gpus}
+    executor.update_parameters(**{**defaults, **options})
+    return executor
+
+
+class RunShare:
     """What a job does: run its cells, each written as soon as it is done."""
-    worker, store = Worker(), Store(out)
-    for cell in cells:
-        store.write(worker.run(cell))
-    return len(cells)
+
+    def __call__(self, cells: Sequence[PlannedCell], out: str) -> int:
+        """How many were run; those that are there, of an earlier try of this job, are not."""
+        worker, store = Worker(), Store(out)
+        keys, _ = unfinished(store, [cell.key for cell in cells], print)
+        pending = [cell for cell in cells if cell.key in set(keys)]
+        for cell in pending:
+            store.write(worker.run(cell))
+        return len(pending)
+
+    def checkpoint(self, cells: Sequence[PlannedCell], out: str) -> Any:
+        """A job that is preempted or out of time goes on with the same cells."""
+        return need("submitit", "slurm").helpers.DelayedSubmission(self, cells, out)
 
 
-def shares(cells: Sequence[PlannedCell], jobs: int) -> list[list[PlannedCell]]:
-    """The cells of every job, about equally many, models kept together."""
-    queue = Queue(cells)
+def shares(
+    cells: Sequence[PlannedCell], jobs: int, costs: Mapping[str, float] | None = None
+) -> list[list[PlannedCell]]:
+    """The cells of every job, about equally much work, models kept together."""
+    queue = Queue(cells, costs)
     ordered: list[PlannedCell] = []
     while queue.waiting:
         ordered.append(queue.take(ordered[-1] if ordered else None, []))
-    size = -(-len(ordered) // jobs)
-    return [ordered[start : start + size] for start in range(0, len(ordered), size)]
+    work = [(costs or {}).get(cell.key, 1.0) for cell in ordered]
+    parts: list[list[PlannedCell]] = [[] for _ in range(jobs)]
+    before = 0.0
+    for cell, cost in zip(ordered, work, strict=True):
+        middle = (before + cost / 2) / sum(work)
+        parts[min(int(middle * jobs), jobs - 1)].append(cell)
+        before += cost
+    return [part for part in parts if part]
+
+
+def _collect(cells: Sequence[PlannedCell], events: Events, out: Path) -> list[PlannedCell]:
+    """Report the cells that have been written; the others."""
+    missing = []
+    for cell in cells:
+        result = _written(out, cell)
+        if result is None:
+            missing.append(cell)
+        else:
+            events.done(cell, result)
+    return missing
+
+
+def _lose(
+    cells: Sequence[PlannedCell], events: Events, job: str, error: BaseException | None
+) -> None:
+    """Report the cells that a job has left behind."""
+    for cell in cells:
+        events.done(cell, lost_cell(cell, f"{job} ended early: {_line(error, -1)}"))
+
+
+def _line(error: BaseException | None, number: int) -> str:
+    return (str(error or "").strip() or "no result").splitlines()[number]
 
 
 def _written(out: Path, cell: PlannedCell) -> CellResult | None:
     """The cell as the job wrote it."""
-    found: Any = Store(out).read(cell.key)
+    try:
+        found = Store(out).read(cell.key)
+    except CorruptCell:
+        return None
     if found is None:
         return None
     lines = {"samples.jsonl": found.samples, "anatomy.jsonl": found.anatomy}
-    facts = {key: value for key, value in found.data.items() if key not in ("format", "files")}
-    return CellResult(cell.key, facts, {name: kept for name, kept in lines.items() if kept})
+    return CellResult(cell.key, found.data, lines, written=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tokensieve.core.errors import StudyError
+from tokensieve.core.study.claims import stored_claims
 from tokensieve.core.study.report.reading import Results, read_results
 from tokensieve.core.study.report.sections import (
     Findings,
@@ -29,9 +30,15 @@ KINDS = {"yes": "yes", "no": "no", "mixed": "in part", "none": "no evidence"}
 
 
 def write_report(
-    folder: Path, target: Path | None = None, *, claims: Pairs = (), resamples: int = RESAMPLES
+    folder: Path,
+    target: Path | None = None,
+    *,
+    claims: Pairs | None = None,
+    resamples: int = RESAMPLES,
 ) -> tuple[list[Path], Findings]:
     """Read the study in ``folder`` and write its report; by default into the folder itself.
+
+    Without ``claims`` it judges those that stand in the study's own file.
 
     Returns:
         The written files, HTML first, and what was found.
@@ -44,8 +51,9 @@ def write_report(
     if html.suffix.lower() not in (".html", ".htm"):
         raise StudyError(f"--out {html}: the name must end in .html")
     results = read_results(folder, resamples=resamples)
-    _check_claims(results, claims)
-    found = find(results, claims)
+    pairs = _stored_claims(folder, results) if claims is None else claims
+    _check_claims(results, pairs)
+    found = find(results, pairs)
     parts = sections(found)
     texts = {
         html: _html(results, parts),
@@ -71,11 +79,28 @@ def require_extra() -> None:
             ) from None
 
 
-def _check_claims(results: Results, claims: Pairs) -> None:
+def _stored_claims(folder: Path, results: Results) -> Pairs:
+    """The study's own, as far as there are results; what is left out is said."""
+    known, able = _known_names(results), []
+    for one, other in stored_claims(folder):
+        absent = [name for name in (one, other) if name not in known]
+        if absent:
+            results.problems.append(f"claim {one} > {other}: there are no results of {absent[0]}")
+        else:
+            able.append((one, other))
+    return able
+
+
+def _known_names(results: Results) -> set[str]:
+    """Pipelines and scorers with results."""
     scorers = {
         name for records in results.anatomy.values() for r in records for name in r["scores"]
     }
-    known = {*results.methods, *scorers}
+    return {*results.methods, *scorers}
+
+
+def _check_claims(results: Results, claims: Pairs) -> None:
+    known = _known_names(results)
     for name in (name for pair in claims for name in pair):
         if name not in known:
             allowed = ", ".join(sorted(known))

@@ -1,0 +1,161 @@
+"""lmms-eval itself: import it without its noise, find a task of it, turn its errors into a line."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+import io
+import warnings
+from collections.abc import Iterator
+from functools import lru_cache
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from tokensieve.core.errors import TaskError, TokensieveError, did_you_mean
+from tokensieve.core.plugin_files import BREAKAGE
+from tokensieve.core.study.lmms.manifest import MODEL
+
+PACKAGE = "lmms_eval"
+GENERATED = ("generate_until", "generate_until_multi_round", "generate_until_agentic")
+RATED = ("multiple_choice", "loglikelihood")
+DEFINITIONS = (".yaml", ".yml", ".py", ".json", ".txt", "")
+"""Files that define a task and its scorer; templates of lmms-eval have no suffix."""
+
+
+def need_lmms() -> None:
+    """Raise a line of advice if lmms-eval is not installed; it is not imported."""
+    if find_spec(PACKAGE) is None:
+        raise TaskError("lmms-eval tasks need lmms_eval: pip install 'tokensieve[lmms]'")
+
+
+def installed_version() -> str:
+    """Of lmms-eval."""
+    return version(PACKAGE)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep what lmms-eval prints, logs and warns of off the screen; exceptions say the rest."""
+    with warnings.catch_warnings(), contextlib.ExitStack() as stack:
+        warnings.simplefilter("ignore")
+        stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+        stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
+        yield
+
+
+def module(name: str) -> Any:
+    """A module of lmms-eval, whose logger then writes nowhere (by default: to stdout)."""
+    need_lmms()
+    try:
+        with quiet():
+            found = importlib.import_module(f"{PACKAGE}.{name}")
+            importlib.import_module("loguru").logger.remove()
+    except ImportError as error:
+        reason = str(error).splitlines()[0]
+        raise TaskError(f"lmms-eval cannot be imported: {reason}") from error
+    return found
+
+
+@lru_cache(maxsize=8)
+def load_benchmark(name: str, include: Path | None) -> Any:
+    """lmms-eval's task object, with its data. Tasks of ``include`` come before packaged ones.
+
+    Raises:
+        TaskError: there is no such task, it is a group, or its data cannot be had.
+    """
+    where = f"task 'lmms-eval:{name}'"
+    manager = manager_of(include)
+    if include is None or name not in manager.task_index:
+        manager = manager_of(None)
+    entry = manager.task_index.get(name)
+    if entry is None:
+        known = {*manager.all_tasks, *(manager_of(include).all_tasks if include else ())}
+        raise TaskError(f"{where}: lmms-eval has no such task{_few(name, known)}")
+    if entry["type"] in ("group", "tag"):
+        parts = _members(manager, name, entry)
+        raise TaskError(f"{where} is a {entry['type']}: name its tasks instead: {parts}")
+    with one_line(where):
+        kind = "simple" if _output_type(manager, name) in RATED else "chat"
+        with quiet():
+            task = manager.load_task_or_group([name], kind)[name]
+    if task.OUTPUT_TYPE not in (*GENERATED, *RATED):
+        allowed = ", ".join((*GENERATED, *RATED))
+        raise TaskError(
+            f"{where}: output type {task.OUTPUT_TYPE!r} is not supported, allowed: {allowed}"
+        )
+    return task
+
+
+@lru_cache(maxsize=8)
+def manager_of(include: Path | None) -> Any:
+    """The index of packaged tasks, or of those of a folder; no code of either is run for it."""
+    tasks = module("tasks")
+    with one_line(f"lmms-eval tasks in {include or PACKAGE}"), quiet():
+        paths = None if include is None else [str(include)]
+        return tasks.TaskManager("ERROR", paths, include_defaults=not paths, model_name=MODEL)
+
+
+def _output_type(manager: Any, name: str) -> str:
+    config = manager._get_config(name)
+    return str(config.get("output_type", getattr(config.get("class"), "OUTPUT_TYPE", "")))
+
+
+def _few(name: str, known: set[str]) -> str:
+    """A suggestion; the whole list is far too long."""
+    hint = did_you_mean(name, known).partition(", allowed:")[0]
+    return f"{hint} (`lmms-eval tasks list` shows all {len(known)})"
+
+
+def _members(manager: Any, name: str, entry: Any) -> str:
+    members = entry["task"] if entry["type"] == "tag" else manager._get_config(name)["task"]
+    names = [one["task"] if isinstance(one, dict) else str(one) for one in members]
+    return ", ".join(f"lmms-eval:{one}" for one in names)
+
+
+@contextlib.contextmanager
+def one_line(where: str) -> Iterator[None]:
+    """Turn what a task's definition or data raises into one line."""
+    try:
+        yield
+    except TokensieveError:
+        raise
+    except BREAKAGE as error:
+        inner = cause(error)
+        text = str(inner).strip()
+        first = text.splitlines()[0] if text else "no message"
+        raise TaskError(f"{where} cannot be loaded: {_advice(inner, first)}") from inner
+
+
+def _advice(error: BaseException, first: str) -> str:
+    """Data that is not here is the commonest reason, and the least clear from its error."""
+    if isinstance(error, ModuleNotFoundError):
+        return f"it needs {error.name}, which is not installed"
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    if isinstance(error, ConnectionError | TimeoutError) or kinds & {
+        "OfflineModeIsEnabled", "LocalEntryNotFoundError", "ConnectError", "ProxyError",
+        "ConnectionError", "HfHubHTTPError", "DatasetNotFoundError", "TransportError",
+    }:  # fmt: skip
+        return f"its data is not here and cannot be downloaded ({type(error).__name__}: {first})"
+    return f"{type(error).__name__}: {first}"
+
+
+def cause(error: BaseException) -> BaseException:
+    """What is behind tenacity's ``RetryError``: lmms-eval tries downloads and scorers again."""
+    attempt = getattr(error, "last_attempt", None)
+    if attempt is None:
+        return error
+    inner: BaseException | None = attempt.exception()
+    return inner or error
+
+
+def definition_hash(folder: Path) -> str:
+    """SHA-256 of the files in ``folder`` that define tasks and score answers."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.rglob("*")):
+        if file.is_file() and file.suffix in DEFINITIONS and "__pycache__" not in file.parts:
+            digest.update(file.relative_to(folder).as_posix().encode())
+            digest.update(file.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,134 @@
+"""A benchmark of lmms-eval as a task of a study: ``lmms-eval:NAME``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from tokensieve.core.errors import TaskError
+from tokensieve.core.study.lmms import library
+from tokensieve.core.study.lmms.conversation import Conversation, ask, read_conversation
+from tokensieve.core.study.lmms.scores import Metrics
+from tokensieve.core.tasks import Example, Task
+
+PREFIX = "lmms-eval:"
+KEYS = ("include", "metric")
+
+
+class LmmsTask(Task):
+    """A benchmark with its own prompts, scorer and aggregation, run by lmms-eval.
+
+    Not a plugin: YAML and the command line write it ``lmms-eval:NAME``.
+    """
+
+    name = "lmms-eval"
+
+    benchmark: str = Field(min_length=1, description="lmms-eval's name of the task")
+    include: Path | None = Field(default=None, description="folder of tasks of your own")
+    metric: str = Field(default="", description="metric that scores a question")
+
+    @property
+    def source(self) -> Any:
+        """lmms-eval's own task object, with its data."""
+        return library.load_benchmark(self.benchmark, self.include)
+
+    def examples(self, count: int, seed: int) -> Sequence[Example]:
+        """The first ``count`` documents, as ``lmms-eval --limit`` takes them; nothing is drawn.
+
+        Some benchmarks score neighbouring questions together, which a draw would tear apart.
+        """
+        source, where = self.source, f"task '{PREFIX}{self.benchmark}'"
+        with library.one_line(where), library.quiet():
+            documents = source.eval_docs
+            return [
+                self._example(source, number, documents[number], where)
+                for number in range(min(count, len(documents)))
+            ]
+
+    def _example(self, source: Any, number: int, document: Any, where: str) -> Example:
+        try:
+            shown = first_turn(source, document)
+        except TaskError as error:
+            raise TaskError(f"{where}: question {number} {error}") from None
+        return Example(str(number), shown.images, shown.text, str(source.doc_to_target(document)))
+
+    def score(self, example: Example, answer: str) -> float:
+        """Only lmms-eval scores: with the whole document, after its own answer filters."""
+        raise TaskError(f"task '{PREFIX}{self.benchmark}' is scored by lmms-eval itself")
+
+    def identity(self) -> dict[str, Any]:
+        """What results depend on besides the questions; not where the folder lies."""
+        facts = {"benchmark": self.benchmark, "lmms_eval": library.installed_version()}
+        if self.metric:
+            facts["metric"] = self.metric
+        if self.include is not None:
+            facts["definition"] = library.definition_hash(self.include)
+        return facts
+
+    def metrics(self) -> Metrics:
+        """What lmms-eval measures here, in the order of the task's definition."""
+        source = self.source
+        better = source.higher_is_better()
+        return Metrics(
+            list(source.aggregation()),
+            frozenset(name for name, higher in better.items() if not higher),
+            source.config.score_key or "score",
+            self.metric,
+        )
+
+
+def first_turn(source: Any, document: Any) -> Conversation:
+    """What the model is asked first; of choices, the question that they answer."""
+    if source.OUTPUT_TYPE in library.RATED:
+        return read_conversation(
+            ask(source.doc_to_visual(document) or [], _context(source, document))
+        )
+    if source.OUTPUT_TYPE == "generate_until_agentic":
+        return read_conversation(
+            ask(source.doc_to_visual(document) or [], str(source.doc_to_text(document)))
+        )
+    return read_conversation(source.doc_to_messages(document))
+
+
+def _context(source: Any, document: Any) -> str:
+    shots = source.config.num_fewshot or 0
+    return str(source.fewshot_context(document, shots))
+
+
+def is_benchmark(value: Any) -> bool:
+    """Whether a task is written ``lmms-eval:NAME``."""
+    return isinstance(value, str) and value.startswith(PREFIX)
+
+
+def read_benchmark(given: Mapping[str, Any], folder: Path) -> LmmsTask:
+    """From ``{task: lmms-eval:NAME, include: DIR, metric: NAME}``; ``folder`` holds the study.
+
+    Raises:
+        TaskError: lmms-eval is not installed, or the folder is not there.
+    """
+    library.need_lmms()
+    include = given.get("include")
+    if include is not None:
+        include = (folder / Path(str(include)).expanduser()).resolve()
+        if not include.is_dir():
+            raise TaskError(f"include: there is no folder {include}")
+    return LmmsTask(
+        benchmark=str(given["task"]).removeprefix(PREFIX),
+        include=include,
+        metric=str(given.get("metric", "")),
+    )
+
+
+def with_include(tasks: Sequence[str] | None, folder: Path | None) -> list[Any] | None:
+    """The command line's tasks, those of lmms-eval with the folder where to look for them."""
+    if folder is None:
+        return None if tasks is None else list(tasks)
+    if not any(map(is_benchmark, tasks or ())):
+        raise TaskError(f"--lmms-include {folder}: is for --task {PREFIX}NAME")
+    return [
+        {"task": task, "include": str(folder)} if is_benchmark(task) else task
+        for task in tasks or ()
+    ]

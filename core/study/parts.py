@@ -1,0 +1,34 @@
+"""What the parts of a study's YAML have in common."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationInfo
+
+from tokensieve.core.component_fields import dump_component
+from tokensieve.core.stage import ScoreTerm
+
+BASELINES = ("none", "random", "uniform", "downsample")
+"""What every method is held against; in every study."""
+
+
+class Part(BaseModel):
+    """A mapping in the file; unknown keys are mistakes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def folder_of(info: ValidationInfo) -> Path:
+    """Where relative paths start: the folder of the study's file."""
+    folder: Path = (info.context or {}).get("folder") or Path()
+    return folder
+
+
+def term_label(term: ScoreTerm) -> str:
+    """``ttv``, or ``ttv (variant=block)``."""
+    plain = dump_component(term.scorer)
+    if isinstance(plain, str):
+        return plain
+    own = ", ".join(f"{key}={value}" for key, value in plain.items() if key != "scorer")
+    return f"{plain['scorer']} ({own})"

@@ -1,0 +1,102 @@
+"""Running a cell: batches change nothing, refusals are no failures, failures keep a traceback."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from study_helpers import RAISING, study_of
+
+from tokensieve.core.study.cell import Worker
+from tokensieve.core.study.grid import PlannedCell
+from tokensieve.core.tasks import Example, Task
+
+
+@pytest.fixture(scope="module")
+def worker() -> Worker:
+    return Worker()
+
+
+def cell_of(name: str, plugins: Any = (), **changes: Any) -> PlannedCell:
+    cells = study_of(plugins, **changes).cells
+    return next(cell for cell in cells if cell.config["pipeline"]["name"] == name)
+
+
+@pytest.mark.parametrize("name", ["none", "fastv", "random", "downsample"])
+def test_the_batch_changes_no_answer_and_no_choice(name: str, worker: Worker) -> None:
+    lines = [worker.run(cell_of(name, batch=batch)).lines["samples.jsonl"] for batch in (1, 4, 6)]
+    for line in (line for group in lines for line in group):
+        line.pop("seconds")
+    assert lines[0] == lines[1] == lines[2]
+
+
+def test_seeds_draw_other_tokens_and_the_same_seed_the_same(worker: Worker) -> None:
+    cells = [c for c in study_of().cells if c.config["pipeline"]["name"] == "random"]
+    hashes = [
+        tuple(line["kept_hash"] for line in worker.run(cell).lines["samples.jsonl"])
+        for cell in (*cells, cells[0])
+    ]
+    assert len(set(hashes)) == 3
+    assert hashes[0] == hashes[-1]
+    assert len(set(hashes[0])) == len(hashes[0])
+
+
+@pytest.mark.parametrize(
+    ("stage", "reason"),
+    [
+        ({"at": 30, "score": "uniform", "keep": 3}, "the model has 10 decoder layers, allowed"),
+        ({"at": 0, "score": "ttv", "keep": 3}, "no decoder layer has run yet"),
+        ({"at": 9, "score": "uniform", "keep": 3}, "layers before boundary 9 alone cost"),
+    ],
+)
+def test_what_cannot_run_on_the_model_is_unmet_with_the_reason(
+    stage: dict[str, Any], reason: str, worker: Worker
+) -> None:
+    cell = cell_of("odd", pipelines=[{"pipeline": stage, "name": "odd"}])
+    result = worker.run(cell)
+    assert result.status == "unmet"
+    assert reason in result.cell["error"]
+    assert result.cell["traceback"] is None
+    assert result.lines == {}
+
+
+def test_what_breaks_is_failed_with_its_traceback(worker: Worker, tmp_path: Path) -> None:
+    file = tmp_path / "raising.py"
+    file.write_text(RAISING)
+    stage = {"at": 1, "score": "raising", "keep": 9}
+    cell = cell_of("odd", [file], pipelines=[{"pipeline": stage, "name": "odd"}])
+    result = worker.run(cell)
+    assert result.status == "failed"
+    assert "the scorer has no idea" in result.cell["traceback"]
+
+
+class Mixed(Task):
+    """Wide and high pictures in turn."""
+
+    name = "mixed"
+
+    def examples(self, count: int, seed: int) -> list[Example]:
+        shapes = [(90, 30), (30, 30)]
+        images = [Image.linear_gradient("L").resize(shapes[n % 2]) for n in range(count)]
+        return [
+            Example(str(n), (image.convert("RGB"),), "w7", "w9") for n, image in enumerate(images)
+        ]
+
+
+def test_pictures_that_fit_into_no_common_batch_are_asked_one_by_one(
+    worker: Worker, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tiles of an InternVL batch have to shrink alike; a number of tokens does not let them."""
+    monkeypatch.setattr("tokensieve.core.study.cell._task", lambda cell, registry: Mixed())
+    monkeypatch.setattr("tokensieve.core.study.task_spec._registered_task", lambda *a: Mixed())
+    changes = {"models": [str(folders["internvl"])], "tasks": ["mixed"], "samples": 3}
+    lines = [
+        worker.run(cell_of("downsample", **changes, budgets=[16], batch=batch)).lines
+        for batch in (1, 3)
+    ]
+    assert [line["average_tokens"] for line in lines[0]["samples.jsonl"]] == [
+        line["average_tokens"] for line in lines[1]["samples.jsonl"]
+    ]
+    assert len({line["visual_tokens"] for line in lines[1]["samples.jsonl"]}) == 2
