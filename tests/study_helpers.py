@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -125,3 +126,19 @@ def run_here(study: Study, out: Path, monkeypatch: Any) -> tuple[list[Cell], Hea
     heard = Heard()
     monkeypatch.setattr("tokensieve.core.study.running.find_executor", lambda name: in_process)
     return run_study(study, out, heard.reports()), heard
+
+
+def deadly_study(tmp_path: Path, *, always: bool = False) -> Study:
+    """One pipeline kills its process once; with ``always`` another one does so every time."""
+    plugins = [tmp_path / "deadly.py"]
+    plugins[0].write_text(deadly(tmp_path / "once"))
+    mine = [{"pipeline": {"at": 1, "score": "deadly", "keep": 9}, "name": "mine"}]
+    if always:
+        plugins.append(tmp_path / "fatal.py")
+        plugins[1].write_text(deadly(tmp_path / "always", always=True).replace("deadly", "fatal"))
+        mine.append({"pipeline": {"at": 1, "score": "fatal", "keep": 9}, "name": "worst"})
+    return study_of(plugins, pipelines=mine)
+
+
+def with_how(cells: Sequence[PlannedCell], **changes: Any) -> list[PlannedCell]:
+    return [replace(cell, how=replace(cell.how, **changes)) for cell in cells]

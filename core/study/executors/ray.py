@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from tokensieve.core.errors import StudyError
@@ -24,7 +25,6 @@ from tokensieve.core.study.store import CellResult
 
 ADDRESS = "RAY_ADDRESS"
 KNOCK_SECONDS = 10.0
-LOG_LEVEL = "RAY_BACKEND_LOG_LEVEL"
 QUIET = {"log_to_driver": False, "logging_level": "error"}
 
 
@@ -65,13 +65,12 @@ def connect(ray: Any, setting: Setting) -> bool:
     """Join the cluster that is there, or start one here; whether it is ours to leave."""
     if ray.is_initialized():
         return False
-    os.environ.setdefault(LOG_LEVEL, "error")  # what its C++ part prints is no progress
     named = os.environ.get(ADDRESS)
     try:
         try:
-            _knock(named)
+            _knock(named or _noted())
             ray.init(address=named or "auto", **QUIET)
-        except ConnectionError:
+        except OSError:
             if named:  # nobody asked for another one
                 raise
             cores = max(usable_cores(), setting.workers or 1)
@@ -92,6 +91,15 @@ def _knock(address: str | None) -> None:
     if colon and port.isdigit():
         place = host.removeprefix("ray://").strip("[]")
         socket.create_connection((place, int(port)), timeout=KNOCK_SECONDS).close()
+
+
+def _noted() -> str | None:
+    """The cluster that was started on this machine last; one that was killed stays noted."""
+    file = Path(os.environ.get("RAY_TMPDIR") or "/tmp", "ray", "ray_current_cluster")
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except OSError:
+        return None
 
 
 def _first_line(error: Exception) -> str:
