@@ -33,6 +33,14 @@ def test_patches_of_a_wide_picture_lie_where_the_processor_cut_them(
     assert len(shapes["internvl"]) == 7
 
 
+def test_a_border_makes_the_grid_larger_than_the_picture() -> None:
+    loaded = load_model("tiny-llava-hd", REGISTRY)
+    (panel,) = loaded.bound.panels((96, 48), loaded.processor, None)
+    assert (panel.rows, panel.columns, panel.box) == (24, 24, (-0.5, -1.5, 1.5, 2.5))
+    (panel,) = loaded.bound.panels((384, 192), loaded.processor, None)
+    assert panel.box == (0.25, 0, 0.75, 1)
+
+
 def spoil_config(folder: Path, **changes: Any) -> None:
     config = json.loads((folder / "config.json").read_text())
     config.update(changes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -146,6 +147,20 @@ HOOK = """
 def tokensieve_register(registry):
     registry.add(Grey)
 """
+
+
+def test_an_edited_component_of_a_checkout_is_another_cell(monkeypatch: pytest.MonkeyPatch) -> None:
+    study = {"pipelines": ["fastv", "visionzip"]}
+    before = {cell.title: cell.key for cell in study_of(**study).cells}
+    file = inspect.getsourcefile
+
+    def edited(component: Any) -> str | None:
+        return __file__ if component.__name__ == "AttentionScorer" else file(component)
+
+    monkeypatch.setattr(inspect, "getsourcefile", edited)
+    after = {cell.title: cell.key for cell in study_of(**study).cells}
+    changed = {title for title, key in after.items() if before[title] != key}
+    assert changed == {title for title in after if "fastv" in title}
 
 
 def test_the_code_of_a_task_is_part_of_its_cells(tmp_path: Path) -> None:

@@ -11,9 +11,16 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from tokensieve.adapters.zoo import MODELS
 from tokensieve.adapters.zoo.evaluate import evaluate, heldout_questions
+from tokensieve.adapters.zoo.glyphs import PATCH
 from tokensieve.adapters.zoo.starting import FAMILIES
 from tokensieve.adapters.zoo.tasks import TASKS
+from tokensieve.core.models import load_model
+from tokensieve.core.plugins import build_registry
+from tokensieve.core.running import Question, find_panels
+from tokensieve.core.study.relevance import relevant_tokens
+from tokensieve.core.tasks import Box
 
+REGISTRY = build_registry()
 QUESTIONS = 120  # a multiple of the kinds of every task
 KEPT = 0.22
 CASES = [(name, task) for name in FAMILIES for task in TASKS]
@@ -60,3 +67,25 @@ def test_it_answers_heldout_questions_and_random_pruning_costs_ten_points(
     whole = accuracy(name, task)
     assert whole >= 0.9
     assert whole - accuracy(name, task, pipeline="random", keep=KEPT) >= 0.1
+
+
+@pytest.mark.parametrize(("name", "task"), CASES)
+def test_relevant_tokens_are_those_that_the_recipe_trained_on(name: str, task: str) -> None:
+    """Panels and boxes of a study against the layout of the recipe, which knows neither."""
+    subject = load_model(name, REGISTRY)
+    side = TASKS[task].side
+    cells = FAMILIES[name]().layout(side).cells
+    squares = side // PATCH
+    for example in REGISTRY.get("task", task)().examples(4, 0):
+        panels = find_panels(subject, Question(example.question, example.images), len(cells))
+        marked = torch.zeros(squares, squares, dtype=torch.bool)
+        for box in example.boxes[0]:
+            left, top, right, bottom = (round(x * squares) for x in box_ends(box))
+            marked[top:bottom, left:right] = True
+        flags = torch.tensor(relevant_tokens(panels or [], example.boxes), dtype=torch.bool)
+        assert torch.equal(flags[cells >= 0], marked.flatten()[cells[cells >= 0]])
+        assert flags.any()
+
+
+def box_ends(box: Box) -> tuple[float, float, float, float]:
+    return box.left, box.top, box.right, box.bottom

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -190,9 +191,9 @@ def _anatomy(
 ) -> Iterator[dict[str, Any]]:
     """One cell, if the study wants it."""
     if spec.anatomy is not None:
-        code = foreign_code((term.scorer for term in spec.anatomy.scorers), registry)
+        code = code_of((term.scorer for term in spec.anatomy.scorers), registry)
         yield {
-            **({"code": code} if code else {}),
+            "code": code,
             "kind": "anatomy",
             "pipeline": None,
             "budget": None,
@@ -222,24 +223,31 @@ def pipeline_identity(
     return {
         "name": entry.title,
         "resolved": content,
-        "code": foreign_code(pipeline.components(), registry),
+        "code": code_of(pipeline.components(), registry),
     }
 
 
-def foreign_code(parts: Iterable[Component | Task], registry: Registry) -> dict[str, str]:
-    """Version of each installed plugin, or hash of each plugin file, that takes part."""
-    owners = set()
+def code_of(parts: Iterable[Component | Task], registry: Registry) -> dict[str, str]:
+    """What each component's code is: hash of its own file, and version of the plugin it came with.
+
+    So a scorer that is edited is run anew, whether it is a plugin file or lies in a checkout.
+    """
+    found: dict[str, str] = {}
     for part in parts:
         kind = kind_of(type(part))
         entry = registry.entries.get(kind, {}).get(part.name)
-        if entry is not None and entry.owner != PROJECT:
-            owners.add(entry.owner)
-    return {Path(owner).name: _code_version(owner) for owner in sorted(owners)}
+        owner = PROJECT if entry is None else entry.owner
+        if Path(owner).is_file():
+            found[Path(owner).name] = _hash_of(Path(owner))
+            continue
+        found[type(part).__module__] = _hash_of(Path(str(inspect.getsourcefile(type(part)))))
+        if owner != PROJECT:
+            found[owner] = version(owner)
+    return dict(sorted(found.items()))
 
 
-def _code_version(owner: str) -> str:
-    path = Path(owner)
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else version(owner)
+def _hash_of(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:KEY_LENGTH]
 
 
 def know_task(spec: TaskSpec, samples: int, registry: Registry) -> KnownTask:
@@ -252,12 +260,12 @@ def know_task(spec: TaskSpec, samples: int, registry: Registry) -> KnownTask:
         parameters = {"file": spec.task.file.name}
     if isinstance(spec.task, LmmsTask):
         parameters = spec.task.identity()
-    code = foreign_code([spec.task], registry)
+    code = code_of([spec.task], registry)
     facts = {
         "name": spec.title,
         "task": spec.task.name,
         "parameters": parameters,
-        **({"code": code} if code else {}),
+        "code": code,
         "samples": len(examples),
         "examples": fingerprint(examples),
     }

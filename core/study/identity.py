@@ -16,6 +16,7 @@ from tokensieve.core.session import find_adapter
 from tokensieve.core.study.spec import ModelSpec
 
 CHUNK = 1 << 20
+READ = frozenset({".json", ".safetensors", ".jinja", ".model", ".txt"})
 
 
 def model_identity(spec: ModelSpec, registry: Registry) -> dict[str, Any]:
@@ -64,7 +65,7 @@ def _folder_hash(folder: Path) -> str:
     """Of all files that a model and its processor are loaded from, and their names."""
     digest = hashlib.sha256()
     for file in sorted(folder.iterdir()):
-        if not file.is_file() or file.suffix not in (".json", ".safetensors", ".jinja", ".model"):
+        if not file.is_file() or file.suffix not in READ:
             continue
         digest.update(file.name.encode())
         with file.open("rb") as stream:
