@@ -13,6 +13,7 @@ from tokensieve.core.study.report.html import write_report
 from tokensieve.core.study.report.sections import sections
 
 DOCS = Path(__file__).parent
+EVERYTHING, EXAMPLE = 4, 7  # of a section: its first pictures, and one of a single question
 
 
 def main() -> None:
@@ -21,6 +22,8 @@ def main() -> None:
     files, found = write_report(folder)
     for section in sections(found):
         for number, picture in enumerate(section.pictures, 1):
+            if number > EVERYTHING and number != EXAMPLE:
+                continue
             target = DOCS / "images" / f"study-{section.anchor}-{number}.svg"
             target.write_text(picture.svg, encoding="utf-8")
             print(f"{target.relative_to(DOCS)}: {picture.caption}")

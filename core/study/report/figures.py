@@ -56,15 +56,23 @@ def curves(results: Results) -> Picture | None:
             sharex=True,
             sharey="row",
         )
-        for row, task in enumerate(results.tasks):
-            for column, model in enumerate(results.models):
-                axes = grid[row][column]
-                _curve_panel(axes, results, Ground(model, task))
-                axes.set_title(f"{model}: {task}")
-                if column == 0:
-                    axes.set_ylabel("accuracy, %")
-                if row == rows - 1:
-                    axes.set_xlabel("visual tokens per layer, % of all")
+        for column, model in enumerate(results.models):
+            filled = []
+            for row, task in enumerate(results.tasks):
+                if _measured_at(results, Ground(model, task)):
+                    _curve_panel(grid[row][column], results, Ground(model, task))
+                    grid[row][column].set_title(f"{model}: {task}")
+                    filled.append(grid[row][column])
+                else:
+                    grid[row][column].set_axis_off()
+            if filled:
+                filled[-1].tick_params(labelbottom=True)
+                filled[-1].set_xlabel("visual tokens per layer, % of all")
+        for line in grid:
+            first = next((axes for axes in line if axes.axison), None)
+            if first is not None:
+                first.tick_params(labelleft=True)
+                first.set_ylabel("accuracy, %")
         handles: dict[str, Any] = {}
         for axes in (panel for line in grid for panel in line):
             for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
@@ -85,8 +93,15 @@ def curves(results: Results) -> Picture | None:
         )
 
 
+def _measured_at(results: Results, ground: Ground) -> bool:
+    """Whether the model was asked the task; a study may keep some from it."""
+    return any(place[:2] == ground for place in results.measured) or ground in results.untouched
+
+
 def _highlighted(results: Results) -> tuple[str, ...]:
-    return results.rivals[:COLOURED]
+    """The methods of claims, then the best."""
+    claimed = [method for method in results.rivals if method in results.claimed]
+    return tuple(dict.fromkeys([*claimed, *results.rivals]))[:COLOURED]
 
 
 def _legend_order(results: Results) -> list[str]:
@@ -145,7 +160,7 @@ def heat_map(results: Results, held: Sequence[Tally], floor: str) -> Picture | N
     )
     if not own:
         return None
-    columns = [*results.models, "all"] if len(results.models) > 1 else [*results.models]
+    columns = [*results.models, *([results.all_label] if len(results.models) > 1 else [])]
     values, texts = [], []
     for tally in own:
         by_model = {contest.models[0]: contest for contest in tally.by_model}

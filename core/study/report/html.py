@@ -53,6 +53,7 @@ def write_report(
     results = read_results(folder, resamples=resamples)
     pairs = _stored_claims(folder, results) if claims is None else claims
     _check_claims(results, pairs)
+    results.claimed = tuple(dict.fromkeys(name for pair in pairs for name in pair))
     found = find(results, pairs)
     parts = sections(found)
     texts = {

@@ -74,6 +74,9 @@ class Results:
         ids: per task the examples that every cell has answered.
         weights: per task the bootstrap's weights, shared by everything measured on it.
         problems: what a reader has to know: unreadable, left out, incomplete.
+        pooled: models that sums over models are of: those on which most methods run. Methods that
+            run on a classifier as well would else be compared over other models than the rest.
+        claimed: methods that a claim is about; figures show them first.
     """
 
     name: str
@@ -89,12 +92,20 @@ class Results:
     failed: list[tuple[str, str]] = field(default_factory=list)
     unmet: list[tuple[str, str]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    pooled: tuple[str, ...] = ()
+    claimed: tuple[str, ...] = ()
     manifest: Record = field(default_factory=dict)
 
     @property
     def rivals(self) -> tuple[str, ...]:
         """The methods that are no baseline."""
         return tuple(method for method in self.methods if method not in BASELINES)
+
+    @property
+    def all_label(self) -> str:
+        """What sums over models are called: ``all``, or ``all but tiny-timm-vit``."""
+        apart = [model for model in self.models if model not in self.pooled]
+        return f"all but {', '.join(apart)}" if apart else "all"
 
     @property
     def floors(self) -> tuple[str, ...]:
@@ -272,13 +283,28 @@ def _order(results: Results) -> None:
     models, tasks = results.manifest.get("models") or [], results.manifest.get("tasks") or []
     results.models = _as_listed({ground.model for ground in grounds}, models)
     results.tasks = _as_listed({ground.task for ground in grounds}, tasks)
+    results.pooled = _pooled(results)
     share: dict[str, list[float]] = defaultdict(list)
     level: dict[str, list[float]] = defaultdict(list)
+    apart = {place.method for place in places} - {
+        place.method for place in places if place.model in results.pooled
+    }
     for place, measured in results.measured.items():
         share[place.budget].append(measured.token_share)
-        level[place.method].append(float(measured.scores.mean()))
+        if place.model in results.pooled or place.method in apart:
+            level[place.method].append(float(measured.scores.mean()))
     results.budgets = tuple(sorted(share, key=lambda name: -float(np.nanmean(share[name]))))
     results.methods = tuple(sorted(level, key=lambda name: (-float(np.mean(level[name])), name)))
+
+
+def _pooled(results: Results) -> tuple[str, ...]:
+    """Models with results of half of all methods or more; all, if that leaves none."""
+    by_model: dict[str, set[str]] = defaultdict(set)
+    for place in results.measured:
+        by_model[place.model].add(place.method)
+    methods = set().union(*by_model.values())
+    most = tuple(m for m in results.models if 2 * len(by_model[m]) >= len(methods))
+    return most or results.models
 
 
 def _as_listed(names: set[str], order: Sequence[str]) -> tuple[str, ...]:

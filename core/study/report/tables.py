@@ -63,7 +63,8 @@ def floor_table(results: Results, held: Sequence[Tally], cells: Sequence[Contest
         rows.append(tuple(row))
     columns = [c for f in floors for c in (f"over {f}, points", "corrected p", "cells won / lost")]
     note = (
-        "Differences in accuracy at equal cost, mean over models, tasks and budgets; "
+        f"Differences in accuracy at equal cost, mean over models ({results.all_label}), tasks and "
+        "budgets; "
         f"{DETAIL}. p: exact paired sign-flip test (McNemar's exact test where both sides "
         "answered once), Holm-corrected: the pooled ones for all of this table, the cells for "
         f"{len(cells)} comparisons. Random: mean of its seeds."
@@ -82,7 +83,8 @@ def claim_table(results: Results, held: Sequence[Tally]) -> Table:
         "Points of accuracy at equal cost, tasks and budgets pooled; in brackets 95 % intervals "
         "and Holm-corrected p."
     )
-    return Table("Method against method", ("difference", *results.models, "all"), tuple(rows), note)
+    columns = ("difference", *results.models, results.all_label)
+    return Table("Method against method", columns, tuple(rows), note)
 
 
 def _contest(contest: Contest) -> str:

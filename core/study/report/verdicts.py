@@ -70,7 +70,11 @@ class Tally:
 def tallies(results: Results, pairs: Sequence[tuple[str, str]]) -> list[Tally]:
     """Each pair that was measured; p-values are corrected for all of them together."""
     by_model = contests_by_model(results, pairs)
-    found = [pooled_contest(results, *pair, results.models) for pair in pairs]
+    found = [
+        pooled_contest(results, *pair, results.pooled)
+        or pooled_contest(results, *pair, results.models)
+        for pair in pairs
+    ]
     known = {
         (contest.method, contest.other): contest
         for contest in corrected([contest for contest in found if contest is not None])
@@ -214,7 +218,9 @@ def claim(tally: Tally) -> Verdict:
 
 def _overall(tally: Tally, sign: int = 1) -> str:
     difference = points(tally.overall.difference.times(sign))
-    return f"over all {difference}; corrected {p_value(tally.overall.adjusted)}"
+    apart = [c.models[0] for c in tally.by_model if c.models[0] not in tally.overall.models]
+    but = f" but {listed(apart)}" if apart else ""
+    return f"over all{but} {difference}; corrected {p_value(tally.overall.adjusted)}"
 
 
 def ranking(agreement: RankAgreement | None, between: str) -> list[Verdict]:
