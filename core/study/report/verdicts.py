@@ -126,7 +126,7 @@ def against_floor(held: Sequence[Tally], floor: str) -> list[Verdict]:
     own = [tally for tally in held if tally.other == floor]
     if not own:
         return []
-    models = len(own[0].by_model)
+    models = {len(tally.by_model) for tally in own}
     everywhere = [t for t in own if t.won == len(t.by_model)]
     somewhere = [t for t in own if 0 < t.won < len(t.by_model)]
     worse = [t.method for t in own if not t.won and t.lost]
@@ -154,8 +154,12 @@ def against_floor(held: Sequence[Tally], floor: str) -> list[Verdict]:
     return [Verdict(topic, "yes" if len(everywhere) == len(own) else "mixed", " ".join(parts))]
 
 
-def _every(models: int) -> str:
-    return "the one model" if models == 1 else f"all {models} models"
+def _every(models: set[int]) -> str:
+    """On all models; some methods run on fewer of them than others."""
+    if len(models) > 1:
+        return "every model that they run on"
+    (count,) = models
+    return "the one model" if count == 1 else f"all {count} models"
 
 
 def claims(held: Sequence[Tally]) -> list[Verdict]:
