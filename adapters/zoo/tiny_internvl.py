@@ -50,7 +50,7 @@ class TinyInternVL(Family):
         }
 
     def build_model(self) -> InternVLForConditionalGeneration:
-        """1.8 M parameters."""
+        """1.7 M parameters."""
         text = self.text_settings()
         config = InternVLConfig(
             vision_config={

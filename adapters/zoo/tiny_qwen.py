@@ -47,7 +47,7 @@ class TinyQwen(Family):
         return {"image_token": self.image_token, "video_token": "<|video_pad|>"}
 
     def build_model(self) -> Qwen2_5_VLForConditionalGeneration:
-        """1.9 M parameters.
+        """1.7 M parameters.
 
         Positions stay small, for a picture takes as many as it has rows: the decoder's RoPE turns
         faster than usual, or rows and columns would all look alike.
