@@ -22,7 +22,8 @@ from tokensieve.core.study.report import comparing, signals, verdicts
 from tokensieve.core.study.report.cells import budget_label
 from tokensieve.core.study.report.full_grid import full_grid
 from tokensieve.core.study.report.html import write_report
-from tokensieve.core.study.report.reading import Ground, Place, Results, read_results
+from tokensieve.core.study.report.reading import read_results
+from tokensieve.core.study.report.results import Ground, Place, Results
 from tokensieve.core.study.report.sections import Findings, find, sections
 from tokensieve.core.study.report.verdicts import Verdict
 from tokensieve.core.study.statistics import sign_flip_test

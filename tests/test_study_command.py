@@ -114,7 +114,11 @@ def test_ctrl_c_is_one_line_that_says_how_to_go_on(
             os.kill(pid, signal.SIGINT)
 
     monkeypatch.setattr(StudyProgress, "done", interrupted)
-    shown = call(*options(file, store.path))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # shells may have it ignored
+    try:
+        shown = call(*options(file, store.path))
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert shown.code == 130
     assert shown.out == ""
     lines = [line for line in shown.err.splitlines() if not line.startswith("[")]

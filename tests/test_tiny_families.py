@@ -14,7 +14,8 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from tokensieve.adapters.zoo.families import IMAGE_MEAN, IMAGE_STD, Family
 from tokensieve.adapters.zoo.packing import IGNORE, Packer, Portion, block_mask
-from tokensieve.adapters.zoo.recipe import Recipe, Trainer, portion, train
+from tokensieve.adapters.zoo.recipe import Trainer, train
+from tokensieve.adapters.zoo.schedule import Recipe, portion
 from tokensieve.adapters.zoo.starting import FAMILIES
 from tokensieve.adapters.zoo.tasks import SMALL, TASKS
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from tokensieve.adapters.zoo import digit_scenes, glyphs
+from tokensieve.adapters.zoo.sheets import SHEETS
 from tokensieve.adapters.zoo.tasks import (
     LARGE,
-    SHEETS,
     SMALL,
     TASKS,
     Item,

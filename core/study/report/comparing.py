@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tokensieve.core.study.report.reading import Ground, Place, Results
+from tokensieve.core.study.report.results import Ground, Place, Results
 from tokensieve.core.study.statistics import (
     Floats,
     Interval,

@@ -26,7 +26,7 @@ from tokensieve.core.study.report.plotting import (
     new_figure,
     styled,
 )
-from tokensieve.core.study.report.reading import BASELINES, Ground, Place, Results
+from tokensieve.core.study.report.results import BASELINES, Ground, Place, Results
 from tokensieve.core.study.report.verdicts import Tally
 from tokensieve.core.study.report.wording import number
 from tokensieve.core.study.statistics import Interval

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tokensieve.core.study.report.reading import Place, Results
+from tokensieve.core.study.report.results import Place, Results
 from tokensieve.core.study.statistics import Floats
 
 AXES = ("model", "task", "method", "budget")

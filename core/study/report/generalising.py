@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tokensieve.core.study.report.full_grid import FullGrid
-from tokensieve.core.study.report.reading import BASELINES
+from tokensieve.core.study.report.results import BASELINES
 from tokensieve.core.study.statistics import (
     Floats,
     Interval,

@@ -10,7 +10,8 @@ from typing import Any
 
 from tokensieve.core.errors import StudyError
 from tokensieve.core.study.claims import stored_claims
-from tokensieve.core.study.report.reading import Results, read_results
+from tokensieve.core.study.report.reading import read_results
+from tokensieve.core.study.report.results import Results
 from tokensieve.core.study.report.sections import (
     Findings,
     Pairs,

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tokensieve.core.study.report.reading import BASELINES
+from tokensieve.core.study.report.results import BASELINES
 from tokensieve.core.study.statistics import Interval
 
 if TYPE_CHECKING:

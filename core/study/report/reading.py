@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -21,111 +20,13 @@ from tokensieve.core.study.report.cells import (
     newest,
     read_cells,
 )
-from tokensieve.core.study.statistics import RESAMPLES, Floats, bootstrap_weights
+from tokensieve.core.study.report.ordering import put_in_order
+from tokensieve.core.study.report.results import UNTOUCHED, Ground, Measured, Place, Results
+from tokensieve.core.study.statistics import RESAMPLES, bootstrap_weights
 from tokensieve.core.study.store import Cell, Store
 
-UNTOUCHED = "none"
-BASELINES = ("random", "uniform", "downsample")
 VOLATILE = frozenset({"sha256", "revision", "samples", "examples", "device"})
 """Parts of a configuration that tell no two models or tasks of one report apart."""
-
-
-class Place(NamedTuple):
-    """Where in the grid a number belongs."""
-
-    model: str
-    task: str
-    budget: str
-    method: str
-
-
-class Ground(NamedTuple):
-    """A model on a task."""
-
-    model: str
-    task: str
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What one method did at one place of the grid.
-
-    Attributes:
-        scores: ``[seeds, examples]`` 0..1.
-        agrees: ``[seeds, examples]`` whether the answer is the untouched model's; None if unknown.
-        tokens: visual tokens per decoder layer, mean over examples.
-        token_share: of the untouched model's.
-        flops_share: of the untouched model's prefill.
-    """
-
-    scores: Floats
-    agrees: Floats | None
-    tokens: float
-    token_share: float
-    flops_share: float
-
-
-@dataclass
-class Results:
-    """Everything a report is made of.
-
-    Attributes:
-        methods: by falling mean accuracy; baselines and the untouched model are among the others.
-        ids: per task the examples that every cell has answered.
-        weights: per task the bootstrap's weights, shared by everything measured on it.
-        problems: what a reader has to know: unreadable, left out, incomplete.
-        pooled: models that sums over models are of: those on which most methods run. Methods that
-            run on a classifier as well would else be compared over other models than the rest.
-        claimed: methods that a claim is about; figures show them first.
-    """
-
-    name: str
-    models: tuple[str, ...] = ()
-    tasks: tuple[str, ...] = ()
-    budgets: tuple[str, ...] = ()
-    methods: tuple[str, ...] = ()
-    ids: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    weights: dict[str, Floats] = field(default_factory=dict)
-    measured: dict[Place, Measured] = field(default_factory=dict)
-    untouched: dict[Ground, Measured] = field(default_factory=dict)
-    anatomy: dict[Ground, list[Record]] = field(default_factory=dict)
-    failed: list[tuple[str, str]] = field(default_factory=list)
-    unmet: list[tuple[str, str]] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    pooled: tuple[str, ...] = ()
-    claimed: tuple[str, ...] = ()
-    manifest: Record = field(default_factory=dict)
-
-    @property
-    def rivals(self) -> tuple[str, ...]:
-        """The methods that are no baseline."""
-        return tuple(method for method in self.methods if method not in BASELINES)
-
-    @property
-    def all_label(self) -> str:
-        """What sums over models are called: ``all``, or ``all but tiny-timm-vit``."""
-        apart = [model for model in self.models if model not in self.pooled]
-        return f"all but {', '.join(apart)}" if apart else "all"
-
-    @property
-    def floors(self) -> tuple[str, ...]:
-        """The baselines that were measured."""
-        return tuple(method for method in BASELINES if method in self.methods)
-
-    def scores(self, place: Place) -> Floats:
-        """``[examples]`` mean over seeds."""
-        return np.asarray(self.measured[place].scores.mean(axis=0))
-
-    def places(self) -> list[Place]:
-        """All places with a result, in reading order."""
-        return [
-            place
-            for model in self.models
-            for task in self.tasks
-            for budget in self.budgets
-            for method in self.methods
-            if (place := Place(model, task, budget, method)) in self.measured
-        ]
 
 
 def read_results(folder: Path, *, resamples: int = RESAMPLES, seed: int = 0) -> Results:
@@ -149,7 +50,7 @@ def read_results(folder: Path, *, resamples: int = RESAMPLES, seed: int = 0) -> 
     for key, cell in done.items():
         if is_anatomy(cell):
             results.anatomy.setdefault(Ground(key[1], key[2]), []).extend(cell.anatomy)
-    _order(results)
+    put_in_order(results)
     results.weights = {
         task: bootstrap_weights(len(ids), resamples, seed) for task, ids in results.ids.items()
     }
@@ -274,40 +175,3 @@ def _mean(seeds: list[list[Record]], key: str) -> float:
     values = [line.get(key) for seed in seeds for line in seed]
     known = [float(value) for value in values if value is not None]
     return float(np.mean(known)) if known else float("nan")
-
-
-def _order(results: Results) -> None:
-    """Names in the order in which they are shown."""
-    places = list(results.measured)
-    grounds = [*results.untouched, *(Ground(p.model, p.task) for p in places), *results.anatomy]
-    models, tasks = results.manifest.get("models") or [], results.manifest.get("tasks") or []
-    results.models = _as_listed({ground.model for ground in grounds}, models)
-    results.tasks = _as_listed({ground.task for ground in grounds}, tasks)
-    results.pooled = _pooled(results)
-    share: dict[str, list[float]] = defaultdict(list)
-    level: dict[str, list[float]] = defaultdict(list)
-    apart = {place.method for place in places} - {
-        place.method for place in places if place.model in results.pooled
-    }
-    for place, measured in results.measured.items():
-        share[place.budget].append(measured.token_share)
-        if place.model in results.pooled or place.method in apart:
-            level[place.method].append(float(measured.scores.mean()))
-    results.budgets = tuple(sorted(share, key=lambda name: -float(np.nanmean(share[name]))))
-    results.methods = tuple(sorted(level, key=lambda name: (-float(np.mean(level[name])), name)))
-
-
-def _pooled(results: Results) -> tuple[str, ...]:
-    """Models with results of half of all methods or more; all, if that leaves none."""
-    by_model: dict[str, set[str]] = defaultdict(set)
-    for place in results.measured:
-        by_model[place.model].add(place.method)
-    methods = set().union(*by_model.values())
-    most = tuple(m for m in results.models if 2 * len(by_model[m]) >= len(methods))
-    return most or results.models
-
-
-def _as_listed(names: set[str], order: Sequence[str]) -> tuple[str, ...]:
-    """In the order of the study's file; names it does not list come last."""
-    known = [name for name in order if name in names]
-    return (*known, *sorted(names - set(known)))

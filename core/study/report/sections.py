@@ -17,7 +17,7 @@ from tokensieve.core.study.report.generalising import (
     split,
 )
 from tokensieve.core.study.report.plotting import Picture
-from tokensieve.core.study.report.reading import Ground, Results
+from tokensieve.core.study.report.results import Ground, Results
 from tokensieve.core.study.report.signal_verdicts import signal_verdicts
 from tokensieve.core.study.report.signals import Anatomy, anatomies, read_anatomy
 from tokensieve.core.study.report.tables import Table

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tokensieve.core.study.report.cells import Record
-from tokensieve.core.study.report.reading import Ground, Results
+from tokensieve.core.study.report.results import Ground, Results
 from tokensieve.core.study.statistics import (
     RESAMPLES,
     Floats,

@@ -15,7 +15,7 @@ from tokensieve.core.study.report.comparing import (
     untouched_accuracy,
 )
 from tokensieve.core.study.report.generalising import HeldOut, RankAgreement
-from tokensieve.core.study.report.reading import UNTOUCHED, Ground, Place, Results
+from tokensieve.core.study.report.results import UNTOUCHED, Ground, Place, Results
 from tokensieve.core.study.report.verdicts import Tally
 from tokensieve.core.study.report.wording import UNKNOWN, in_cell, number, p_value
 from tokensieve.core.study.statistics import Interval

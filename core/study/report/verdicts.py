@@ -16,7 +16,7 @@ from tokensieve.core.study.report.comparing import (
     pooled_contest,
 )
 from tokensieve.core.study.report.generalising import HeldOut, RankAgreement
-from tokensieve.core.study.report.reading import Ground, Results
+from tokensieve.core.study.report.results import Ground, Results
 from tokensieve.core.study.report.wording import (
     coefficient,
     counted,
