@@ -247,6 +247,28 @@ def test_a_hole_costs_the_method_not_the_grid(results: Results) -> None:
     assert len(grid.methods) >= 7
 
 
+def test_sums_leave_out_a_model_on_which_few_methods_run(tmp_path: Path) -> None:
+    """Else `good` would be judged on three models and all others on two."""
+    folder = synthetic_study.write_study(tmp_path / "few", anatomy=False, extra=False)
+    whole = find(read_results(folder, resamples=50), [("good", "random")])
+    for cell in list(Store(folder).cells()):
+        name = cell.config["pipeline"]["name"]
+        if cell.config["model"]["name"] == "c" and name not in {"none", "random", "good"}:
+            Store(folder).discard(cell.key)
+    found = find(read_results(folder, resamples=50), [("good", "random")])
+    assert whole.results.pooled == ("a", "b", "c")
+    assert whole.results.all_label == "all"
+    assert found.results.pooled == ("a", "b")
+    assert found.results.all_label == "all but c"
+    (before,), (after,) = whole.claims, found.claims
+    assert [contest.models for contest in after.by_model] == [("a",), ("b",), ("c",)]
+    assert after.overall.models == ("a", "b")
+    assert before.overall.cells == 12
+    assert after.overall.cells == 8
+    assert "over all but c" in verdicts.claim(after).text
+    assert "every model that they run on" in verdicts.against_floor(found.floors, "random")[0].text
+
+
 def test_only_shared_examples_are_compared(tmp_path: Path) -> None:
     folder = synthetic_study.write_study(tmp_path / "cut", anatomy=False, extra=False)
     cell = next(c for c in Store(folder).cells() if c.config["pipeline"]["name"] == "twin")
