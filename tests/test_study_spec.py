@@ -102,6 +102,14 @@ REST = {
 }
 
 
+@pytest.mark.parametrize("name", ["../over", "a/b", "..", " ", "a\\\\b"])
+def test_results_stay_where_studies_are(name: str, folder: Path) -> None:
+    text = f'name: "{name}"\nmodels: [tiny-llava]\nbudgets: [9]\ntasks: [digits]\n'
+    (folder / "away.yaml").write_text(text)
+    with pytest.raises(PipelineError, match=r"away.yaml:1:\d+: name: .*a folder of this name"):
+        load_study(folder / "away.yaml", build_registry())
+
+
 @pytest.mark.parametrize("line", LINES)
 def test_a_mistake_is_one_line_with_its_place(line: str, folder: Path) -> None:
     (folder / "bad.yaml").write_text("at: 0\nscore: nothing\nkeep: 5\n")

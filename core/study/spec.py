@@ -156,6 +156,13 @@ class StudySpec(Part):
     batch: int = Field(default=16, ge=1, strict=True)
     slurm: dict[str, Any] = Field(default_factory=dict)
 
+    @field_validator("name")
+    @classmethod
+    def _names_a_folder(cls, name: str) -> str:
+        if name.strip() in {"", ".", ".."} or any(sign in name for sign in "/\\\0"):
+            raise ValueError("results go to a folder of this name: no '/', '\\', '.' or '..'")
+        return name
+
     @field_validator("seeds")
     @classmethod
     def _enough(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
