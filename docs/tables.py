@@ -176,6 +176,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "core-files": lambda: file_rows("core"),
     "engine-files": lambda: file_rows("core/engine"),
     "study-files": lambda: file_rows("core/study"),
+    "report-files": lambda: file_rows("core/study/report"),
+    "lmms-files": lambda: file_rows("core/study/lmms"),
     "executor-files": lambda: file_rows("core/study/executors"),
     "adapter-files": lambda: file_rows("adapters"),
     "zoo-files": lambda: file_rows("adapters/zoo"),
