@@ -1,4 +1,4 @@
-"""A study's cells as arrays: scores by model, task, budget and method, example by example."""
+"""From the cells of a study to arrays that share their examples; see :mod:`results`."""
 
 from __future__ import annotations
 

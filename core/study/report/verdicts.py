@@ -277,16 +277,18 @@ def variance(shares: dict[str, Interval]) -> list[Verdict]:
     if not shares:
         return []
     method, noise = shares["method"], shares["drawn examples"]
-    interplay = [(n, s) for n, s in shares.items() if "method" in n and n != "method"]
-    name, largest = max(interplay, key=lambda entry: entry[1].value)
+    interplay = [share for name, share in shares.items() if "method" in name and name != "method"]
+    together = Interval(
+        *(sum(getattr(s, end) for s in interplay) for end in ("value", "low", "high"))
+    )
     text = (
         f"Of the variance between cells at equal cost, the method alone makes {percents(method)}; "
-        f"its largest interplay, {name}, {percents(largest)}; the draw of examples "
-        f"{percents(noise)}."
+        f"its interplay with model and task, all terms together, {percents(together)}; the draw of "
+        f"examples {percents(noise)}."
     )
     topic = "Method, or method for a model?"
-    if method.low > largest.high:
+    if method.low > together.high:
         return [Verdict(topic, "yes", f"{text} A method's merit is mostly its own.")]
-    if method.high < largest.low:
+    if method.high < together.low:
         return [Verdict(topic, "no", f"{text} What a method is worth depends on where it is used.")]
     return [Verdict(topic, "none", f"{text} No evidence which of the two is larger.")]
