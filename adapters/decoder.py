@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from tokensieve.core.adapter import DECODER_SIGNALS, BoundModel
+from tokensieve.core.calls import unknown_release
 from tokensieve.core.errors import AttachError
 from tokensieve.core.flops import DecoderDims
 
@@ -29,9 +30,76 @@ def decoder_dims(config: Any) -> DecoderDims:
 
 
 def placeholder_ids(config: Any, names: Iterable[str]) -> tuple[int, ...]:
-    """The placeholder token ids that a config states."""
-    ids = [getattr(config, name, None) for name in names]
-    return tuple(int(token) for token in ids if token is not None)
+    """The placeholder token ids that a config states.
+
+    Raises:
+        AttachError: the config lacks one, so that visual tokens would pass for text.
+    """
+    ids: list[int] = []
+    for name in names:
+        token = getattr(config, name, None)
+        if not isinstance(token, int):
+            raise AttachError(
+                f"{type(config).__name__} has no {name} (it is {token!r}), so visual tokens cannot "
+                f"be told from text: {unknown_release()}"
+            )
+        ids.append(token)
+    return tuple(ids)
+
+
+def check_full_attention(family: str, config: Any) -> None:
+    """Refuse decoders some of whose layers see a window only.
+
+    The config's ``layer_types`` have to say so, and so has transformers' own cache for the config:
+    where a config has no layer types (Llama, Mistral), only that knows of a window.
+    """
+    from transformers.cache_utils import DynamicCache, DynamicLayer
+
+    kinds = set()
+    if hasattr(config, "layer_types") or hasattr(type(config), "layer_types"):
+        kinds = set(getattr(config, "layer_types", None) or ["unknown"])
+    layers = DynamicCache(config=config).layers
+    kinds |= {type(layer).__name__ for layer in layers if type(layer) is not DynamicLayer}
+    if len(layers) != config.num_hidden_layers:
+        kinds.add("unknown")
+    if kinds - {"full_attention"}:
+        raise AttachError(
+            f"adapter {family}: decoder layers of type {', '.join(sorted(kinds))}: only full "
+            "attention can be pruned"
+        )
+
+
+LAYER_PARTS = frozenset({"input_layernorm", "self_attn", "post_attention_layernorm", "mlp"})
+PROJECTIONS = frozenset({"q_proj", "k_proj", "v_proj", "o_proj"})
+HEAD_NORMS = frozenset({"q_norm", "k_norm"})
+
+
+def check_layout(layer: Any, head_dim: int) -> None:
+    """Refuse a decoder layer that computes its queries and keys otherwise than Llama or Qwen3.
+
+    Raises:
+        AttachError: a part is missing or not known, or a head norm is not one over single heads.
+    """
+    attention = getattr(layer, "self_attn", None)
+    parts = {name for name, _ in layer.named_children()}
+    inside = set() if attention is None else {name for name, _ in attention.named_children()}
+    norms = inside & HEAD_NORMS
+    known = (
+        parts == LAYER_PARTS
+        and inside - HEAD_NORMS == PROJECTIONS
+        and norms in (set(), HEAD_NORMS)
+        and all(_width(getattr(attention, name)) == head_dim for name in norms)
+        and isinstance(getattr(attention, "scaling", None), float)
+    )
+    if not known:
+        raise AttachError(
+            f"{type(layer).__name__} with the parts {', '.join(sorted(parts | inside))} is not "
+            f"laid out as a layer of Llama, Qwen2 or Qwen3: {unknown_release()}"
+        )
+
+
+def _width(norm: Any) -> int:
+    return int(norm.weight.shape[-1])
 
 
 class LlamaLikeModel(BoundModel):
@@ -53,13 +121,8 @@ class LlamaLikeModel(BoundModel):
                 f"adapter {family}: the language model is of type {config.model_type!r}, "
                 f"supported: {', '.join(sorted(TEXT_MODELS))}"
             )
-        kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-        if kinds != {"full_attention"}:
-            raise AttachError(
-                f"adapter {family}: decoder layers of type {', '.join(sorted(kinds))}: only full "
-                "attention can be pruned"
-            )
-        if getattr(model, "_tp_size", None) not in (None, 1):
+        check_full_attention(family, config)
+        if model.tp_size not in (None, 1):
             raise AttachError(
                 f"adapter {family}: tensor parallelism is not supported (each rank sees only its "
                 "own heads): use device_map"
@@ -67,6 +130,8 @@ class LlamaLikeModel(BoundModel):
         self.layers = list(decoder.layers)
         self.rotary = decoder.rotary_emb
         self.dims = decoder_dims(config)
+        for layer in self.layers:
+            check_layout(layer, self.dims.head_dim)
         self.placeholder_ids = ()
         self.provides = DECODER_SIGNALS
         self.missing = {}
@@ -115,8 +180,7 @@ class LlamaLikeModel(BoundModel):
         attention = module.self_attn
         states = getattr(attention, f"{which}_proj")(module.input_layernorm(hidden))
         states = states.view(*hidden.shape[:-1], -1, self.dims.head_dim)
-        norm = getattr(attention, f"{which}_norm", None)
-        if norm is not None:
-            states = norm(states)
+        if f"{which}_norm" in attention._modules:
+            states = getattr(attention, f"{which}_norm")(states)
         rotated: Tensor = states.transpose(1, 2)
         return rotated

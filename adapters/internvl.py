@@ -16,10 +16,11 @@ from tokensieve.adapters.vision import (
     chosen_layers,
     feeding_layer,
     raster,
-    split_heads,
+    seen_heads,
     watch_layers,
 )
 from tokensieve.core.adapter import Adapter, BoundModel, Panel, VisionRecord
+from tokensieve.core.calls import Call
 from tokensieve.core.errors import AttachError, UnsupportedError
 from tokensieve.core.flops import DecoderDims
 from tokensieve.core.lazy import torch
@@ -92,11 +93,14 @@ class InternVLModel(LlamaLikeModel):
         seen: dict[Any, Any] = {}
         layers = chosen_layers(self.encoder_layers, self.vision_layer, signals, depths)
 
-        def finish(module: Any, args: Any) -> None:
-            deliver(self._record(args[0], seen, layers))
+        projector: Any = self.inner.multi_modal_projector
+        call = Call.of(projector)
+
+        def finish(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
+            deliver(self._record(call.first(args, kwargs), seen, layers))
             seen.clear()
 
-        handles = [self.inner.multi_modal_projector.register_forward_pre_hook(finish)]  # type: ignore[union-attr]
+        handles = [projector.register_forward_pre_hook(finish, with_kwargs=True)]
         projections = {
             depth: (layer.attention.q_norm, layer.attention.k_norm)
             for depth, layer in layers.items()
@@ -115,8 +119,7 @@ class InternVLModel(LlamaLikeModel):
         record.grid = raster(rows, columns, tiles).to(features.device)
         record.tile = torch.arange(tiles, device=features.device).repeat_interleave(tokens)
         for depth, layer in layers.items():
-            queries = split_heads(seen["q", depth], self.heads)
-            keys = split_heads(seen["k", depth], self.heads)
+            queries, keys = seen_heads(seen, depth, self.heads)
             scale = float(layer.attention.scale)
             pool = partial(self._pooled, tiles=tiles)
             record.layers[depth] = CapturedLayer([(queries, keys)], scale, True, pool)
@@ -135,12 +138,14 @@ class InternVLModel(LlamaLikeModel):
         down, across = _pair(config.vision_config.patch_size)
         join = int(1 / config.downsample_ratio)
 
+        call = Call.of(inner.vision_tower)
+
         def before(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-            rest = dict(kwargs)
-            pixels = args[0] if args else rest.pop("pixel_values")
+            rest = call.named(args, kwargs)
+            pixels = rest.pop(call.names[0])
             small[:] = plan([self.tile] * pixels.shape[0], square=True)  # as pixel shuffle wants
             rows, columns = (side * join for side in one_grid(small, "internvl"))
-            return (resized(pixels, rows * down, columns * across), *args[1:]), rest
+            return (resized(pixels, rows * down, columns * across),), rest
 
         def after(module: Any, args: Any, output: Tensor) -> Tensor:
             return spread_images(output, self.tile, small)

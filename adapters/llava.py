@@ -14,10 +14,11 @@ from tokensieve.adapters.vision import (
     chosen_layers,
     feeding_layer,
     raster,
-    split_heads,
+    seen_heads,
     watch_layers,
 )
 from tokensieve.core.adapter import Adapter, BoundModel, Panel, VisionRecord
+from tokensieve.core.calls import Call
 from tokensieve.core.errors import AttachError
 from tokensieve.core.flops import DecoderDims
 from tokensieve.core.lazy import torch
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 VISION_MODELS = frozenset({"clip_vision_model", "siglip_vision_model"})
 PATCH = 14
+INTERPOLATE = "interpolate_pos_encoding"
 CLIP_LARGE = {
     "hidden_size": 1024,
     "intermediate_size": 4096,
@@ -109,11 +111,14 @@ class LlavaModel(LlamaLikeModel):
         def output(module: Any, args: Any, result: Any) -> None:
             seen["output"] = result[0] if isinstance(result, tuple) else result
 
-        def finish(module: Any, args: Any) -> None:
-            deliver(self._record(args[0], seen, layers))
+        projector: Any = self.inner.multi_modal_projector
+        call = Call.of(projector)
+
+        def finish(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
+            deliver(self._record(call.first(args, kwargs), seen, layers))
             seen.clear()
 
-        handles = [self.inner.multi_modal_projector.register_forward_pre_hook(finish)]  # type: ignore[union-attr]
+        handles = [projector.register_forward_pre_hook(finish, with_kwargs=True)]
         projections = {
             depth: (layer.self_attn.q_proj, layer.self_attn.k_proj)
             for depth, layer in layers.items()
@@ -132,8 +137,7 @@ class LlavaModel(LlamaLikeModel):
         record.grid = raster(*self.grid, images).to(features.device)
         record.tile = torch.arange(images, device=features.device).repeat_interleave(tokens)
         for depth, layer in layers.items():
-            queries = split_heads(seen["q", depth], self.heads)
-            keys = split_heads(seen["k", depth], self.heads)
+            queries, keys = seen_heads(seen, depth, self.heads)
             scale = float(layer.self_attn.scale)
             record.layers[depth] = CapturedLayer(
                 [(queries, keys)], scale, self.has_cls, lambda patches: patches
@@ -149,13 +153,16 @@ class LlavaModel(LlamaLikeModel):
         projector: Any = self.inner.multi_modal_projector
         patch = self.model.config.vision_config.patch_size
 
+        call = Call.of(tower, [INTERPOLATE])
+
         def before(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-            pixels = args[0] if args else kwargs.pop("pixel_values")
+            rest = call.named(args, kwargs)
+            pixels = rest.pop(call.names[0])
             grids = plan([(self.side, self.side)] * pixels.shape[0])
             small[:] = grids
             rows, columns = self.grid = one_grid(grids, "llava")
             pixels = resized(pixels, rows * patch, columns * patch)
-            return (pixels, *args[1:]), {**kwargs, "interpolate_pos_encoding": True}
+            return (pixels,), {**rest, INTERPOLATE: True}
 
         def after(module: Any, args: Any, output: Tensor) -> Tensor:
             return spread_images(output, (self.side, self.side), small)

@@ -13,12 +13,14 @@ from tokensieve.adapters.synthetic import random_pixels, random_prompts, text_se
 from tokensieve.adapters.vision import (
     ATTENTION_SIGNALS,
     NO_TEXT_TOWER,
+    RAN_PAST,
     CapturedLayer,
     layer_at,
     raster,
 )
 from tokensieve.core.adapter import Adapter, BoundModel, Panel, VisionRecord
-from tokensieve.core.errors import AttachError
+from tokensieve.core.calls import Call
+from tokensieve.core.errors import AttachError, SignalError
 from tokensieve.core.flops import DecoderDims
 from tokensieve.core.lazy import torch
 from tokensieve.core.shrinking import Grid, ShrinkPlan
@@ -76,12 +78,15 @@ class QwenVLModel(LlamaLikeModel):
             count = len(self.visual.blocks)
             chosen |= {depth: layer_at(depth, count, self.full) for depth in depths}
 
+        call, merging = Call.of(self.visual, ["grid_thw"]), Call.of(self.visual.merger)
+        attending = Call.of(self.visual.blocks[0].attn, ["position_embeddings"])
+
         def begin(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
             seen.clear()
-            seen["grid"] = kwargs["grid_thw"] if "grid_thw" in kwargs else args[1]
+            seen["grid"] = call.named(args, kwargs)["grid_thw"]
 
         def angles(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
-            seen["angles"] = kwargs["position_embeddings"]
+            seen["angles"] = attending.named(args, kwargs)["position_embeddings"]
 
         def keep(block: int) -> Callable[..., None]:
             def hook(module: Any, args: Any, output: Tensor) -> None:
@@ -89,13 +94,15 @@ class QwenVLModel(LlamaLikeModel):
 
             return hook
 
-        def finish(module: Any, args: Any) -> None:
-            deliver(self._record(args[0], seen, chosen))
+        def finish(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
+            if not seen.keys() >= {"grid", *chosen.values()}:
+                raise SignalError(RAN_PAST)
+            deliver(self._record(merging.first(args, kwargs), seen, chosen))
             seen.clear()
 
         handles = [
             self.visual.register_forward_pre_hook(begin, with_kwargs=True),
-            self.visual.merger.register_forward_pre_hook(finish),
+            self.visual.merger.register_forward_pre_hook(finish, with_kwargs=True),
         ]
         for block in set(chosen.values()):
             attention = self.visual.blocks[block].attn
@@ -140,17 +147,18 @@ class QwenVLModel(LlamaLikeModel):
     def shrink_images(self, plan: ShrinkPlan) -> list[Any]:
         """Patches put together to images, resized, and cut into fewer patches."""
         grids: dict[str, list[Grid]] = {}
+        call = Call.of(self.visual, ["grid_thw"])
 
         def before(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-            rest = dict(kwargs)
-            thw = rest.pop("grid_thw") if "grid_thw" in rest else args[1]
+            rest = call.named(args, kwargs)
+            flat, thw = rest.pop(call.names[0]), rest.pop("grid_thw")
             videos = [[int(n) for n in grid] for grid in thw.tolist()]  # an image has one frame
             full = [(h // self.unit, w // self.unit) for t, h, w in videos for _ in range(t)]
             small = plan(full)
             grids.update(full=full, small=small)
             parts, less = [], []
             for patches, (t, h, w) in zip(
-                args[0].split([t * h * w for t, h, w in videos]), videos, strict=True
+                flat.split([t * h * w for t, h, w in videos]), videos, strict=True
             ):
                 to, small = small[0], small[t:]
                 parts.append(self._resized(patches, [t, h, w], to))

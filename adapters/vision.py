@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tokensieve.core.errors import SignalError
 from tokensieve.core.lazy import torch
 from tokensieve.core.signals import EncoderAttention
 from tokensieve.core.tensors import at_least_float32
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 ATTENTION_SIGNALS = frozenset({"vision_attention", "vision_keys", "encoder_layers"})
 """Signals for which queries and keys have to be captured."""
+RAN_PAST = "a layer of the vision encoder ran past its hooks: its signals are lost"
 NO_TEXT_TOWER = "the model has no CLIP text tower"
 CHUNK_ELEMENTS = 4_000_000  # 16 MB of float32 scores at a time
 
@@ -138,6 +140,13 @@ def raster(rows: int, columns: int, images: int) -> Tensor:
     one: Tensor = torch.cartesian_prod(torch.arange(rows), torch.arange(columns))
     repeated: Tensor = one.repeat(images, 1)
     return repeated
+
+
+def seen_heads(seen: Mapping[Any, Any], depth: float | None, heads: int) -> tuple[Tensor, Tensor]:
+    """Queries and keys of a watched layer, ``[images, heads, tokens, head dim]`` each."""
+    if not {("q", depth), ("k", depth)} <= seen.keys():
+        raise SignalError(RAN_PAST)
+    return split_heads(seen["q", depth], heads), split_heads(seen["k", depth], heads)
 
 
 def split_heads(states: Tensor, heads: int) -> Tensor:

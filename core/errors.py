@@ -42,6 +42,10 @@ class UnsupportedError(TokensieveError):
     """A call uses a feature that pruning does not support."""
 
 
+class GuardError(UnsupportedError):
+    """A forward did not run as pruning needs it; its answer would not be the pruned model's."""
+
+
 class SignalError(TokensieveError):
     """A component reads a signal that it did not declare or that is not there."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from tokensieve.core.adapter import Panel
-from tokensieve.core.errors import ModelError
+from tokensieve.core.errors import GuardError, ModelError
 from tokensieve.core.flops import PAPER, Convention, DecoderDims, decoder_flops, kv_bytes
 from tokensieve.core.lazy import torch
 from tokensieve.core.models import LoadedModel
@@ -197,8 +197,12 @@ def compare(
             trace = session.trace
     placeholders = torch.tensor(bound.placeholder_ids, device=inputs["input_ids"].device)
     visual = int(torch.isin(inputs["input_ids"], placeholders).sum())
-    if not trace.per_layer:  # a pipeline without stages sets no hooks
+    if not pipeline.stages:  # the model was left alone, so nobody watched it
         trace = Trace([visual], [], [[visual] * bound.dims.layers])
+    elif trace.visual_tokens != [visual]:
+        raise GuardError(
+            f"the prompt has {visual} visual tokens, but {trace.visual_tokens} were pruned"
+        )
     return Comparison(
         untouched=_median(untouched),
         pruned=_median(pruned),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -12,7 +13,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from tokensieve.core.bound import Bound
-from tokensieve.core.errors import AttachError, UnsupportedError, did_you_mean
+from tokensieve.core.calls import unknown_release
+from tokensieve.core.errors import AttachError, GuardError, UnsupportedError, did_you_mean
 from tokensieve.core.loading import PipelineLike, load_pipeline
 from tokensieve.core.pipeline import Cut, Pipeline
 from tokensieve.core.plugins import Registry, build_registry
@@ -50,8 +52,21 @@ class Session:
 
     @property
     def trace(self) -> Trace:
-        """What the last prefill did (see :class:`tokensieve.core.trace.Trace`)."""
+        """What the last prefill did (see :class:`tokensieve.core.trace.Trace`).
+
+        Raises:
+            GuardError: the pipeline prunes, but no forward has passed through it yet.
+        """
+        if self.pipeline.stages and not self._engine.forwards:
+            raise GuardError(f"there is no trace: {self._nothing_ran()}")
         return self._engine.trace
+
+    def _nothing_ran(self) -> str:
+        return (
+            f"no forward of {type(self.model).__name__} passed through pipeline "
+            f"{self.pipeline.name!r}, so nothing was pruned (is it this very model that runs, not "
+            "a copy or a compiled version of it?)"
+        )
 
     @property
     def attached(self) -> bool:
@@ -59,7 +74,16 @@ class Session:
         return session_of(self.model) is self
 
     def detach(self) -> None:
-        """Restore the model exactly; calling it twice is harmless."""
+        """Restore the model exactly; calling it twice is harmless.
+
+        Warns if the model was not called at all: whatever was run was not pruned.
+        """
+        bypassed = self.attached and bool(self.pipeline.stages) and not self._engine.called
+        self._restore()
+        if bypassed:
+            warnings.warn(self._nothing_ran(), RuntimeWarning, stacklevel=2)
+
+    def _restore(self) -> None:
         if not self.attached:
             return
         self._engine.remove()
@@ -80,9 +104,14 @@ class Session:
 
     def _generate(self, generate: Any, *args: Any, **kwargs: Any) -> Any:
         """``model.generate``: it encodes images before it runs the model on the prompt."""
+        engine = self._engine
+        engine.called, before = True, engine.forwards
         prompt = kwargs.get("input_ids", kwargs.get("inputs", args[0] if args else None))
-        with self._engine.expecting(prompt):
-            return _checked_generate(self.model, generate, *args, **kwargs)
+        with engine.expecting(prompt):
+            output = _checked_generate(self.model, generate, *args, **kwargs)
+        if engine.forwards == before:
+            raise GuardError(f"there is no answer: {self._nothing_ran()}")
+        return output
 
     def __enter__(self) -> Session:
         return self
@@ -93,7 +122,10 @@ class Session:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.detach()
+        if kind is None:
+            self.detach()
+        else:
+            self._restore()
 
 
 def attach(
@@ -136,10 +168,20 @@ def attach(
         )
     check(loaded, bound)
     module, name = _ENGINES[bound.engine]
-    engine: BaseEngine = getattr(importlib.import_module(module), name)(bound, loaded, seed)
-    session = Session(model, loaded, bound, engine)
-    session._attach()
+    with _layout_errors(model):
+        engine: BaseEngine = getattr(importlib.import_module(module), name)(bound, loaded, seed)
+        session = Session(model, loaded, bound, engine)
+        session._attach()
     return session
+
+
+@contextmanager
+def _layout_errors(model: Any) -> Iterator[None]:
+    """What an adapter or the engine looks for on a model and does not find: one line."""
+    try:
+        yield
+    except AttributeError as error:
+        raise AttachError(f"{type(model).__name__}: {error}: {unknown_release()}") from error
 
 
 def session_of(model: Any) -> Session | None:
@@ -153,7 +195,8 @@ def bind(model: Any, registry: Registry | None = None) -> Bound:
     registry = registry or build_registry()
     known = [entry.value for entry in registry.all("adapter") if entry.value.recognises(model)]
     adapter = known[0] if known else find_adapter(getattr(model, "config", None), registry)
-    bound: Bound = adapter.bind(model)
+    with _layout_errors(model):
+        bound: Bound = adapter.bind(model)
     return bound
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from oracle import Conversation, Turn, conversation_of, oracle_logits, turn_of, vision_inputs
-from tiny_models import DEFAULT_IMAGES, FAMILIES, IMAGE, SPECIAL, Prompt, build, inputs
+from tiny_models import DEFAULT_IMAGES, FAMILIES, IMAGE, SPECIAL, Prompt, build, continuing, inputs
 
 import tokensieve
 
@@ -194,7 +194,7 @@ def test_second_turn_equals_the_whole_conversation(
         again: dict[str, Any] = {
             "input_ids": history,
             "attention_mask": torch.ones_like(history),
-            "past_key_values": one.past_key_values,
+            **continuing(model, one.past_key_values),
         }
         everything = vision_inputs(first)
         if new_image:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from oracle import Conversation, oracle_logits, turn_of, vision_inputs
-from tiny_models import DEFAULT_IMAGES, DEPTH, FAMILIES, SPECIAL, Prompt, build, inputs
+from tiny_models import DEFAULT_IMAGES, DEPTH, FAMILIES, SPECIAL, Prompt, build, continuing, inputs
 from transformers import DynamicCache
 
 import tokensieve
@@ -162,7 +162,7 @@ def test_pruned_cache_without_a_session_is_refused(models: dict[str, Any]) -> No
     with tokensieve.attach(model, PIPELINE), torch.no_grad():
         cache = model(**batch, use_cache=True).past_key_values
     with pytest.raises(tokensieve.TokensieveError, match="attach the pipeline again"):
-        model(input_ids=torch.tensor([[5]]), past_key_values=cache)
+        model(input_ids=torch.tensor([[5]]), **continuing(model, cache))
 
 
 def test_cache_can_be_continued_by_a_later_session(models: dict[str, Any]) -> None:
@@ -170,10 +170,10 @@ def test_cache_can_be_continued_by_a_later_session(models: dict[str, Any]) -> No
     step = {"input_ids": torch.tensor([[5]])}
     with tokensieve.attach(model, PIPELINE), torch.no_grad():
         cache = model(**batch, use_cache=True).past_key_values
-        whole = model(**step, past_key_values=cache).logits
+        whole = model(**step, **continuing(model, cache)).logits
         cache = model(**batch, use_cache=True).past_key_values
     with tokensieve.attach(model, PIPELINE), torch.no_grad():
-        again = model(**step, past_key_values=cache).logits
+        again = model(**step, **continuing(model, cache)).logits
     assert torch.equal(whole, again)
 
 
@@ -185,7 +185,7 @@ def test_cache_is_not_continued_under_another_position_policy(models: dict[str, 
         tokensieve.attach(model, {**PIPELINE, "positions": "keep"}),
         pytest.raises(tokensieve.TokensieveError, match="same policy"),
     ):
-        model(input_ids=torch.tensor([[5]]), past_key_values=cache)
+        model(input_ids=torch.tensor([[5]]), **continuing(model, cache))
 
 
 def footprint(model: Any) -> dict[str, Any]:
@@ -296,13 +296,13 @@ def test_detached_session_frees_the_model() -> None:
 
 def test_second_attach_is_refused(models: dict[str, Any]) -> None:
     model = models["llava"]
-    with (
-        tokensieve.attach(model, PIPELINE),
-        pytest.raises(tokensieve.TokensieveError, match="already attached"),
-    ):
-        tokensieve.attach(model, VISION)
-    with tokensieve.attach(model, VISION) as session:
+    with tokensieve.attach(model, PIPELINE), torch.no_grad():
+        with pytest.raises(tokensieve.TokensieveError, match="already attached"):
+            tokensieve.attach(model, VISION)
+        model(**inputs("llava", two_prompts("llava")))
+    with tokensieve.attach(model, VISION) as session, torch.no_grad():
         assert session.attached
+        model(**inputs("llava", two_prompts("llava")))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

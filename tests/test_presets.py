@@ -9,7 +9,7 @@ import pytest
 import torch
 from oracle import conversation_of, oracle_logits
 from test_exactness import GREEDY, prompts, recorded_logits
-from tiny_models import FAMILIES, IMAGE, Prompt, build, inputs
+from tiny_models import FAMILIES, IMAGE, Prompt, build, continuing, inputs
 
 import tokensieve
 from tokensieve.core.plugins import build_registry
@@ -104,7 +104,7 @@ def test_second_turn_and_detaching_work(family: str, preset: str) -> None:
             one = model.generate(**batch, max_new_tokens=2, **GREEDY)
             more = torch.cat([one.sequences, torch.randint(3, 60, (1, 4))], dim=1)
             again = {"input_ids": more, "attention_mask": torch.ones_like(more)}
-            two = model.generate(**again, past_key_values=one.past_key_values,
+            two = model.generate(**again, **continuing(model, one.past_key_values),
                                  max_new_tokens=2, **GREEDY)  # fmt: skip
         assert two.sequences.shape[1] == more.shape[1] + 2
         assert torch.equal(model(**batch).logits, untouched)

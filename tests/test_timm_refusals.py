@@ -163,5 +163,7 @@ def test_blocks_that_take_no_mask(monkeypatch: pytest.MonkeyPatch, change: dict[
 
 
 def test_two_pipelines(model: Any) -> None:
-    with tokensieve.attach(model, HALF), pytest.raises(AttachError, match="already attached"):
-        tokensieve.attach(model, ADAPTIVE)
+    with tokensieve.attach(model, HALF), torch.no_grad():
+        with pytest.raises(AttachError, match="already attached"):
+            tokensieve.attach(model, ADAPTIVE)
+        model(pictures())

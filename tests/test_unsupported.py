@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import Prompt, build, inputs
+from tiny_models import Prompt, build, continuing, inputs
 from transformers import LlamaConfig, LlamaForCausalLM, StaticCache
 
 import tokensieve
@@ -49,7 +49,7 @@ def test_other_caches_in_generate(model: Any, batch: dict[str, Any], option: str
 def test_static_cache_object(model: Any, batch: dict[str, Any]) -> None:
     cache = StaticCache(config=model.config.text_config, max_cache_len=64)
     with tokensieve.attach(model, HALF), pytest.raises(UnsupportedError, match="StaticCache"):
-        model(**batch, past_key_values=cache)
+        model(**batch, **continuing(model, cache))
 
 
 def test_sliding_window_cache_object(model: Any, batch: dict[str, Any]) -> None:
@@ -57,7 +57,7 @@ def test_sliding_window_cache_object(model: Any, batch: dict[str, Any]) -> None:
 
     cache = Cache(layers=[DynamicSlidingWindowLayer(8) for _ in range(6)])
     with tokensieve.attach(model, HALF), pytest.raises(UnsupportedError, match="SlidingWindow"):
-        model(**batch, past_key_values=cache)
+        model(**batch, **continuing(model, cache))
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ patch merger and M-RoPE (Qwen2.5-VL), pixel shuffle and tiles (InternVL).
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -230,3 +231,9 @@ def inputs(
             batch["image_grid_thw"] = torch.tensor(grids)
         batch["mm_token_type_ids"] = (batch["input_ids"] == IMAGE).int()
     return batch
+
+
+def continuing(model: Any, cache: Any) -> dict[str, Any]:
+    """A KV cache under the name that this version of transformers has for the argument."""
+    names = inspect.signature(type(model).forward).parameters
+    return {"cache" if "cache" in names else "past_key_values": cache}

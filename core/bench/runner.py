@@ -19,12 +19,13 @@ from tokensieve.core.bench.measuring import Pass, cache_bytes, hook_seconds, tim
 from tokensieve.core.bench.memory import MEASURES, peak_bytes
 from tokensieve.core.bench.result import BenchResult, Comparison, Spread, Variant
 from tokensieve.core.bench.subject import Subject, memory_errors
+from tokensieve.core.engine.cache import find_cache
 from tokensieve.core.errors import AttachError
 from tokensieve.core.flops import COMPUTE, decoder_flops
 from tokensieve.core.loading import load_pipeline
 from tokensieve.core.pipeline import Pipeline
 from tokensieve.core.plugins import build_registry
-from tokensieve.core.session import Session, attach
+from tokensieve.core.session import Session, attach, check
 
 UNTOUCHED = "untouched"
 HOOK_RUNS = 3
@@ -93,8 +94,8 @@ class Bench:
         """What cannot run should fail before anything is timed."""
         if entry.pipeline is None:
             return
-        with self._attached(entry):
-            schedule = entry.pipeline.schedule(self.subject.bound.dims)
+        check(entry.pipeline, self.subject.bound)
+        schedule = entry.pipeline.schedule(self.subject.bound.dims)
         try:
             schedule.counts(self.subject.size.visual_tokens)
         except AttachError as error:
@@ -117,7 +118,7 @@ class Bench:
         scoring, hooks = self._overhead(entry)
         with self._attached(entry) as session:
             peak = peak_bytes(self.subject.prefill, self.subject.setup.device)
-            cache = self.subject.prefill().past_key_values
+            cache = find_cache(self.subject.prefill())
             per_layer, notes = self._layers(session)
         passes = entry.passes
         return Variant(
@@ -146,7 +147,7 @@ class Bench:
 
     def _layers(self, session: Session | None) -> tuple[list[list[int]], list[str]]:
         """Visual tokens per sample and layer of the last prefill, and the trace's notes."""
-        if session is not None and session.trace.per_layer:
+        if session is not None and session.pipeline.stages:
             return session.trace.per_layer, session.trace.notes
         whole = [self.subject.size.visual_tokens] * self.subject.bound.dims.layers
         return [whole] * self.subject.setup.batch, []

@@ -12,6 +12,7 @@ import torch
 from transformers import AutoModelForImageTextToText
 
 from tokensieve.core.adapter import BoundModel
+from tokensieve.core.engine.cache import cache_argument, find_cache
 from tokensieve.core.engine.masks import check_backend
 from tokensieve.core.errors import ModelError
 from tokensieve.core.plugins import build_registry
@@ -60,7 +61,9 @@ class Subject:
     def step(self, output: Any) -> Any:
         """Decode one token greedily from the output of the step before."""
         token = output.logits[:, -1:].argmax(dim=-1)
-        return self.model(input_ids=token, past_key_values=output.past_key_values, use_cache=True)
+        cache = find_cache(output)
+        assert cache is not None  # of the step before, which used one
+        return self.model(input_ids=token, use_cache=True, **cache_argument(self.model, cache))
 
     @property
     def weight_bytes(self) -> int:

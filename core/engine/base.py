@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tokensieve.core.bound import Bound, Branch
+from tokensieve.core.engine.guard import ForwardGuard, refuse
 from tokensieve.core.engine.needs import Needs
 from tokensieve.core.engine.reduction import Reduction
 from tokensieve.core.engine.state import SIZES, ForwardState
@@ -21,7 +22,7 @@ from tokensieve.core.tensors import on_device
 from tokensieve.core.trace import StageTrace, Trace
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 
 class BaseEngine(ABC):
@@ -29,6 +30,8 @@ class BaseEngine(ABC):
 
     Attributes:
         trace: what the last forward did.
+        called: whether the model was called since the pipeline is on it.
+        forwards: how many forwards have been seen and checked.
         state: the forward that is running; None between forwards.
     """
 
@@ -44,7 +47,11 @@ class BaseEngine(ABC):
         self.schedule = pipeline.schedule(bound.dims)
         self.notes = scaling_notes(pipeline, depth, bound.layer_word)
         self.trace = Trace(notes=list(self.notes))
+        self.called = False
+        self.forwards = 0
         self.state: ForwardState | None = None
+        self._called_at = 0
+        self._watched: frozenset[tuple[int, str]] = frozenset()
         self._handles: list[Any] = []
 
     # ------------------------------------------------------------------ hooks in and out
@@ -69,6 +76,7 @@ class BaseEngine(ABC):
         for layer in self.needs.layers("block_transitions"):
             block = self._bound.layers[layer]
             branches.append((layer, ("block", block, block)))
+        self._watched = frozenset((layer, branch[0]) for layer, branch in branches)
         for layer, branch in branches:
             self._handles += watch(layer, branch, lambda: self.state)
 
@@ -85,11 +93,31 @@ class BaseEngine(ABC):
 
     # ------------------------------------------------------------------ one forward
 
+    def _new_guard(self) -> ForwardGuard:
+        bound = self._bound
+        first, depth = self.needs.first_layer, bound.dims.layers
+        return ForwardGuard(first, depth, bound.layer_word, self._watched)
+
+    def _watch_model(self, inner: nn.Module) -> None:
+        """Hooks on what the user calls: the module that is watched inside has to have run."""
+
+        def begin(module: nn.Module, args: Any) -> None:
+            self.called = True
+            self._called_at = self.forwards
+
+        def end(module: nn.Module, args: Any, output: Any) -> None:
+            if self.forwards == self._called_at:
+                raise refuse(f"the hooks of {type(inner).__name__} did not run")
+
+        self._handles.append(self._bound.model.register_forward_pre_hook(begin))
+        self._handles.append(self._bound.model.register_forward_hook(end))
+
     def _conclude(self, state: ForwardState) -> None:
         """Look at what was doubted, and publish the trace."""
         for message, wrong in state.checks:
             if bool(wrong):
                 raise PluginError(message)
+        self.forwards += 1
         self.trace = state.trace
         trace, depth = state.trace, self._bound.dims.layers
         for sample in range(state.batch):
@@ -127,6 +155,7 @@ class BaseEngine(ABC):
     ) -> Tensor:
         """Carry every per-row tensor of the forward over to the surviving rows."""
         assert state.origin is not None and state.layout is not None
+        state.guard.reduced = True
         rows = torch.arange(state.layout.length, device=hidden.device)[None]
         now = state.columns if state.columns is not None else rows.expand(state.batch, -1)
         state.columns = reduction.rows(now)

@@ -83,6 +83,10 @@ class Board(ABC):
         return self.groups.take(sizes.to(self.hidden.device)) * self.groups.valid
 
     def _transitions(self, modules: tuple[Module, ...]) -> tuple[Transition, ...]:
+        recorded = self.state.transitions
+        self.state.guard.check_recorded(
+            ((seen.layer, seen.module) for seen in recorded), modules, self.boundary
+        )
         sample = self.groups.sample
         device = sample.device  # layers may live on several devices
         return tuple(
@@ -94,7 +98,7 @@ class Board(ABC):
                 seen.valid.to(device)[sample],
                 self.groups.take(seen.rows.to(device)),
             )
-            for seen in self.state.transitions
+            for seen in recorded
             if seen.module in modules
         )
 

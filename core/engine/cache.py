@@ -7,6 +7,8 @@ cropping and a second turn carry it along.
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -121,13 +123,37 @@ class ReducedLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         self.shift = None if self.shift is None else change(self.shift)
 
 
+def find_cache(values: Any) -> Cache | None:
+    """The KV cache among arguments by name, or in the output of a module; None if there is none.
+
+    It is known by its type: what the argument is called differs between versions of transformers.
+    """
+    if isinstance(values, Mapping):
+        values = values.values()
+    elif not isinstance(values, (tuple, list)):
+        return None
+    for value in values:
+        if isinstance(value, Cache):
+            return value
+    return None
+
+
+def cache_argument(module: Any, cache: Cache) -> dict[str, Cache]:
+    """``cache`` under the name that the module's ``forward`` has for it, to go on with it."""
+    parameters = inspect.signature(type(module).forward).parameters
+    named = [name for name, parameter in parameters.items() if "Cache" in str(parameter.annotation)]
+    if not named:
+        raise UnsupportedError(f"{type(module).__name__}.forward takes no KV cache")
+    return {named[0]: cache}
+
+
 def check_cache(cache: Any) -> None:
     """Refuse caches whose layers cannot differ in length."""
     if cache is None:
         return
     plain = (
         isinstance(cache, Cache)
-        and not getattr(cache, "offloading", False)
+        and not cache.offloading
         and all(type(layer) in (DynamicLayer, ReducedLayer) for layer in cache.layers)
         and (cache.layers or type(cache) is DynamicCache)
     )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tokensieve.core.bound import ATTENTION_SIGNALS, BoundEncoder
+from tokensieve.core.calls import Call
 from tokensieve.core.engine.base import BaseEngine
 from tokensieve.core.engine.decision import decide
 from tokensieve.core.engine.encoder_board import EncoderBoard
@@ -23,6 +24,7 @@ from tokensieve.core.engine.encoder_state import (
     begin_pictures,
     rows_of,
 )
+from tokensieve.core.engine.guard import refuse
 from tokensieve.core.engine.reduction import Groups
 from tokensieve.core.engine.state import SIZES, LayerInput
 from tokensieve.core.errors import UnsupportedError
@@ -47,6 +49,7 @@ class EncoderEngine(BaseEngine):
         bound, keep = self.bound, self._handles.append
         keep(bound.encoder.register_forward_pre_hook(self._begin, with_kwargs=True))
         keep(bound.encoder.register_forward_hook(self._end, with_kwargs=True, always_call=True))
+        self._watch_model(bound.encoder)
         keep(bound.embedding.register_forward_pre_hook(self._refuse_parts))
         if IMAGE in self.cuts:
             self._handles += bound.shrink_images(
@@ -71,7 +74,7 @@ class EncoderEngine(BaseEngine):
     # ------------------------------------------------------------------ one forward
 
     def _begin(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        self.state = None
+        self.state, self.called = None, True
         if module.training:
             raise UnsupportedError(
                 "the model is in training mode: call model.eval() before pruning"
@@ -79,7 +82,7 @@ class EncoderEngine(BaseEngine):
         pictures = self.bound.pictures(args, kwargs)
         number, cut = self.cuts.get(IMAGE, (None, None))
         self.state = begin_pictures(
-            self.bound, self.schedule, pictures, self.notes, self.seed, number
+            self.bound, self.schedule, pictures, self.notes, self.seed, self._new_guard(), number
         )
         if cut is not None:
             self._note_smaller(self.state, cut, pictures)
@@ -96,6 +99,7 @@ class EncoderEngine(BaseEngine):
         state.trace.stages.append(StageTrace(cut.at, cut.written_at, before, after, state.origin))
 
     def _refuse_parts(self, module: nn.Module, args: Any) -> None:
+        self.called = True
         if self.state is None:
             raise UnsupportedError(
                 "only the whole model is pruned: call model(pictures); parts of its forward "
@@ -106,25 +110,32 @@ class EncoderEngine(BaseEngine):
     def _end(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
         state, self.state = self.state, None
         if state is not None and output is not None:  # else the forward raised
+            state.guard.check_layers()
             self._conclude(state)
 
     # ------------------------------------------------------------------ one block
 
     def _before_block(self, index: int, *, remember: bool) -> Callable[..., Any]:
+        mask = self.bound.mask_argument
+        call = Call.of(self.bound.layers[index], () if mask is None else [mask])
+
         def hook(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
             state = self.state
+            self.called = True
             if state is None:
-                return None
-            hidden = args[0]
+                raise refuse(f"a block was called without {type(self.bound.encoder).__name__}")
+            state.guard.enter(index)
+            rest = call.named(args, kwargs)
+            hidden = rest.pop(call.names[0])
             self._check_rows(state, hidden)
             if index in self.cuts:
                 hidden = self._cut(state, index, hidden)
                 state.mask = self._mask(state, hidden)
             if remember:
                 state.previous = LayerInput(index, hidden)
-            if state.mask is not None and self.bound.mask_argument is not None:
-                kwargs = {**kwargs, self.bound.mask_argument: state.mask}
-            return (hidden, *args[1:]), kwargs
+            if state.mask is not None and mask is not None:
+                rest[mask] = state.mask
+            return (hidden,), rest
 
         return hook
 

@@ -10,6 +10,7 @@ import torch
 
 from tokensieve.core.bound import BoundEncoder
 from tokensieve.core.budgets import Schedule
+from tokensieve.core.engine.guard import ForwardGuard
 from tokensieve.core.engine.layout import Layout, Segment
 from tokensieve.core.engine.state import ForwardState
 from tokensieve.core.shrinking import Grid, small_grid, spread_places
@@ -71,6 +72,7 @@ def begin_pictures(
     pictures: Tensor,
     notes: list[str],
     seed: int,
+    guard: ForwardGuard,
     image_stage: int | None = None,
 ) -> EncoderState:
     """The state of a forward on ``pictures``: prefix rows, then one image of patches a sample.
@@ -89,7 +91,7 @@ def begin_pictures(
     trace = Trace([patches] * batch, text_tokens=[bound.prefix] * batch, notes=list(notes))
     state = EncoderState(
         batch, layout.length, 0, None, None, layout, trace, picture_keys(pictures, seed),
-        grid=grid, small=None if small == grid else small,
+        guard, grid=grid, small=None if small == grid else small,
     )  # fmt: skip
     state.origin = on_device(places, pictures.device).expand(batch, -1)
     for number in range(batch):

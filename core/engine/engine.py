@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -10,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tokensieve.core.adapter import BoundModel, VisionRecord
+from tokensieve.core.calls import Call
 from tokensieve.core.engine import masks
 from tokensieve.core.engine.base import BaseEngine
-from tokensieve.core.engine.cache import check_cache
+from tokensieve.core.engine.cache import check_cache, find_cache
 from tokensieve.core.engine.decision import decide
-from tokensieve.core.engine.prompt import begin_forward, image_sizes
+from tokensieve.core.engine.guard import refuse
+from tokensieve.core.engine.prompt import INNER_ARGUMENTS, begin_forward, image_sizes
 from tokensieve.core.engine.reduction import Groups
-from tokensieve.core.engine.rows import RowSubstitution
+from tokensieve.core.engine.rows import REPLACED, RowSubstitution
 from tokensieve.core.engine.shrinker import Shrinker
 from tokensieve.core.engine.signals import Embeddings, SignalBoard
 from tokensieve.core.engine.state import INPUT_ROWS, ForwardState, LayerInput
@@ -42,7 +43,11 @@ class Engine(BaseEngine):
         self.rows = RowSubstitution(bound, reindex=policy == "reindex")
         self.vision: VisionRecord | None = None
         self.prompt: Tensor | None = None
-        self._parameters = list(inspect.signature(bound.inner.forward).parameters)
+        self._model_call = Call.of(bound.model, ["labels"])
+        self._inner_call = Call.of(bound.inner, INNER_ARGUMENTS)
+        self._rotary_call = Call.of(bound.rotary, ["position_ids"])
+        kinds = {type(layer): layer for layer in bound.layers}
+        self._layer_calls = {kind: Call.of(layer, REPLACED) for kind, layer in kinds.items()}
 
     # ------------------------------------------------------------------ hooks in and out
 
@@ -51,6 +56,7 @@ class Engine(BaseEngine):
         keep(bound.model.register_forward_pre_hook(self._refuse_training, with_kwargs=True))
         keep(bound.inner.register_forward_pre_hook(self._begin, with_kwargs=True))
         keep(bound.inner.register_forward_hook(self._end, with_kwargs=True, always_call=True))
+        self._watch_model(bound.inner)
         keep(bound.decoder.register_forward_hook(self._restore_length, with_kwargs=True))
         keep(bound.rotary.register_forward_hook(self._positions, with_kwargs=True))
         if self.shrinker is not None:  # before the hooks that look at what the encoder is given
@@ -70,59 +76,79 @@ class Engine(BaseEngine):
     # ------------------------------------------------------------------ one forward
 
     def _refuse_training(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        self.called = True
         if module.training:
             raise UnsupportedError(
                 "the model is in training mode: call model.eval() before pruning"
             )
-        if kwargs.get("labels") is not None:
+        if self._model_call.named(args, kwargs).get("labels") is not None:
             raise UnsupportedError(
                 "labels are not supported while pruning: detach to compute a loss"
             )
 
     def _begin(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        self.state = None
+        self.state, self.called = None, True
         masks.check_backend(self.bound.attention_backend)
-        given = {**dict(zip(self._parameters, args, strict=False)), **kwargs}
-        self.state = begin_forward(self.bound, self.schedule, given, self.notes, self.seed)
+        given = self._inner_call.named(args, kwargs)
+        self.state = begin_forward(
+            self.bound, self.schedule, given, self.notes, self.seed, self._new_guard()
+        )
 
     def _positions(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
         state = self.state
         if state is None:
             return
-        ids = kwargs.get("position_ids", args[1] if len(args) > 1 else None)
-        if ids is not None:
-            axes = ids[None] if ids.ndim == 2 else ids  # noqa: PLR2004 - [batch, rows]
-            state.positions = axes.expand(-1, state.batch, -1)
+        ids = self._rotary_call.named(args, kwargs)["position_ids"]
+        # [axes, batch, rows] with M-RoPE (one axis where there is no image), else [batch, rows]
+        if ids.shape[-1] != state.length or (ids.ndim == 3) != self.bound.mrope:  # noqa: PLR2004
+            raise refuse(f"the decoder's positions have the shape {list(ids.shape)}")
+        axes = ids if self.bound.mrope else ids[None]
+        state.positions = axes.expand(-1, state.batch, -1)
 
     def _end(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
         state, self.state = self.state, None
         if state is None:
             return
-        if state.layout is None:
-            if state.past == 0 and output is not None:  # a new prompt without images
-                state.trace.visual_tokens = [0] * state.batch
-                self.trace = state.trace
-            return
-        self.vision = None
+        if state.layout is not None:
+            self.vision = None
         if output is None:  # the forward raised
             return
-        self._conclude(state)
+        state.guard.check(output, state.cache, state.past + state.length)
+        if state.layout is not None:
+            self._conclude(state)
+            return
+        self.forwards += 1
+        if state.past == 0 and state.length > 1:  # a new prompt without images, no decode step
+            state.trace.visual_tokens = [0] * state.batch
+            state.trace.per_layer = [[0] * self.bound.dims.layers for _ in range(state.batch)]
+            self.trace = state.trace
 
     def _restore_length(
         self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any
-    ) -> None:
+    ) -> Any:
         """Give the caller one row per input token back; rows of dropped tokens are zero."""
         state = self.state
         if state is None or state.columns is None:
-            return
-        hidden = output.last_hidden_state
+            return None
+        state.guard.restored = True
+        whole = isinstance(output, tuple)  # with return_dict=False
+        hidden = output[0] if whole else output.last_hidden_state
+        if hidden.shape[:2] != state.columns.shape:
+            raise refuse(
+                f"the decoder gave {list(hidden.shape[:2])} rows where {list(state.columns.shape)} "
+                "were kept"
+            )
         columns = state.columns.to(hidden.device)
         if state.layout is not None and state.layout.ragged():
             assert state.valid is not None
             hidden = hidden * state.valid.to(hidden.device)[..., None]
         full = hidden.new_zeros(hidden.shape[0], state.length, hidden.shape[2])
         index = columns[..., None].expand(*columns.shape, hidden.shape[2])
-        output.last_hidden_state = full.scatter_(1, index, hidden)
+        full.scatter_(1, index, hidden)
+        if whole:
+            return (full, *output[1:])
+        output.last_hidden_state = full
+        return None
 
     def _see(self, record: VisionRecord) -> None:
         self.vision = record if self.shrinker is None else self.shrinker.spread(record)
@@ -153,15 +179,20 @@ class Engine(BaseEngine):
     # ------------------------------------------------------------------ one layer
 
     def _before_layer(self, index: int, *, remember: bool) -> Callable[..., Any]:
+        call = self._layer_calls[type(self.bound.layers[index])]
+
         def hook(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
             state = self.state
+            self.called = True
             if state is None:
-                return None
-            rest = dict(kwargs)
-            hidden = args[0] if args else rest.pop("hidden_states")
-            cache = rest.get("past_key_values")
-            if cache is not state.cache:  # the decoder made one
-                check_cache(cache)
+                raise refuse(f"the decoder was called without {type(self.bound.inner).__name__}")
+            state.guard.enter(index)
+            rest = call.named(args, kwargs)
+            state.guard.require(REPLACED, rest, call.title)
+            hidden = rest.pop(call.names[0])
+            cache = find_cache(rest)
+            if state.guard.same_cache(state.cache, cache) is not state.cache:
+                check_cache(cache)  # the decoder made one
                 state.cache = cache
             original = rest["position_embeddings"]
             if state.layout is not None:
@@ -176,7 +207,7 @@ class Engine(BaseEngine):
             self.rows.substitute(state, index, hidden, rest)
             if remember and state.layout is not None:
                 state.previous = LayerInput(index, hidden, rest["position_embeddings"])
-            return (hidden, *args[1:]), rest
+            return (hidden,), rest
 
         return hook
 

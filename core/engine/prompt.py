@@ -9,7 +9,8 @@ import torch
 
 from tokensieve.core.adapter import BoundModel
 from tokensieve.core.budgets import Schedule
-from tokensieve.core.engine.cache import check_cache
+from tokensieve.core.engine.cache import check_cache, find_cache
+from tokensieve.core.engine.guard import ForwardGuard
 from tokensieve.core.engine.layout import read_layout
 from tokensieve.core.engine.state import ForwardState
 from tokensieve.core.errors import UnsupportedError
@@ -17,19 +18,28 @@ from tokensieve.core.trace import Trace
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from transformers.cache_utils import Cache
+
+
+INNER_ARGUMENTS = ("input_ids", "inputs_embeds", "attention_mask")
+"""What is read of the arguments of a model's inner forward, besides the cache."""
 
 
 def begin_forward(
-    bound: BoundModel, schedule: Schedule, given: dict[str, Any], notes: list[str], seed: int
+    bound: BoundModel,
+    schedule: Schedule,
+    given: dict[str, Any],
+    notes: list[str],
+    seed: int,
+    guard: ForwardGuard,
 ) -> ForwardState | None:
     """The state of a forward called with the arguments ``given``; None if it has no tokens.
 
     Raises:
         UnsupportedError: a cache or a mask that pruning cannot handle.
     """
-    cache, mask = given.get("past_key_values"), given.get("attention_mask")
-    check_cache(cache)
-    ids, embeds = given.get("input_ids"), given.get("inputs_embeds")
+    ids, embeds, mask = (given.get(name) for name in INNER_ARGUMENTS)  # each may be left out
+    cache = _given_cache(given)
     shaped = ids if ids is not None else embeds
     if shaped is None:
         return None
@@ -37,12 +47,29 @@ def begin_forward(
         raise UnsupportedError("pruning needs a two-dimensional attention mask [batch, tokens]")
     batch, length = int(shaped.shape[0]), int(shaped.shape[1])
     past = 0 if cache is None else int(cache.get_seq_length())
+    if mask is not None and mask.shape[1] != past + length:
+        raise UnsupportedError(
+            f"the attention mask has {mask.shape[1]} columns, but there are {length} tokens and "
+            f"{past} in the KV cache: pruning needs one column for each"
+        )
     padding = None if mask is None or bool((mask != 0).all()) else mask.bool()
     trace = Trace(notes=list(notes))
-    state = ForwardState(batch, length, past, cache, padding, None, trace, [])
+    state = ForwardState(batch, length, past, cache, padding, None, trace, [], guard)
     if length > 1:
         _read(state, bound, schedule, _placeholders(bound, ids, embeds), ids, seed)
     return state
+
+
+def _given_cache(given: dict[str, Any]) -> Cache | None:
+    """The cache among the arguments, known by its type; tuples of tensors are one of old."""
+    for name, value in given.items():
+        if isinstance(value, (tuple, list)) and value and isinstance(value[0], (tuple, list)):
+            raise UnsupportedError(
+                f"{name}: pruning needs a DynamicCache, got a {type(value).__name__} of tensors"
+            )
+    cache = find_cache(given)
+    check_cache(cache)
+    return cache
 
 
 def _placeholders(bound: BoundModel, ids: Tensor | None, embeds: Tensor | None) -> Tensor:

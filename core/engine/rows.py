@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from tokensieve.core.adapter import BoundModel
 from tokensieve.core.engine import masks
 from tokensieve.core.engine.cache import ReducedLayer, cache_layer
+from tokensieve.core.engine.guard import refuse
 from tokensieve.core.engine.positions import next_shift, reindexed
 from tokensieve.core.engine.signals import Embeddings
 from tokensieve.core.engine.state import ForwardState
@@ -14,6 +17,10 @@ from tokensieve.core.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+REPLACED = frozenset({"attention_mask", "position_embeddings", "position_ids"})
+"""Arguments of a decoder layer that are replaced by those of the rows that are left."""
 
 
 class RowSubstitution:
@@ -31,6 +38,7 @@ class RowSubstitution:
         stored = None if cache is None else cache_layer(cache, index)
         if state.columns is None and not isinstance(stored, ReducedLayer):
             return
+        _refuse_row_arguments(state, kwargs)
         if stored is not None and not isinstance(stored, ReducedLayer):
             stored = cache.layers[index] = ReducedLayer.take_over(stored, state.past_padding)
         valid = state.valid if state.columns is not None else state.new_padding
@@ -48,6 +56,7 @@ class RowSubstitution:
         kwargs.update(attention_mask=mask, position_embeddings=embeddings, position_ids=None)
         if stored is not None:
             stored.arm(state.length, valid)
+            state.guard.stored[index] = past + hidden.shape[1]
             stored.shift = shift
             stored.lineage = (*stored.lineage, *state.lineage)
 
@@ -118,3 +127,14 @@ class RowSubstitution:
         real = None if padding is None else padding.to(full.device)
         now = None if state.valid is None else state.valid.to(full.device)
         return next_shift(full, real, self._current_ids(state, before), now)
+
+
+def _refuse_row_arguments(state: ForwardState, kwargs: dict[str, Any]) -> None:
+    """An argument with one entry per token that is not known would not fit the rows that stay."""
+    if state.columns is None:
+        return
+    for name in kwargs.keys() - REPLACED:
+        value = kwargs[name]
+        for part in value if isinstance(value, (tuple, list)) else (value,):
+            if isinstance(part, torch.Tensor) and state.length in part.shape[1:]:
+                raise refuse(f"the decoder layers get {name!r}, which has an entry per token")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from tokensieve.core.engine.guard import ForwardGuard
 from tokensieve.core.engine.layout import Layout
 from tokensieve.core.signals import Module
 from tokensieve.core.trace import Trace
@@ -47,6 +48,7 @@ class ForwardState:
         padding: ``[batch, past + rows]`` bool of the caller's attention mask, None if all real.
         past: tokens in the cache before this forward; ``length`` tokens in it.
         keys: per sample, an integer that depends on its prompt only.
+        guard: what was seen to run.
         origin: ``[batch, rows]`` index among the sample's original visual tokens, -1 otherwise.
         positions: ``[axes, batch, rows]`` ids that the model computed, for all input tokens.
         columns: ``[batch, rows]`` where today's rows stood in the input; None: nothing moved.
@@ -65,6 +67,7 @@ class ForwardState:
     layout: Layout | None
     trace: Trace
     keys: list[int]
+    guard: ForwardGuard
     origin: Tensor | None = None
     positions: Tensor | None = None
     columns: Tensor | None = None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tokensieve.core.bound import Branch
+from tokensieve.core.calls import Call
 from tokensieve.core.engine.state import ForwardState, RecordedTransition
 from tokensieve.core.tensors import at_least_float32
 
@@ -22,9 +23,10 @@ def watch(layer: int, branch: Branch, current: Callable[[], ForwardState | None]
     """
     kind, entry, last = branch
     entered: list[Tensor] = []
+    call = Call.of(entry)
 
     def enter(_: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        entered[:] = [args[0] if args else kwargs["hidden_states"]]
+        entered[:] = [call.first(args, kwargs)]
 
     def leave(_: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
         state = current()

@@ -1,0 +1,127 @@
+"""Whether a forward ran as pruning needs it: checked after every forward, else no answer.
+
+Nothing here knows a version of transformers. A layer whose hook did not run, a cache that was
+copied or hidden, and rows that nobody stored are seen by what they leave behind; all comparisons
+are of integers on the host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from tokensieve.core.engine.cache import ReducedLayer, find_cache
+from tokensieve.core.errors import GuardError
+
+if TYPE_CHECKING:
+    from transformers.cache_utils import Cache
+
+ADVICE = (
+    "no answer is given, it would not be the pruned model's; run the model itself, not a copy or a "
+    "compiled version of it (`tokensieve doctor` shows what works here)"
+)
+
+
+def refuse(what: str) -> GuardError:
+    """The error for something that was seen in a forward."""
+    return GuardError(f"{what}: {ADVICE}")
+
+
+@dataclass
+class ForwardGuard:
+    """What one forward was seen to do.
+
+    Attributes:
+        first, depth: hooks are on the layers ``first`` to ``depth - 1``.
+        word: what a layer is called.
+        watched: layers and branches whose transitions are recorded.
+        layer: the layer that has to run next.
+        stored: by layer, the rows that its reduced cache has to hold at the end.
+        cached: whether a layer was looked at for its cache.
+        reduced, restored: whether rows were removed, and the caller was given them back as zeros.
+    """
+
+    first: int
+    depth: int
+    word: str
+    watched: frozenset[tuple[int, str]] = frozenset()
+    layer: int = -1
+    stored: dict[int, int] = field(default_factory=dict)
+    cached: bool = False
+    reduced: bool = False
+    restored: bool = False
+
+    def __post_init__(self) -> None:
+        self.layer = self.first
+
+    def enter(self, index: int) -> None:
+        """A layer's hook runs."""
+        if index != self.layer:
+            raise refuse(f"the hook of {self.word} {index} ran where {self.layer} was to be next")
+        self.layer += 1
+
+    def require(self, names: Set[str], given: Mapping[str, Any], title: str) -> None:
+        """A module was called with what is replaced in its arguments."""
+        if not names <= given.keys():
+            raise refuse(f"{title} was called without {min(names - given.keys())!r}")
+
+    def same_cache(self, known: Cache | None, given: Cache | None) -> Cache | None:
+        """The cache of this forward; all layers have to share the one that the caller gave."""
+        if given is not known and (self.cached or known is not None):
+            raise refuse(f"{self.word} {self.layer - 1} was given another KV cache")
+        self.cached = True
+        return given
+
+    def check_recorded(
+        self, recorded: Iterable[tuple[int, str]], kinds: tuple[str, ...], boundary: int
+    ) -> None:
+        """The transitions of all watched branches of these kinds are there."""
+        wanted = {(at, kind) for at, kind in self.watched if at < boundary and kind in kinds}
+        missing = wanted - set(recorded)
+        if missing:
+            layer, kind = min(missing)
+            raise refuse(f"the hooks on the {kind} of {self.word} {layer} did not run")
+
+    def check_layers(self) -> None:
+        """Every hooked layer ran its hook."""
+        if self.layer != self.depth:
+            raise refuse(
+                f"the hook of {self.word} {self.layer} did not run "
+                f"(of {self.word}s {self.first} to {self.depth - 1})"
+            )
+
+    def check(self, output: Any, cache: Cache | None, seen: int) -> None:
+        """Layers, rows of the output and cache, once the forward is over.
+
+        Args:
+            output: what the forward gives its caller.
+            cache: the one that the layers were given.
+            seen: tokens that it has to report, dropped ones included.
+        """
+        self.check_layers()
+        if self.reduced and not self.restored:
+            raise refuse("the decoder's own hook did not run: the rows of the output are reduced")
+        given_back = find_cache(output)
+        if given_back is not None and given_back is not cache:
+            raise refuse("the output holds another KV cache than the layers were given")
+        if cache is not None:
+            self._check_cache(cache, seen)
+
+    def _check_cache(self, cache: Cache, seen: int) -> None:
+        layers = cache.layers
+        if len(layers) < self.depth:
+            raise refuse(f"the KV cache has {len(layers)} layers, the decoder {self.depth}")
+        for index in range(self.first, self.depth):
+            layer: Any = layers[index]
+            if layer.get_seq_length() != seen:
+                raise refuse(
+                    f"the KV cache of {self.word} {index} reports {layer.get_seq_length()} tokens "
+                    f"where {seen} were seen"
+                )
+            rows = self.stored.get(index)
+            if rows is not None and (type(layer) is not ReducedLayer or layer.rows != rows):
+                held = layer.rows if type(layer) is ReducedLayer else layer.get_seq_length()
+                raise refuse(
+                    f"the KV cache of {self.word} {index} holds {held} rows where {rows} were kept"
+                )
