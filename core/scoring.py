@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from tokensieve.core.errors import PluginError
 from tokensieve.core.lazy import torch
 from tokensieve.core.tensors import at_least_float32, on_device
+from tokensieve.core.ties import above, falling
 from tokensieve.core.view import View
 
 if TYPE_CHECKING:
@@ -59,16 +60,22 @@ def _sum(scores: Tensor, valid: Tensor) -> Tensor:
     return scores / (scores.masked_fill(~valid, 0).abs().sum(dim=1, keepdim=True) + _EPSILON)
 
 
-def _minmax(scores: Tensor, valid: Tensor) -> Tensor:
+def extremes(scores: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    """Lowest and highest score of each image, ``[batch, 1]`` each."""
     low = scores.masked_fill(~valid, float("inf")).amin(dim=1, keepdim=True)
-    high = scores.masked_fill(~valid, float("-inf")).amax(dim=1, keepdim=True)
-    return (scores - low) / (high - low + _EPSILON)
+    return low, scores.masked_fill(~valid, float("-inf")).amax(dim=1, keepdim=True)
+
+
+def _minmax(scores: Tensor, valid: Tensor) -> Tensor:
+    low, high = extremes(scores, valid)
+    scaled = (scores - low) / (high - low + _EPSILON)
+    return torch.where(above(high, low), scaled, 0)  # alike: rounding would be stretched to 0 to 1
 
 
 def _rank(scores: Tensor, valid: Tensor) -> Tensor:
     """0 for the lowest, 1 for the highest; equal scores rank by index, lowest index highest."""
-    order = scores.masked_fill(~valid, float("-inf")).sort(dim=1, descending=True, stable=True)
-    place = order.indices.argsort(dim=1).to(scores.dtype)
+    order = falling(scores.masked_fill(~valid, float("-inf")))
+    place = order.argsort(dim=1).to(scores.dtype)
     return 1 - place / (valid.sum(dim=1, keepdim=True) - 1).clamp(min=1)
 
 
@@ -76,7 +83,9 @@ def _zscore(scores: Tensor, valid: Tensor) -> Tensor:
     count = valid.sum(dim=1, keepdim=True)
     mean = scores.masked_fill(~valid, 0).sum(dim=1, keepdim=True) / count
     spread = (scores - mean).masked_fill(~valid, 0).square().sum(dim=1, keepdim=True) / count
-    return (scores - mean) / (spread.sqrt() + _EPSILON)
+    standard = (scores - mean) / (spread.sqrt() + _EPSILON)
+    low, high = extremes(scores, valid)
+    return torch.where(above(high, low), standard, 0)
 
 
 NORMALIZERS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -91,13 +100,13 @@ NORMALIZERS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 def selection_order(scores: Tensor, kept: Tensor) -> Tensor:
     """``[batch, tokens]`` places of the kept tokens by falling score; ties by index."""
     ranked = scores.masked_fill(~kept, float("-inf"))
-    return ranked.sort(dim=1, descending=True, stable=True).indices.argsort(dim=1)
+    return falling(ranked).argsort(dim=1)
 
 
 def top_counts(scores: Tensor, available: Tensor, counts: list[int] | Tensor) -> Tensor:
     """The ``counts[i]`` highest available tokens of each row; ties go to the lowest index."""
     ranked = scores.masked_fill(~available, float("-inf"))
-    order = ranked.sort(dim=1, descending=True, stable=True).indices
+    order = falling(ranked)
     limit = (on_device(counts, scores.device) if isinstance(counts, list) else counts)[:, None]
     first = torch.arange(scores.shape[1], device=scores.device) < limit
     taken = torch.zeros_like(available).scatter(1, order, first)

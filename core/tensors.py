@@ -34,16 +34,3 @@ def unit(vectors: Tensor) -> Tensor:
 def take_rows(values: Tensor, places: Tensor) -> Tensor:
     """``[batch, tokens, n]`` at ``places`` ``[batch, k]`` -> ``[batch, k, n]``."""
     return values.gather(1, places[..., None].expand(*places.shape, values.shape[-1]))
-
-
-def first_max(values: Tensor) -> Tensor:
-    """``[batch, n]`` -> ``[batch]`` index of the largest value, the first of equal ones.
-
-    ``argmax`` promises nothing about ties.
-    """
-    places = torch.arange(values.shape[1], device=values.device)
-    highest = values.amax(dim=1, keepdim=True)
-    first: Tensor = (
-        places.expand_as(values).masked_fill(values != highest, values.shape[1]).amin(dim=1)
-    )
-    return first.clamp(max=values.shape[1] - 1)  # only NaN equals nothing

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from tokensieve.core.lazy import torch
 from tokensieve.core.tensors import on_device
+from tokensieve.core.ties import falling, rounding
 from tokensieve.core.view import View
 
 LEVEL_BITS = 16  # parts of up to 65,535 tokens
@@ -42,7 +43,7 @@ def members(parts: Tensor, count: int, available: Tensor) -> Tensor:
 def best_of_each(scores: Tensor, belongs: Tensor, limits: Tensor) -> Tensor:
     """The ``limits`` ``[batch, parts]`` best tokens of each part, ``[batch, tokens]`` bool."""
     ranked = scores[:, None].expand(belongs.shape).masked_fill(~belongs, float("-inf"))
-    order = ranked.sort(dim=2, descending=True, stable=True).indices
+    order = falling(ranked)
     place = torch.arange(scores.shape[1], device=scores.device)
     first = (place < limits[..., None]).expand(belongs.shape)
     taken = torch.zeros_like(belongs).scatter(2, order, first)
@@ -59,8 +60,9 @@ def divided(weights: Tensor, room: Tensor, counts: list[int]) -> Tensor:
     weights = weights.clamp(min=0)
     total = weights.sum(dim=1, keepdim=True)
     share = weights / torch.where(total > 0, total, 1)
-    given = (share * wanted).floor().long()
-    heaviest = weights.sort(dim=1, descending=True, stable=True).indices.argsort(dim=1)
+    due = share * wanted
+    given = (due + rounding(due)).floor().long()
+    heaviest = falling(weights).argsort(dim=1)
     parts = weights.shape[1]
     rest = (wanted - given.sum(dim=1, keepdim=True)).clamp(min=0)
     given = given + rest // parts + (heaviest < rest % parts)

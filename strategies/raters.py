@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tokensieve.core.ties import above
 from tokensieve.core.view import View
 
 if TYPE_CHECKING:
@@ -30,6 +31,6 @@ def raters(view: View) -> Tensor:
     weight = shares.masked_fill(~view.valid[..., None], 0).sum(dim=1)
     weight = weight / view.valid.sum(dim=1, keepdim=True)
     mean = weight.sum(dim=1, keepdim=True) / asked.sum(dim=1, keepdim=True)
-    chosen = ((weight > mean) & asked).to(weight.dtype)
+    chosen = (above(weight, mean) & asked).to(weight.dtype)
     view.remember("raters", chosen, per="text")
     return chosen

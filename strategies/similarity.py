@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tokensieve.core.lazy import torch
+from tokensieve.core.ties import first_max
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,5 +23,5 @@ def nearest(directions: Tensor, targets: Tensor, allowed: Tensor) -> Tensor:
         ``[batch, tokens, targets]``.
     """
     similar = directions @ targets.transpose(1, 2)
-    best = similar.masked_fill(~allowed[:, None], float("-inf")).argmax(dim=-1)
+    best = first_max(similar.masked_fill(~allowed[:, None], float("-inf")), scale=1)
     return torch.zeros_like(similar).scatter(2, best[..., None], 1.0)

@@ -10,6 +10,7 @@ from tokensieve.core.budgets import whole
 from tokensieve.core.components import Scorer
 from tokensieve.core.signals import TextAttention
 from tokensieve.core.tensors import take_rows
+from tokensieve.core.ties import falling
 from tokensieve.core.view import View
 from tokensieve.strategies.raters import raters
 
@@ -50,6 +51,6 @@ class TextAttentionScorer(Scorer):
         kept = max(1, whole(self.top_heads * per_head.shape[1]))
         if kept < per_head.shape[1]:
             mass = per_head.sum(dim=2)
-            best = mass.sort(dim=1, descending=True, stable=True).indices[:, :kept]
+            best = falling(mass)[:, :kept]
             per_head = take_rows(per_head, best)
         return per_head.mean(dim=1) if self.heads == "mean" else per_head.amax(dim=1)

@@ -334,7 +334,7 @@ def test_decisions_are_made_in_float32() -> None:
         name = "close"
 
         def score(self, view: tokensieve.View) -> torch.Tensor:
-            scores = 1 + torch.arange(view.valid.shape[1]).float()[None] * 1e-6
+            scores = 1 + torch.arange(view.valid.shape[1]).float()[None] * 1e-5
             seen.append(scores)
             return scores.expand(view.valid.shape)
 

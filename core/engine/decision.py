@@ -16,6 +16,7 @@ from tokensieve.core.pipeline import Cut
 from tokensieve.core.scoring import combined_scores
 from tokensieve.core.stage import Stage
 from tokensieve.core.tensors import on_device
+from tokensieve.core.ties import first_max
 from tokensieve.core.view import View
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ def _reduction(board: Board, layout: Layout, outcome: Outcome, stage: Stage) -> 
 def _extra_places(stay: Tensor, groups: Groups, splits: list[Split]) -> Tensor:
     """One dropped place per image that lends its row to the extra token."""
     free = (~stay & groups.valid).to(torch.uint8)
-    first = torch.zeros_like(stay).scatter(1, free.argmax(dim=1, keepdim=True), True)
+    first = torch.zeros_like(stay).scatter(1, first_max(free)[:, None], True)
     wanted = on_device([bool(split.extra) for split in splits], stay.device)
     return first & wanted[:, None] & (free > 0)
 

@@ -10,6 +10,7 @@ from tokensieve.core.components import Merged, Merger, Split
 from tokensieve.core.lazy import torch
 from tokensieve.core.scoring import selection_order
 from tokensieve.core.tensors import at_least_float32, take_rows, unit
+from tokensieve.core.ties import falling
 from tokensieve.core.view import View
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class KnnWeightedMerger(Merger):
         itself = places[:, None] == order[:, None]
         absent = ~view.valid.gather(1, order)[:, None]
         ranked = similar.masked_fill(itself | absent, float("-inf"))
-        nearest = ranked.sort(dim=2, descending=True, stable=True).indices[..., : self.neighbours]
+        nearest = falling(ranked, scale=1)[..., : self.neighbours]
         chosen = order[:, None].expand(-1, width, -1).gather(2, nearest)
         real = ranked.gather(2, nearest) > float("-inf")
         return torch.zeros_like(itself).scatter(2, chosen, real)

@@ -11,6 +11,7 @@ from tokensieve.core.components import Merged, Merger, Split
 from tokensieve.core.lazy import torch
 from tokensieve.core.scoring import top_counts
 from tokensieve.core.tensors import on_device, take_rows
+from tokensieve.core.ties import above, falling, first_max
 from tokensieve.core.view import View
 
 if TYPE_CHECKING:
@@ -98,12 +99,12 @@ def _clustered(hidden: Tensor, real: Tensor, wanted: Tensor, most: int) -> tuple
     distance = torch.cdist(hidden, hidden, compute_mode="donot_use_mm_for_euclid_dist")
     distance = distance / hidden.shape[-1] ** 0.5
     worth = _centrality(distance, both, wanted).masked_fill(~real, -1)
-    centres = worth.sort(dim=1, descending=True, stable=True).indices[:, :most]
+    centres = falling(worth)[:, :most]
     is_centre = torch.arange(centres.shape[1], device=real.device) < wanted
     to_centre = distance.gather(2, centres[:, None].expand(-1, distance.shape[1], -1))
     to_centre = to_centre.masked_fill(~is_centre[:, None], float("inf"))
     own = (place[:, None] == centres[:, None]) & is_centre[:, None]
-    nearest = to_centre.masked_fill(own, -1).argmin(dim=2)
+    nearest = first_max(-to_centre.masked_fill(own, -1))
     members = torch.zeros_like(own).scatter(2, nearest[..., None], True)
     return centres, members & real[..., None] & is_centre[:, None]
 
@@ -119,8 +120,8 @@ def _centrality(distance: Tensor, both: Tensor, nearest: Tensor) -> Tensor:
     counted = (place < nearest[..., None]) & near.isfinite()
     spread = near.masked_fill(~counted, 0).square().sum(dim=2) / counted.sum(dim=2).clamp(min=1)
     density = (-spread).exp()
-    denser = density[:, None] > density[:, :, None]
-    tied = (density[:, None] == density[:, :, None]) & (place < place[:, None])
+    denser = above(density[:, None], density[:, :, None])
+    tied = ~denser & ~denser.transpose(1, 2) & (place < place[:, None])
     farthest = distance.masked_fill(~both, 0).flatten(1).amax(dim=1)[:, None]
     apart = distance.masked_fill(~((denser | tied) & both), float("inf")).amin(dim=2)
     return density * apart.minimum(farthest)

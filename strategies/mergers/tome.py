@@ -10,7 +10,8 @@ from pydantic import Field
 from tokensieve.core.components import Merged, Merger, Split
 from tokensieve.core.lazy import torch
 from tokensieve.core.scoring import top_counts
-from tokensieve.core.tensors import at_least_float32, first_max, on_device, unit
+from tokensieve.core.tensors import at_least_float32, on_device, unit
+from tokensieve.core.ties import first_max
 from tokensieve.core.view import View
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ class _Matching:
         directions = unit(self.metric)
         similar = directions @ directions.transpose(1, 2)
         similar = similar.masked_fill(~(self.alive & ~givers)[:, None], float("-inf"))
-        partner = first_max(similar.flatten(0, 1)).view(givers.shape)
+        partner = first_max(similar, scale=1)
         return similar.gather(2, partner[..., None])[..., 0], partner
 
 

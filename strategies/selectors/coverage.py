@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from tokensieve.core.lazy import torch
-from tokensieve.core.tensors import first_max, on_device, take_rows, unit
+from tokensieve.core.tensors import on_device, take_rows, unit
+from tokensieve.core.ties import first_max
 from tokensieve.core.view import View
 from tokensieve.strategies.features import Features, FeatureSelector
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from tokensieve.core.lazy import torch
 from tokensieve.core.scoring import selection_order
 from tokensieve.core.tensors import on_device
+from tokensieve.core.ties import falling
 from tokensieve.core.view import View
 from tokensieve.strategies.features import Features, FeatureSelector
 
@@ -69,7 +70,7 @@ def _thinned(
     closest = nearest.amax(dim=2) if odd.shape[1] else nearest.new_full(even.shape, float("-inf"))
     lone = torch.finfo(closest.dtype).min  # a real token without partner, before the filler
     closest = closest.clamp(min=lone).masked_fill(even_place >= even_count, float("-inf"))
-    ranked = closest.sort(dim=1, descending=True, stable=True).indices
+    ranked = falling(closest, scale=1)
     drop = (left - wanted).clamp(min=0).clamp(max=AT_ONCE).minimum(even_count)
     far = order.shape[1]
     even_key = (even_place - drop).masked_fill(

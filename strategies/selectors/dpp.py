@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from tokensieve.core.lazy import torch
-from tokensieve.core.tensors import first_max, on_device
+from tokensieve.core.scoring import extremes
+from tokensieve.core.tensors import on_device
+from tokensieve.core.ties import above, first_max
 from tokensieve.core.view import View
 from tokensieve.strategies.features import FeatureSelector
 
@@ -82,8 +84,7 @@ class DppSelector(FeatureSelector):
     def _quality(self, scores: Tensor, valid: Tensor) -> Tensor:
         if self.quality == "none":
             return scores
-        low = scores.masked_fill(~valid, float("inf")).amin(dim=1, keepdim=True)
-        high = scores.masked_fill(~valid, float("-inf")).amax(dim=1, keepdim=True)
-        spread = high - low
-        scaled = (scores - low + SMALL) / torch.where(spread > 0, spread, 1)
-        return torch.where(spread > 0, scaled, 1.0)
+        low, high = extremes(scores, valid)
+        differ = above(high, low)
+        scaled = (scores - low + SMALL) / torch.where(differ, high - low, 1)
+        return torch.where(differ, scaled, 1.0)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tokensieve.core.lazy import torch
-from tokensieve.core.tensors import first_max, on_device
+from tokensieve.core.tensors import on_device
+from tokensieve.core.ties import first_max
 from tokensieve.core.view import View
 from tokensieve.strategies.features import FeatureSelector
 
@@ -39,7 +40,7 @@ class MaxMinSelector(FeatureSelector):
         places = torch.arange(available.shape[1], device=available.device)
         for step in range(max(counts, default=0)):
             free = available & ~kept
-            pick = first_max(reach.masked_fill(~free, float("-inf")))
+            pick = first_max(reach.masked_fill(~free, float("-inf")), scale=1)
             open_ = (step < wanted)[:, None]
             kept = kept | ((places == pick[:, None]) & free & open_)
             to_pick = distance.gather(1, pick[:, None, None].expand(-1, 1, distance.shape[2]))[:, 0]

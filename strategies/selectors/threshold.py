@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from tokensieve.core.components import Selector
 from tokensieve.core.lazy import torch
 from tokensieve.core.scoring import selection_order, top_counts
+from tokensieve.core.ties import above
 from tokensieve.core.view import View
 
 if TYPE_CHECKING:
@@ -54,10 +55,10 @@ class ThresholdSelector(Selector):
 
     def select(self, scores: Tensor, available: Tensor, counts: list[int], view: View) -> Tensor:
         """``[batch, tokens]`` bool."""
-        above = self._above(scores, available)
-        wanted = above | self._grid(above, available) if self.grid else above
+        higher = self._above(scores, available)
+        wanted = higher | self._grid(higher, available) if self.grid else higher
         behind = torch.finfo(scores.dtype).min
-        return top_counts(scores.where(above, behind), wanted, counts)
+        return top_counts(scores.where(higher, behind), wanted, counts)
 
     def order(self, scores: Tensor, kept: Tensor, view: View) -> Tensor:
         """By falling score; a grid's tokens behind, in raster order."""
@@ -66,14 +67,14 @@ class ThresholdSelector(Selector):
         return selection_order(scores.where(self._above(scores, view.valid), -torch.inf), kept)
 
     def _above(self, scores: Tensor, available: Tensor) -> Tensor:
-        above = scores > self._limits(scores, available)
+        higher = above(scores, self._limits(scores, available))
         least = top_counts(scores, available, [self.min_tokens] * scores.shape[0])
-        return (above & available) | least
+        return (higher & available) | least
 
-    def _grid(self, above: Tensor, available: Tensor) -> Tensor:
+    def _grid(self, higher: Tensor, available: Tensor) -> Tensor:
         """Every ``s``-th available token but the last."""
         tokens = available.sum(dim=1, keepdim=True)
-        step = (tokens // above.sum(dim=1, keepdim=True).clamp(min=1) // 3).clamp(min=1)
+        step = (tokens // higher.sum(dim=1, keepdim=True).clamp(min=1) // 3).clamp(min=1)
         place = available.long().cumsum(dim=1) - 1
         return available & (place % step == 0) & (place < tokens - 1)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tokensieve.core.study.report.results import Place, Results
-from tokensieve.core.study.statistics import Floats
+from tokensieve.core.study.statistics import PLACES, Floats
 
 AXES = ("model", "task", "method", "budget")
 METHODS = AXES.index("method")
@@ -75,7 +75,7 @@ def _without_holes(
         worst = (-1.0, 0, 0)
         for axis in range(4):
             others = tuple(other for other in range(4) if other != axis)
-            lacking = 1 - part.mean(axis=others)
+            lacking = (1 - part.mean(axis=others)).round(PLACES)
             position = int(lacking.argmax())
             share = float(lacking[position]) + (1e-9 if axis == METHODS else 0)
             worst = max(worst, (share, axis, position))

@@ -12,6 +12,7 @@ from tokensieve.core.study.statistics import (
     Floats,
     Interval,
     centred_interval,
+    first_best,
     leave_one_out_choice,
     mean_off_diagonal,
     percentile_interval,
@@ -89,7 +90,7 @@ def leave_one_model_out(grid: FullGrid) -> list[HeldOut]:
     entries = []
     for number, model in enumerate(grid.models):
         choice = rivals[leave_one_out_choice(table[:, rivals], number)]
-        best = rivals[int(table[number, rivals].argmax())]
+        best = rivals[int(first_best(table[number, rivals]))]
         here, here_draws = table[number], draws[number]
         loss = percentile_interval(
             float(here[best] - here[choice]), _resampled_loss(draws[:, rivals], number)
@@ -108,7 +109,7 @@ def _resampled_loss(draws: Floats, held_out: int) -> Floats:
     """``[resamples]``: choose on the other models' resamples, lose on this one's."""
     others = np.delete(draws, held_out, axis=0).mean(axis=0)
     here = draws[held_out]
-    chosen = np.take_along_axis(here, others.argmax(axis=0)[None], axis=0)[0]
+    chosen = np.take_along_axis(here, first_best(others)[None], axis=0)[0]
     return np.asarray(here.max(axis=0) - chosen)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tokensieve.core.study.report.results import Results
+from tokensieve.core.study.statistics import PLACES
 
 
 def put_in_order(results: Results) -> None:
@@ -31,8 +32,11 @@ def put_in_order(results: Results) -> None:
         share[place.budget].append(measured.token_share)
         if place.model in results.pooled or place.method in apart:
             level[place.method].append(float(measured.scores.mean()))
-    results.budgets = tuple(sorted(share, key=lambda name: -float(np.nanmean(share[name]))))
-    results.methods = tuple(sorted(level, key=lambda name: (-float(np.mean(level[name])), name)))
+    # rounded: the order in which equal numbers were added is no reason for a place
+    tokens = {name: round(float(np.nanmean(own)), PLACES) for name, own in share.items()}
+    scores = {name: round(float(np.mean(own)), PLACES) for name, own in level.items()}
+    results.budgets = tuple(sorted(tokens, key=lambda name: -tokens[name]))
+    results.methods = tuple(sorted(scores, key=lambda name: (-scores[name], name)))
 
 
 def _pooled(results: Results) -> tuple[str, ...]:

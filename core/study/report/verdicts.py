@@ -28,7 +28,7 @@ from tokensieve.core.study.report.wording import (
     points,
     span,
 )
-from tokensieve.core.study.statistics import Interval, percentile_interval
+from tokensieve.core.study.statistics import PLACES, Interval, percentile_interval
 
 Kind = Literal["yes", "no", "mixed", "none"]
 MOST_CLAIMS = 10
@@ -133,7 +133,7 @@ def against_floor(held: Sequence[Tally], floor: str) -> list[Verdict]:
     silent = [t.method for t in own if not t.won and not t.lost]
     topic, parts = f"Is it better than {floor}?", []
     if everywhere:
-        best = max(everywhere, key=lambda t: t.overall.difference.value)
+        best = max(everywhere, key=lambda t: round(t.overall.difference.value, PLACES))
         verb = "beats" if len(everywhere) == 1 else "beat"
         parts.append(
             f"{out_of(len(everywhere), len(own), 'method')} {verb} {floor} at equal cost on "
