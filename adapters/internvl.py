@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from tokensieve.adapters.decoder import LlamaLikeModel, decoder_dims, placeholder_ids
 from tokensieve.adapters.shrinking import one_grid, resized, spread_images
-from tokensieve.adapters.synthetic import random_pixels, random_prompts, text_settings
+from tokensieve.adapters.synthetic import (
+    NARROW_ENCODER,
+    random_pixels,
+    random_prompts,
+    shrunk_text,
+    special_ids,
+    text_settings,
+)
 from tokensieve.adapters.vision import (
     NO_TEXT_TOWER,
     CapturedLayer,
@@ -26,11 +33,13 @@ from tokensieve.core.flops import DecoderDims
 from tokensieve.core.lazy import torch
 from tokensieve.core.shrinking import Grid, ShrinkPlan
 from tokensieve.core.signals import VISION_SIGNALS
+from tokensieve.core.sizes import ModelSize
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tokensieve.core.sizes import ModelSize
+
+PATCH = 14
 
 
 def _pair(value: Any) -> tuple[int, int]:
@@ -209,6 +218,11 @@ class InternVLAdapter(Adapter):
 
     name = "internvl"
     model_types = frozenset({"internvl"})
+    check_size = ModelSize(
+        "check", "internvl", "InternVL for checks",
+        DecoderDims(layers=4, dim=32, mlp_dim=48, heads=4, kv_heads=2, head_dim=8),
+        visual_tokens=8, vocabulary=64, vision={**NARROW_ENCODER, "image_size": 4 * PATCH},
+    )  # fmt: skip
 
     @classmethod
     def bind(cls, model: Any) -> BoundModel:
@@ -236,6 +250,22 @@ class InternVLAdapter(Adapter):
         )
 
     @classmethod
+    def shrunk(cls, config: Any) -> tuple[Any, ModelSize]:
+        """Two tiles of 4 x 4 patches."""
+        shrunk, dims = shrunk_text(config)
+        vision = shrunk.vision_config
+        for name, value in NARROW_ENCODER.items():
+            setattr(vision, name, value)
+        down, across = _pair(vision.patch_size)
+        vision.image_size = [4 * down, 4 * across]
+        rows, columns = tokens_per_tile(shrunk)
+        size = ModelSize(
+            "shrunk", "internvl", "", dims, 2 * rows * columns, config.text_config.vocab_size,
+            NARROW_ENCODER,
+        )  # fmt: skip
+        return shrunk, size
+
+    @classmethod
     def synthetic_inputs(
         cls, config: Any, size: ModelSize, text: tuple[int, int], batch: int
     ) -> dict[str, Tensor]:
@@ -248,9 +278,10 @@ class InternVLAdapter(Adapter):
                 f"tiles of {rows * columns}"
             )
         run = [config.image_token_id] * size.visual_tokens
-        delimiters = (size.vocabulary - 2, size.vocabulary - 3)
+        special = special_ids(config)
+        end, start = [n for n in reversed(range(size.vocabulary)) if n not in special][:2]
         height, width = _pair(config.vision_config.image_size)
         return {
-            "input_ids": random_prompts(size, text, run, batch, delimiters),
+            "input_ids": random_prompts(size, text, run, batch, special, (start, end)),
             "pixel_values": random_pixels(tiles * batch, 3, height, width),
         }

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from tokensieve.adapters.decoder import LlamaLikeModel, decoder_dims, placeholder_ids
 from tokensieve.adapters.shrinking import one_grid, resized, spread_images
-from tokensieve.adapters.synthetic import image_side, random_pixels, random_prompts, text_settings
+from tokensieve.adapters.synthetic import (
+    NARROW_ENCODER,
+    image_side,
+    random_pixels,
+    random_prompts,
+    shrunk_text,
+    special_ids,
+    text_settings,
+)
 from tokensieve.adapters.vision import (
     NO_TEXT_TOWER,
     CapturedLayer,
@@ -24,11 +32,10 @@ from tokensieve.core.flops import DecoderDims
 from tokensieve.core.lazy import torch
 from tokensieve.core.shrinking import Grid, ShrinkPlan
 from tokensieve.core.signals import VISION_SIGNALS
+from tokensieve.core.sizes import ModelSize
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from tokensieve.core.sizes import ModelSize
 
 VISION_MODELS = frozenset({"clip_vision_model", "siglip_vision_model"})
 PATCH = 14
@@ -201,6 +208,11 @@ class LlavaAdapter(Adapter):
 
     name = "llava"
     model_types = frozenset({"llava"})
+    check_size = ModelSize(
+        "check", "llava", "LLaVA for checks",
+        DecoderDims(layers=4, dim=32, mlp_dim=48, heads=4, kv_heads=2, head_dim=8),
+        visual_tokens=16, vocabulary=64, vision=NARROW_ENCODER,
+    )  # fmt: skip
 
     @classmethod
     def bind(cls, model: Any) -> BoundModel:
@@ -229,6 +241,27 @@ class LlavaAdapter(Adapter):
         )
 
     @classmethod
+    def shrunk(cls, config: Any) -> tuple[Any, ModelSize]:
+        """Pictures of 4 x 4 patches, encoder layers as many as the projector asks for."""
+        shrunk, dims = shrunk_text(config)
+        vision = shrunk.vision_config
+        for name, value in NARROW_ENCODER.items():
+            setattr(vision, name, value)
+        reads = config.vision_feature_layer
+        deepest = max(map(abs, [reads] if isinstance(reads, int) else reads))
+        vision.num_hidden_layers = max(vision.num_hidden_layers, deepest)
+        vision.image_size = 4 * vision.patch_size
+        tokens = 16
+        if vision.model_type in VISION_MODELS:
+            has_cls = vision.model_type == "clip_vision_model"
+            tokens += int(has_cls) - int(config.vision_feature_select_strategy == "default")
+        shrunk.image_seq_length = tokens
+        size = ModelSize(
+            "shrunk", "llava", "", dims, tokens, config.text_config.vocab_size, NARROW_ENCODER
+        )
+        return shrunk, size
+
+    @classmethod
     def synthetic_inputs(
         cls, config: Any, size: ModelSize, text: tuple[int, int], batch: int
     ) -> dict[str, Tensor]:
@@ -236,6 +269,6 @@ class LlavaAdapter(Adapter):
         side = config.vision_config.image_size
         run = [config.image_token_id] * size.visual_tokens
         return {
-            "input_ids": random_prompts(size, text, run, batch),
+            "input_ids": random_prompts(size, text, run, batch, special_ids(config)),
             "pixel_values": random_pixels(batch, 3, side, side),
         }

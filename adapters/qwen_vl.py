@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from tokensieve.adapters.decoder import LlamaLikeModel, decoder_dims, placeholder_ids
 from tokensieve.adapters.shrinking import resized, spread_features
-from tokensieve.adapters.synthetic import random_pixels, random_prompts, text_settings
+from tokensieve.adapters.synthetic import (
+    random_pixels,
+    random_prompts,
+    shrunk_text,
+    special_ids,
+    text_settings,
+)
 from tokensieve.adapters.vision import (
     ATTENTION_SIGNALS,
     NO_TEXT_TOWER,
@@ -25,13 +31,13 @@ from tokensieve.core.flops import DecoderDims
 from tokensieve.core.lazy import torch
 from tokensieve.core.shrinking import Grid, ShrinkPlan
 from tokensieve.core.signals import VISION_SIGNALS
+from tokensieve.core.sizes import ModelSize
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tokensieve.core.sizes import ModelSize
-
 TYPICAL_TOKENS = 1296  # an image of about one megapixel
+NARROW_VISION = {"hidden_size": 32, "intermediate_size": 48, "depth": 4, "num_heads": 4}
 VISION_7B = {"hidden_size": 1280, "intermediate_size": 3420, "depth": 32, "num_heads": 16}
 MROPE_SHARES = (2, 3, 3)  # of the half head: time, height, width (16, 24, 24 of 64)
 
@@ -240,6 +246,11 @@ class QwenVLAdapter(Adapter):
 
     name = "qwen-vl"
     model_types = frozenset({"qwen2_5_vl"})
+    check_size = ModelSize(
+        "check", "qwen-vl", "Qwen2.5-VL for checks",
+        DecoderDims(layers=4, dim=64, mlp_dim=96, heads=4, kv_heads=2, head_dim=16),
+        visual_tokens=12, vocabulary=64, vision=NARROW_VISION,
+    )  # fmt: skip
 
     @classmethod
     def bind(cls, model: Any) -> BoundModel:
@@ -276,6 +287,22 @@ class QwenVLAdapter(Adapter):
         )
 
     @classmethod
+    def shrunk(cls, config: Any) -> tuple[Any, ModelSize]:
+        """Four blocks, every one of which sees the whole picture if one of the model's does."""
+        shrunk, dims = shrunk_text(config)
+        vision = shrunk.vision_config
+        for name, value in NARROW_VISION.items():
+            setattr(vision, name, value)
+        vision.out_hidden_size = dims.dim
+        # a config may leave the sections out: transformers takes those of the published models
+        shrunk.text_config.rope_parameters.setdefault("mrope_section", list(MROPE_SHARES))
+        whole = list(config.vision_config.fullatt_block_indexes)
+        vision.fullatt_block_indexes = list(range(4)) if whole else []
+        words = config.text_config.vocab_size
+        size = ModelSize("shrunk", "qwen-vl", "", dims, 12, words, NARROW_VISION)
+        return shrunk, size
+
+    @classmethod
     def synthetic_inputs(
         cls, config: Any, size: ModelSize, text: tuple[int, int], batch: int
     ) -> dict[str, Tensor]:
@@ -286,7 +313,7 @@ class QwenVLAdapter(Adapter):
         grid = [1, rows * unit, tokens // rows * unit]
         run = [config.image_token_id] * tokens
         delimiters = (config.vision_start_token_id, config.vision_end_token_id)
-        ids = random_prompts(size, text, run, batch, delimiters)
+        ids = random_prompts(size, text, run, batch, special_ids(config), delimiters)
         width = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
         return {
             "input_ids": ids,

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from tokensieve.core.pipeline import Cut
 
+CHECK_SEED = 20630
 NO_TEXT = "a classifier has no text"
 NO_PROJECTOR = "a classifier has no projector"
 WHY_MISSING = {
@@ -283,3 +284,19 @@ class TimmVitAdapter(Adapter):
         bound = cls.bind(model)
         rows, columns = model.patch_embed.grid_size
         return bound.dims, rows * columns
+
+    @classmethod
+    def check_classifier(cls) -> tuple[Any, Tensor]:
+        """Four blocks on 4 x 4 patches and a [CLS]."""
+        from timm.models import VisionTransformer
+
+        generator = torch.Generator().manual_seed(CHECK_SEED)
+        vit = VisionTransformer(
+            img_size=32, patch_size=8, embed_dim=32, depth=4, num_heads=4, num_classes=5
+        ).double()
+        with torch.no_grad():
+            for parameter in vit.parameters():
+                drawn = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+                parameter.add_(drawn * 0.15)
+        pictures = torch.randn(3, 3, 32, 32, generator=generator, dtype=torch.float64)
+        return vit.eval(), pictures

@@ -183,6 +183,8 @@ class Adapter(ABC):
     """Values of ``config.model_type`` that the adapter supports."""
     answers_questions: ClassVar[bool] = True
     """Whether its models take a prompt and answer in words; others name a class."""
+    check_size: ClassVar[ModelSize | None] = None
+    """A model of milliseconds, to check the family with random weights; None: it cannot be."""
     layer_word: ClassVar[str] = Bound.layer_word
     """What the layers are called between which its models are pruned."""
 
@@ -219,6 +221,17 @@ class Adapter(ABC):
     def sized_config(cls, size: ModelSize) -> Any:
         """The family's own config at ``size``, for a model with random weights."""
         raise UnsupportedError(f"adapter {cls.name} cannot build a model of a chosen size")
+
+    @classmethod
+    def check_classifier(cls) -> tuple[Any, Tensor]:
+        """Of a family that answers no questions: a small model with random weights in float64, and
+        pictures for it."""
+        raise UnsupportedError(f"adapter {cls.name} builds no model to be checked")
+
+    @classmethod
+    def shrunk(cls, config: Any) -> tuple[Any, ModelSize]:
+        """A user's config with few and narrow layers, its size told; what it is stays as it is."""
+        raise UnsupportedError(f"adapter {cls.name} cannot shrink a config")
 
     @classmethod
     def synthetic_inputs(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tokensieve.core.cli import bench, catalogue, check, files, report, run, show, study
+from tokensieve.core.cli import bench, catalogue, check, doctor, files, report, run, show, study
 from tokensieve.core.errors import TokensieveError
 
 USER_ERROR = 2
@@ -41,7 +41,7 @@ def _program(
     """Make vision-language models cheaper by removing the visual tokens that do no work."""
 
 
-for module in (catalogue, show, files, run, study, report, bench, check):
+for module in (catalogue, show, files, run, study, report, bench, check, doctor):
     module.register(app)
 
 

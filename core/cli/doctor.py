@@ -1,0 +1,111 @@
+"""``tokensieve doctor``: does pruning give the pruned model's answers with what is installed?"""
+
+from __future__ import annotations
+
+import platform
+from importlib import metadata
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tokensieve.core.cli.options import Plugins, console, open_registry
+
+if TYPE_CHECKING:
+    from tokensieve.core.plugins import Registry
+    from tokensieve.core.testing.doctor import Case
+
+PACKAGES = ("tokensieve", "transformers", "torch", "timm")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("doctor")(doctor)
+
+
+def doctor(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            help="Check this model's own config, shrunk: a built-in model, a local folder or a "
+            "Hugging Face id. No weights are read. Without it every family is checked."
+        ),
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1.")] = "cpu",
+    attention: Annotated[str, typer.Option(help="Attention backend: sdpa or eager.")] = "sdpa",
+    plugins: Plugins = None,
+) -> None:
+    """Check that pruning is exact with the installed versions. Exit code 1 if it is not.
+
+    Tiny models with random weights go through `generate`, pruned, and are compared with the same
+    models with the dropped tokens masked.
+    """
+    from tokensieve.core.engine.masks import check_backend
+    from tokensieve.core.models import find_device
+    from tokensieve.core.quiet import quiet_transformers
+
+    place = str(find_device(device))
+    check_backend(attention)
+    families = _families(model, open_registry(plugins))
+    out = console()
+    out.print(_versions())
+    out.print(f"device {place}, attention {attention}, float64")
+    cases: list[Case] = []
+    with quiet_transformers():
+        from tokensieve.core.testing.doctor import check_family
+
+        for adapter, config in families:
+            out.print(f"\n{adapter.name}: {adapter.summary()}")
+            for case in check_family(adapter, config, device=place, attention=attention):
+                cases.append(case)
+                out.print(f"  {case.title:24} {_verdict(case)}")
+    failed = sum(not case.passed for case in cases)
+    out.print(f"\n{_conclusion(len(cases), failed)}")
+    if failed:
+        raise typer.Exit(1)
+
+
+def _versions() -> str:
+    """What is installed, and whether this version of transformers has been tried."""
+    installed = [f"{name} {metadata.version(name)}" for name in PACKAGES]
+    return f"{', '.join(installed)}, Python {platform.python_version()}{_untried()}"
+
+
+def _untried() -> str:
+    """A remark if the installed transformers is not among the versions that we ask for."""
+    from packaging.requirements import Requirement
+
+    for line in metadata.requires("tokensieve") or ():
+        wanted = Requirement(line)
+        if wanted.name == "transformers":
+            installed = metadata.version("transformers")
+            fits = wanted.specifier.contains(installed, prereleases=True)
+            return "" if fits else f" (tested with transformers {wanted.specifier})"
+    return ""
+
+
+def _families(model: str | None, registry: Registry) -> list[tuple[Any, Any]]:
+    """Adapters to check, each with the user's config or None."""
+    if model is None:
+        return [(entry.value, None) for entry in registry.all("adapter")]
+    from tokensieve.core.models import load_config
+    from tokensieve.core.session import find_adapter
+
+    config = load_config(model, registry)
+    adapter = find_adapter(config, registry)
+    return [(adapter, config if adapter.answers_questions else None)]
+
+
+def _verdict(case: Case) -> str:
+    if case.problem:
+        return f"FAILED   {case.problem}"
+    assert case.difference is not None
+    return f"{'exact' if case.passed else 'DIFFERS'}   largest difference {case.difference:.1e}"
+
+
+def _conclusion(cases: int, failed: int) -> str:
+    if not failed:
+        return f"{cases} of {cases} cases equal the masked model: pruning is exact here"
+    return (
+        f"{failed} of {cases} cases are not the masked model: do not trust pruning with these "
+        "versions; `pip install` a tested set (docs/versions.md), or report it with this output"
+    )
