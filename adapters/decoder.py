@@ -89,6 +89,7 @@ def check_layout(layer: Any, head_dim: int) -> None:
         and inside - HEAD_NORMS == PROJECTIONS
         and norms in (set(), HEAD_NORMS)
         and all(_width(getattr(attention, name)) == head_dim for name in norms)
+        and getattr(attention, "head_dim", None) == head_dim
         and isinstance(getattr(attention, "scaling", None), float)
     )
     if not known:

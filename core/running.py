@@ -154,9 +154,11 @@ def encode_batch(loaded: LoadedModel, texts: Sequence[str], images: Sequence[Ima
             return_tensors="pt",
             **({"padding": True, "padding_side": "left"} if len(texts) > 1 else {}),
         )
-    except ValueError as error:  # a picture too thin for a patch, a placeholder in the question
-        first = str(error).strip().splitlines()[0]
-        raise ModelError(f"model {loaded.name!r}: the processor refuses this: {first}") from error
+    except (ValueError, RuntimeError, StopIteration) as error:
+        # a picture too thin for a patch, a placeholder in the question; transformers up to 5.22
+        # says the latter by a bare StopIteration
+        text = str(error).strip().splitlines() or ["other placeholders than pictures"]
+        raise ModelError(f"model {loaded.name!r}: the processor refuses this: {text[0]}") from error
     return inputs.to(loaded.model.device, loaded.model.dtype)
 
 

@@ -8,6 +8,7 @@ what this program would write.
 from __future__ import annotations
 
 import ast
+import json
 import re
 import sys
 from collections.abc import Callable
@@ -38,6 +39,7 @@ from tokensieve.core.testing import CHECKS
 
 DOCS = Path(__file__).parent
 PROJECT = DOCS.parent
+COUNTS = ("passed", "failed", "skipped")
 PLACE = re.compile(r"(<!-- generated: ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
@@ -144,6 +146,17 @@ def command_rows() -> str:
     return table(["command", "what it does"], rows)
 
 
+def version_rows() -> str:
+    """Which versions the subset of the tests was run on."""
+    results = json.loads((DOCS / "data" / "versions.json").read_text(encoding="utf-8"))
+    shown = ("transformers", "torch", "torchvision", "timm", "python")
+    rows = [
+        [title, *(run[name] for name in shown), *(str(run[kind]) for kind in COUNTS)]
+        for title, run in results.items()
+    ]
+    return table(["run", *shown, *COUNTS], rows)
+
+
 def file_rows(folder: str) -> str:
     """The modules of a folder, with the first line of their docstrings."""
     rows = []
@@ -172,6 +185,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "adapters": adapter_rows,
     "checks": check_rows,
     "commands": command_rows,
+    "versions": version_rows,
     "strategy-files": lambda: file_rows("strategies"),
     "core-files": lambda: file_rows("core"),
     "engine-files": lambda: file_rows("core/engine"),

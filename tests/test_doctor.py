@@ -16,15 +16,21 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 from tokensieve.core.engine import masks, rows
 from tokensieve.core.plugins import build_registry
 from tokensieve.core.testing import oracle
-from tokensieve.core.testing.doctor import BATCHES, POLICIES, check_family
+from tokensieve.core.testing.doctor import BATCHES, POLICIES, Case, examine, prepare
 
 ADAPTERS = [entry.value for entry in build_registry().all("adapter")]
+
+
+def check_family(adapter: Any, config: Any = None) -> list[Case]:
+    return list(examine(prepare(adapter, config)))
+
+
 CASES = len(POLICIES) * len(BATCHES)
 
 
 @pytest.mark.parametrize("adapter", ADAPTERS, ids=lambda adapter: adapter.name)
 def test_every_family_is_exact(adapter: Any) -> None:
-    cases = list(check_family(adapter))
+    cases = check_family(adapter)
     assert [case.problem for case in cases if not case.passed] == []
     assert len(cases) == (CASES if adapter.answers_questions else 1)
 

@@ -181,12 +181,25 @@ def test_second_turn_equals_the_whole_conversation(
     models: dict[str, Any], family: str, policy: str, new_image: bool
 ) -> None:
     """The cache of the first turn is continued, with another image or with text only."""
-    model = models[family]
+    spec = pipeline(STAGES["three-steps"], policy)
+    actual, expected = _two_turns(models[family], family, spec, new_image)
+    if family == "qwen-vl" and new_image and not torch.allclose(actual, expected, atol=1e-6):
+        # seen up to transformers 5.22: positions of a continued cache leave the first image out
+        plain, whole = _two_turns(models[family], family, "none", new_image)
+        if not torch.allclose(plain, whole, atol=1e-6):
+            pytest.skip("the untouched model's second turn is not its own whole run either")
+    torch.testing.assert_close(actual, expected, atol=1e-6, rtol=0)
+
+
+def _two_turns(
+    model: Any, family: str, spec: Any, new_image: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits of the second turn, and the oracle's of the whole conversation."""
     small, large = DEFAULT_IMAGES[family]
     opening = Prompt(3, (large,), 4, seed=5)
     follow = Prompt(2, (small,) if new_image else (), 5, seed=6)
     first, second = inputs(family, [opening]), inputs(family, [follow])
-    with tokensieve.attach(model, pipeline(STAGES["three-steps"], policy)) as session:
+    with tokensieve.attach(model, spec) as session:
         one = model.generate(**first, max_new_tokens=3, **GREEDY)
         start = first["input_ids"].shape[1]
         turns = [turn_of(session.trace, 0, 0, start)]
@@ -216,9 +229,9 @@ def test_second_turn_equals_the_whole_conversation(
     conversation = Conversation([*history[0].tolist(), *generated], everything, turns)
     if not new_image:
         conversation.turns.append(Turn(start + 2, history.shape[1]))
+    policy = session.pipeline.positions
     expected = oracle_logits(model, family, conversation, policy)[-4:]
-    actual = torch.stack([step[0] for step in steps])
-    torch.testing.assert_close(actual, expected, atol=1e-6, rtol=0)
+    return torch.stack([step[0] for step in steps]), expected
 
 
 def _continue(model: Any, family: str, again: Any, second: Any) -> Any:

@@ -57,6 +57,14 @@ def test_config_without_its_token(
         tokensieve.attach(model, HALF)
 
 
+def test_adapter_without_placeholders(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tokensieve.adapters import llava
+
+    monkeypatch.setattr(llava, "placeholder_ids", lambda *_: ())
+    with pytest.raises(AttachError, match="names no placeholder_ids"):
+        tokensieve.attach(build("llava"), HALF)
+
+
 @pytest.mark.parametrize("value", [None, []])
 def test_config_that_lost_its_layer_types(value: Any) -> None:
     model = build("internvl")
@@ -261,3 +269,13 @@ def test_trace_of_a_text_prompt_says_so_for_every_layer() -> None:
         model(**inputs("llava", [Prompt(4, (), 3)]))
     assert session.trace.visual_tokens == [0]
     assert session.trace.per_layer == [[0] * 6]
+
+
+def test_prompt_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under whatever name ``generate`` will offer it: each part would be a prompt of its own."""
+    from tokensieve.core import session
+
+    monkeypatch.delitem(session._REFUSED, "prefill_chunk_size")
+    model = build("llava")
+    with tokensieve.attach(model, HALF), pytest.raises(UnsupportedError, match="run in parts"):
+        model.generate(**batch_of("llava"), max_new_tokens=2, prefill_chunk_size=4)

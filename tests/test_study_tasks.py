@@ -230,7 +230,8 @@ def test_parquet_holds_paths_or_bytes(folder: Path) -> None:
 def test_parquet_without_pyarrow_says_what_to_install(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    for name in ("pyarrow", "pyarrow.parquet"):
+        monkeypatch.setitem(__import__("sys").modules, name, None)
     (folder / "data.parquet").write_bytes(b"")
     with pytest.raises(TaskError, match=r"pip install 'tokensieve\[parquet\]'"):
         FileTask(file=folder).examples(1, 0)

@@ -11,6 +11,10 @@ import typer
 from tokensieve.core.cli.options import Plugins, console, open_registry
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.console import Console
+
     from tokensieve.core.plugins import Registry
     from tokensieve.core.testing.doctor import Case
 
@@ -51,17 +55,32 @@ def doctor(
     out.print(f"device {place}, attention {attention}, float64")
     cases: list[Case] = []
     with quiet_transformers():
-        from tokensieve.core.testing.doctor import check_family
-
         for adapter, config in families:
             out.print(f"\n{adapter.name}: {adapter.summary()}")
-            for case in check_family(adapter, config, device=place, attention=attention):
+            for case in _cases(adapter, config, place, attention, out):
                 cases.append(case)
                 out.print(f"  {case.title:24} {_verdict(case)}")
     failed = sum(not case.passed for case in cases)
     out.print(f"\n{_conclusion(len(cases), failed)}")
     if failed:
         raise typer.Exit(1)
+
+
+def _cases(adapter: Any, config: Any, device: str, attention: str, out: Console) -> Iterator[Case]:
+    """What a family provides, and then one case after the other."""
+    from tokensieve.core.testing.doctor import Case, examine, first_line, prepare
+
+    try:
+        subject = prepare(adapter, config, device=device, attention=attention)
+    except Exception as error:
+        yield Case(adapter.name, "model", problem=first_line(error))
+        return
+    bound = subject.bound
+    out.print(f"  provides {', '.join(sorted(bound.provides))}")
+    lacking = [f"{name} ({why})" for name, why in sorted(bound.missing.items())]
+    if lacking:
+        out.print(f"  but not {', '.join(lacking)}")
+    yield from examine(subject)
 
 
 def _versions() -> str:

@@ -21,7 +21,7 @@ from tokensieve.core.engine.rows import REPLACED, RowSubstitution
 from tokensieve.core.engine.shrinker import Shrinker
 from tokensieve.core.engine.signals import Embeddings, SignalBoard
 from tokensieve.core.engine.state import INPUT_ROWS, ForwardState, LayerInput
-from tokensieve.core.errors import UnsupportedError
+from tokensieve.core.errors import AttachError, UnsupportedError
 from tokensieve.core.pipeline import Pipeline
 from tokensieve.core.shrinking import Grid
 from tokensieve.core.stage import IMAGE
@@ -43,6 +43,10 @@ class Engine(BaseEngine):
         self.rows = RowSubstitution(bound, reindex=policy == "reindex")
         self.vision: VisionRecord | None = None
         self.prompt: Tensor | None = None
+        if not bound.placeholder_ids:
+            raise AttachError(
+                f"adapter {bound.name} names no placeholder_ids: no token would be a visual one"
+            )
         self._model_call = Call.of(bound.model, ["labels"])
         self._inner_call = Call.of(bound.inner, INNER_ARGUMENTS)
         self._rotary_call = Call.of(bound.rotary, ["position_ids"])
@@ -93,6 +97,9 @@ class Engine(BaseEngine):
         self.state = begin_forward(
             self.bound, self.schedule, given, self.notes, self.seed, self._new_guard()
         )
+        state, prompt = self.state, self.prompt
+        if state is not None and prompt is not None and state.past == 0:
+            _check_whole(state.length, prompt.shape[1])
 
     def _positions(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
         state = self.state
@@ -240,3 +247,12 @@ class Engine(BaseEngine):
         with torch.no_grad():
             reduction = self.shrinker.reduction(layout, groups)
         return self._traced(state, self.cuts[IMAGE][1], reduction, hidden)
+
+
+def _check_whole(rows: int, tokens: int) -> None:
+    """The first forward of ``generate`` runs all of the prompt."""
+    if rows < tokens:
+        raise UnsupportedError(
+            f"the prompt of {tokens} tokens is run in parts, the first of {rows}: chunked prefill "
+            "is not supported while pruning: leave it out or detach"
+        )

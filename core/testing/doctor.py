@@ -8,8 +8,9 @@ masked.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tokensieve.core.errors import AttachError, TokensieveError
@@ -21,12 +22,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from tokensieve.core.adapter import BoundModel
+    from tokensieve.core.bound import BoundEncoder
     from tokensieve.core.session import Session
     from tokensieve.core.sizes import ModelSize
 
 SEED = 20630
 SPREAD = 0.15  # of random weights: large enough that every mistake shows
-CLOSE = 1e-6  # in float64
+CLOSE = 1e-5  # models are in float64, but eager attention takes its softmax in float32
 STEPS = 3
 POLICIES = ("keep", "reindex")
 BATCHES: dict[str, tuple[tuple[tuple[int, int], ...], ...]] = {
@@ -35,7 +37,6 @@ BATCHES: dict[str, tuple[tuple[tuple[int, int], ...], ...]] = {
     "padded batch": (((3, 5),), ((6, 2), (3, 4))),
 }
 """Samples of a batch; a sample is a row of images with the text tokens before and after each."""
-BACKENDS = ("sdpa", "eager")
 
 
 @dataclass(frozen=True)
@@ -68,58 +69,84 @@ class Prompt:
     vision: dict[str, Tensor] = field(default_factory=dict)
 
 
-def check_family(
-    adapter: Any, config: Any = None, *, device: str = "cpu", attention: str = "sdpa"
-) -> Iterator[Case]:
-    """Every policy on every batch of a family's tiny model, or of ``config`` shrunk."""
-    if not adapter.answers_questions:
-        yield _classifier_case(adapter, device)
-        return
-    try:
-        config, size = _small(adapter) if config is None else adapter.shrunk(config)
-        bound: Any = bind(random_model(config, device, attention))
-    except Exception as error:
-        yield Case(adapter.name, "model", problem=_first_line(error))
-        return
-    for policy in POLICIES:
-        for title, samples in BATCHES.items():
-            if attention == "eager" and len(samples) > 1:
-                continue  # transformers' own eager masks turn padding into NaN in float64
-            name = f"{policy}, {title}"
-            try:
-                prompts = [_prompt(adapter, config, size, images) for images in samples]
-                difference = compare(bound, prompts, policy)
-            except Exception as error:
-                yield Case(adapter.name, name, problem=_first_line(error))
-            else:
-                yield Case(adapter.name, name, difference)
+@dataclass(frozen=True)
+class Questions:
+    """A tiny model that answers questions: every policy on every batch."""
+
+    adapter: Any
+    bound: BoundModel
+    config: Any
+    size: ModelSize
+
+    def tries(self) -> Iterator[tuple[str, Callable[[], float]]]:
+        """What is tried, and how: the largest difference to the oracle."""
+        for policy in POLICIES:
+            for title, samples in BATCHES.items():
+                # transformers' own eager masks turn padding into NaN in float64
+                if self.bound.attention_backend == "sdpa" or len(samples) == 1:
+                    yield f"{policy}, {title}", partial(self._difference, samples, policy)
+
+    def _difference(self, samples: Sequence[Sequence[tuple[int, int]]], policy: str) -> float:
+        prompts = [_prompt(self.adapter, self.config, self.size, images) for images in samples]
+        return compare(self.bound, prompts, policy)
 
 
-def _small(adapter: Any) -> tuple[Any, ModelSize]:
-    size: ModelSize | None = adapter.check_size
-    if size is None:
-        raise AttachError(f"adapter {adapter.name} builds no model to be checked")
-    return adapter.sized_config(size), size
+@dataclass(frozen=True)
+class Pictures:
+    """A tiny classifier and a batch of pictures: there are no positions and no decoding."""
 
+    adapter: Any
+    bound: BoundEncoder
+    pictures: Tensor
 
-def _classifier_case(adapter: Any, device: str) -> Case:
-    """A batch of pictures; there are no positions and no decoding."""
-    try:
-        model, pictures = adapter.check_classifier()
-        model, pictures = model.to(device), pictures.to(device)
-        bound: Any = bind(model)
+    def tries(self) -> Iterator[tuple[str, Callable[[], float]]]:
+        """What is tried, and how: the largest difference to the oracle."""
+        yield "batch of pictures", self._difference
+
+    def _difference(self) -> float:
         stages = [{"at": [1, 2], "score": {"scorer": "ttv", "layers": [0, 1]}, "keep": [0.6, 0.4]}]
+        model = self.bound.model
         with attach(model, {"name": "doctor", "stages": stages}) as session, torch.no_grad():
-            actual = model(pictures)
+            actual = model(self.pictures)
         _check_pruned(session)
         worst = 0.0
-        for sample, picture in enumerate(pictures):
+        for sample, picture in enumerate(self.pictures):
             kept = {stage.boundary: stage.kept[sample].tolist() for stage in session.trace.stages}
-            expected = oracle_classes(bound, picture[None], kept)
+            expected = oracle_classes(self.bound, picture[None], kept)
             worst = max(worst, float((actual[sample] - expected).abs().max()))
-    except Exception as error:
-        return Case(adapter.name, "batch of pictures", problem=_first_line(error))
-    return Case(adapter.name, "batch of pictures", worst)
+        return worst
+
+
+Subject = Questions | Pictures
+
+
+def prepare(
+    adapter: Any, config: Any = None, *, device: str = "cpu", attention: str = "sdpa"
+) -> Subject:
+    """A family's tiny model, or one of a user's ``config``, shrunk; ready to be tried."""
+    if not adapter.answers_questions:
+        model, pictures = adapter.check_classifier()
+        seen: Any = bind(model.to(device))
+        return Pictures(adapter, seen, pictures.to(device))
+    size: ModelSize | None = adapter.check_size
+    if config is not None:
+        config, size = adapter.shrunk(config)
+    elif size is not None:
+        config = adapter.sized_config(size)
+    if size is None:
+        raise AttachError(f"adapter {adapter.name} builds no model to be checked")
+    bound: Any = bind(random_model(config, device, attention))
+    return Questions(adapter, bound, config, size)
+
+
+def examine(subject: Subject) -> Iterator[Case]:
+    """Try everything; whatever goes wrong is a case that failed."""
+    for title, difference in subject.tries():
+        try:
+            case = Case(subject.adapter.name, title, difference())
+        except Exception as error:
+            case = Case(subject.adapter.name, title, problem=first_line(error))
+        yield case
 
 
 def random_model(config: Any, device: str, attention: str) -> Any:
@@ -221,6 +248,7 @@ def _left(row: Tensor, length: int) -> Tensor:
     return torch.nn.functional.pad(row, (length - row.shape[1], 0))
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What went wrong, short; errors that are no user's keep their name."""
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
     return text if isinstance(error, TokensieveError) else f"{type(error).__name__}: {text}"
