@@ -96,9 +96,9 @@ def test_unknown_model_and_backend_are_the_users(call: Call) -> None:
 
 
 def shifted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Positions of pruned rows are one too high."""
-    right = rows.reindexed
-    monkeypatch.setattr(rows, "reindexed", lambda *args: right(*args) + 1)
+    """Positions of the tokens after the prefill are one too low."""
+    right = rows.next_shift
+    monkeypatch.setattr(rows, "next_shift", lambda *args: right(*args) + 1)
 
 
 def unmasked(monkeypatch: pytest.MonkeyPatch) -> None:
