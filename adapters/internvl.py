@@ -20,6 +20,7 @@ from tokensieve.adapters.synthetic import (
 from tokensieve.adapters.vision import (
     NO_TEXT_TOWER,
     CapturedLayer,
+    Pass,
     chosen_layers,
     feeding_layer,
     raster,
@@ -27,12 +28,12 @@ from tokensieve.adapters.vision import (
     watch_layers,
 )
 from tokensieve.core.adapter import Adapter, BoundModel, Panel, VisionRecord
-from tokensieve.core.calls import Call
 from tokensieve.core.errors import AttachError, UnsupportedError
 from tokensieve.core.flops import DecoderDims
 from tokensieve.core.lazy import torch
 from tokensieve.core.shrinking import Grid, ShrinkPlan
 from tokensieve.core.signals import VISION_SIGNALS
+from tokensieve.core.signature import Signature
 from tokensieve.core.sizes import ModelSize
 
 if TYPE_CHECKING:
@@ -97,24 +98,25 @@ class InternVLModel(LlamaLikeModel):
         deliver: Callable[[VisionRecord], None],
     ) -> list[Any]:
         """Hooks on the (normalised) projections of the chosen layers and on the projector."""
-        if not signals & (self.provides - LlamaLikeModel.provides):
-            return []
-        seen: dict[Any, Any] = {}
-        layers = chosen_layers(self.encoder_layers, self.vision_layer, signals, depths)
-
+        passing = Pass()
+        layers: dict[float | None, Any] = {}
+        if "encoder_layers" in self.provides:
+            layers = chosen_layers(self.encoder_layers, self.vision_layer, signals, depths)
         projector: Any = self.inner.multi_modal_projector
-        call = Call.of(projector)
+        call = Signature.of(projector)
 
-        def finish(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
-            deliver(self._record(call.first(args, kwargs), seen, layers))
-            seen.clear()
+        def finish(module: Any, args: Any, kwargs: dict[str, Any], features: Tensor) -> None:
+            record = self._record(call.first(args, kwargs), passing.seen, layers)
+            record.outputs = features.detach().flatten(0, 1)
+            passing.seen = {}
+            deliver(record)
 
-        handles = [projector.register_forward_pre_hook(finish, with_kwargs=True)]
-        projections = {
-            depth: (layer.attention.q_norm, layer.attention.k_norm)
-            for depth, layer in layers.items()
-        }
-        handles += watch_layers(projections, seen)
+        def pair(layer: Any) -> Callable[[], tuple[Any, Any]]:
+            return lambda: (layer.attention.q_norm, layer.attention.k_norm)
+
+        handles = [projector.register_forward_hook(finish, with_kwargs=True)]
+        projections = {depth: pair(layer) for depth, layer in layers.items()}
+        handles += watch_layers(passing, self.inner.vision_tower, projections)
         return handles
 
     def _record(
@@ -141,23 +143,24 @@ class InternVLModel(LlamaLikeModel):
 
     def shrink_images(self, plan: ShrinkPlan) -> list[Any]:
         """Smaller tiles for the encoder, which interpolates its position embeddings itself."""
-        small: list[Grid] = []
+        passing = Pass()
         inner: Any = self.inner
         config = self.model.config
         down, across = _pair(config.vision_config.patch_size)
         join = int(1 / config.downsample_ratio)
 
-        call = Call.of(inner.vision_tower)
+        call = Signature.of(inner.vision_tower)
 
         def before(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
             rest = call.named(args, kwargs)
             pixels = rest.pop(call.names[0])
-            small[:] = plan([self.tile] * pixels.shape[0], square=True)  # as pixel shuffle wants
+            # squares, as pixel shuffle wants
+            small = passing.seen["small"] = plan([self.tile] * pixels.shape[0], square=True)
             rows, columns = (side * join for side in one_grid(small, "internvl"))
             return (resized(pixels, rows * down, columns * across),), rest
 
         def after(module: Any, args: Any, output: Tensor) -> Tensor:
-            return spread_images(output, self.tile, small)
+            return spread_images(output, self.tile, passing.seen.pop("small"))
 
         return [
             inner.vision_tower.register_forward_pre_hook(before, with_kwargs=True),

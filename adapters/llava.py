@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from tokensieve.adapters.synthetic import (
 from tokensieve.adapters.vision import (
     NO_TEXT_TOWER,
     CapturedLayer,
+    Pass,
     chosen_layers,
     feeding_layer,
     raster,
@@ -26,12 +28,12 @@ from tokensieve.adapters.vision import (
     watch_layers,
 )
 from tokensieve.core.adapter import Adapter, BoundModel, Panel, VisionRecord
-from tokensieve.core.calls import Call
 from tokensieve.core.errors import AttachError
 from tokensieve.core.flops import DecoderDims
 from tokensieve.core.lazy import torch
 from tokensieve.core.shrinking import Grid, ShrinkPlan
 from tokensieve.core.signals import VISION_SIGNALS
+from tokensieve.core.signature import Signature
 from tokensieve.core.sizes import ModelSize
 
 if TYPE_CHECKING:
@@ -49,6 +51,13 @@ CLIP_LARGE = {
 }
 
 
+class _Small(threading.local):
+    """The grid of the pictures of a pass: smaller while they are made smaller, in each thread."""
+
+    def __init__(self, grid: Grid) -> None:
+        self.grid = grid
+
+
 class LlavaModel(LlamaLikeModel):
     """A LLaVA model.
 
@@ -64,7 +73,7 @@ class LlavaModel(LlamaLikeModel):
         self.placeholder_ids = placeholder_ids(config, ["image_token_id"])
         vision = config.vision_config
         self.side = vision.image_size // vision.patch_size
-        self.grid = (self.side, self.side)  # smaller while images are made smaller
+        self.small = _Small((self.side, self.side))
         self.has_cls = vision.model_type == "clip_vision_model"
         self.crops_cls = config.vision_feature_select_strategy == "default"
         self.tokens = self.side**2
@@ -110,27 +119,29 @@ class LlavaModel(LlamaLikeModel):
         deliver: Callable[[VisionRecord], None],
     ) -> list[Any]:
         """Hooks on the chosen layers' projections and on the projector."""
-        if not signals & (self.provides - LlamaLikeModel.provides):
-            return []
-        seen: dict[Any, Any] = {}
-        layers = chosen_layers(self.encoder_layers, self.vision_layer, signals, depths)
+        passing = Pass()
+        layers: dict[float | None, Any] = {}
+        if "encoder_layers" in self.provides:
+            layers = chosen_layers(self.encoder_layers, self.vision_layer, signals, depths)
 
         def output(module: Any, args: Any, result: Any) -> None:
-            seen["output"] = result[0] if isinstance(result, tuple) else result
+            passing.seen["output"] = result[0] if isinstance(result, tuple) else result
 
         projector: Any = self.inner.multi_modal_projector
-        call = Call.of(projector)
+        call = Signature.of(projector)
 
-        def finish(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
-            deliver(self._record(call.first(args, kwargs), seen, layers))
-            seen.clear()
+        def finish(module: Any, args: Any, kwargs: dict[str, Any], features: Tensor) -> None:
+            record = self._record(call.first(args, kwargs), passing.seen, layers)
+            record.outputs = features.detach().flatten(0, 1)
+            passing.seen = {}
+            deliver(record)
 
-        handles = [projector.register_forward_pre_hook(finish, with_kwargs=True)]
-        projections = {
-            depth: (layer.self_attn.q_proj, layer.self_attn.k_proj)
-            for depth, layer in layers.items()
-        }
-        handles += watch_layers(projections, seen)
+        def pair(layer: Any) -> Callable[[], tuple[Any, Any]]:
+            return lambda: (layer.self_attn.q_proj, layer.self_attn.k_proj)
+
+        handles = [projector.register_forward_hook(finish, with_kwargs=True)]
+        projections = {depth: pair(layer) for depth, layer in layers.items()}
+        handles += watch_layers(passing, self.inner.vision_tower, projections)
         if "cls_feature" in signals:
             handles.append(self.vision_layer.register_forward_hook(output))
         return handles
@@ -141,7 +152,7 @@ class LlavaModel(LlamaLikeModel):
         images, tokens = features.shape[:2]
         record = VisionRecord([tokens] * images)
         record.features = features.flatten(0, 1)
-        record.grid = raster(*self.grid, images).to(features.device)
+        record.grid = raster(*self.small.grid, images).to(features.device)
         record.tile = torch.arange(images, device=features.device).repeat_interleave(tokens)
         for depth, layer in layers.items():
             queries, keys = seen_heads(seen, depth, self.heads)
@@ -155,24 +166,23 @@ class LlavaModel(LlamaLikeModel):
 
     def shrink_images(self, plan: ShrinkPlan) -> list[Any]:
         """Smaller pixels for the encoder, its position embeddings interpolated."""
-        small: list[Grid] = []
+        full = (self.side, self.side)
         tower: Any = self.inner.vision_tower
         projector: Any = self.inner.multi_modal_projector
         patch = self.model.config.vision_config.patch_size
 
-        call = Call.of(tower, [INTERPOLATE])
+        call = Signature.of(tower, [INTERPOLATE])
 
         def before(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
             rest = call.named(args, kwargs)
             pixels = rest.pop(call.names[0])
-            grids = plan([(self.side, self.side)] * pixels.shape[0])
-            small[:] = grids
-            rows, columns = self.grid = one_grid(grids, "llava")
+            grids = plan([full] * pixels.shape[0])
+            rows, columns = self.small.grid = one_grid(grids, "llava")
             pixels = resized(pixels, rows * patch, columns * patch)
             return (pixels,), {**rest, INTERPOLATE: True}
 
         def after(module: Any, args: Any, output: Tensor) -> Tensor:
-            return spread_images(output, (self.side, self.side), small)
+            return spread_images(output, full, [self.small.grid] * output.shape[0])
 
         return [
             tower.register_forward_pre_hook(before, with_kwargs=True),

@@ -21,16 +21,18 @@ from tokensieve.adapters.vision import (
     NO_TEXT_TOWER,
     RAN_PAST,
     CapturedLayer,
+    LateHooks,
+    Pass,
     layer_at,
     raster,
 )
 from tokensieve.core.adapter import Adapter, BoundModel, Panel, VisionRecord
-from tokensieve.core.calls import Call
 from tokensieve.core.errors import AttachError, SignalError
 from tokensieve.core.flops import DecoderDims
 from tokensieve.core.lazy import torch
 from tokensieve.core.shrinking import Grid, ShrinkPlan
 from tokensieve.core.signals import VISION_SIGNALS
+from tokensieve.core.signature import Signature
 from tokensieve.core.sizes import ModelSize
 
 if TYPE_CHECKING:
@@ -75,45 +77,47 @@ class QwenVLModel(LlamaLikeModel):
         deliver: Callable[[VisionRecord], None],
     ) -> list[Any]:
         """Hooks on the encoder's entry, the chosen blocks' projections, and the merger."""
-        if not signals & (self.provides - LlamaLikeModel.provides):
-            return []
-        seen: dict[Any, Any] = {}
+        passing = Pass()
         chosen: dict[float | None, int] = {}
         if signals & ATTENTION_SIGNALS & self.provides:
             chosen = {None: self.full[-1]}
             count = len(self.visual.blocks)
             chosen |= {depth: layer_at(depth, count, self.full) for depth in depths}
 
-        call, merging = Call.of(self.visual, ["grid_thw"]), Call.of(self.visual.merger)
-        attending = Call.of(self.visual.blocks[0].attn, ["position_embeddings"])
+        call, merging = Signature.of(self.visual, ["grid_thw"]), Signature.of(self.visual.merger)
+        attending = Signature.of(self.visual.blocks[0].attn, ["position_embeddings"])
 
         def begin(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
-            seen.clear()
-            seen["grid"] = call.named(args, kwargs)["grid_thw"]
+            passing.seen = {"grid": call.named(args, kwargs)["grid_thw"]}
 
         def angles(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
-            seen["angles"] = attending.named(args, kwargs)["position_embeddings"]
+            passing.seen["angles"] = attending.named(args, kwargs)["position_embeddings"]
 
-        def keep(block: int) -> Callable[..., None]:
-            def hook(module: Any, args: Any, output: Tensor) -> None:
-                seen[block] = output
+        def merge(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
+            passing.seen["features"] = merging.first(args, kwargs)
 
-            return hook
-
-        def finish(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
-            if not seen.keys() >= {"grid", *chosen.values()}:
+        def finish(module: Any, args: Any, output: Any) -> None:
+            seen, passing.seen = passing.seen, {}
+            if not seen.keys() >= {"grid", "features", *chosen.values()}:
                 raise SignalError(RAN_PAST)
-            deliver(self._record(merging.first(args, kwargs), seen, chosen))
-            seen.clear()
+            record = self._record(seen["features"], seen, chosen)
+            record.outputs = output.pooler_output.detach()
+            deliver(record)
 
+        def projection(block: int) -> Callable[[], Any]:
+            return lambda: self.visual.blocks[block].attn.qkv
+
+        late = LateHooks(passing, {block: projection(block) for block in set(chosen.values())})
         handles = [
+            late,
+            self.visual.register_forward_pre_hook(late.refresh),
             self.visual.register_forward_pre_hook(begin, with_kwargs=True),
-            self.visual.merger.register_forward_pre_hook(finish, with_kwargs=True),
+            self.visual.merger.register_forward_pre_hook(merge, with_kwargs=True),
+            self.visual.register_forward_hook(finish),
         ]
         for block in set(chosen.values()):
             attention = self.visual.blocks[block].attn
             handles.append(attention.register_forward_pre_hook(angles, with_kwargs=True))
-            handles.append(attention.qkv.register_forward_hook(keep(block)))
         return handles
 
     def _record(
@@ -152,8 +156,8 @@ class QwenVLModel(LlamaLikeModel):
 
     def shrink_images(self, plan: ShrinkPlan) -> list[Any]:
         """Patches put together to images, resized, and cut into fewer patches."""
-        grids: dict[str, list[Grid]] = {}
-        call = Call.of(self.visual, ["grid_thw"])
+        passing = Pass()
+        call = Signature.of(self.visual, ["grid_thw"])
 
         def before(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
             rest = call.named(args, kwargs)
@@ -161,7 +165,7 @@ class QwenVLModel(LlamaLikeModel):
             videos = [[int(n) for n in grid] for grid in thw.tolist()]  # an image has one frame
             full = [(h // self.unit, w // self.unit) for t, h, w in videos for _ in range(t)]
             small = plan(full)
-            grids.update(full=full, small=small)
+            passing.seen = {"full": full, "small": small}
             parts, less = [], []
             for patches, (t, h, w) in zip(
                 flat.split([t * h * w for t, h, w in videos]), videos, strict=True
@@ -172,9 +176,8 @@ class QwenVLModel(LlamaLikeModel):
             return (torch.cat(parts),), {**rest, "grid_thw": torch.tensor(less, device=thw.device)}
 
         def after(module: Any, args: Any, output: Any) -> Any:
-            output.pooler_output = spread_features(
-                output.pooler_output, grids["full"], grids["small"]
-            )
+            full, small = passing.seen["full"], passing.seen["small"]
+            output.pooler_output = spread_features(output.pooler_output, full, small)
             return output
 
         return [

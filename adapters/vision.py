@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tokensieve.core.errors import SignalError
+from tokensieve.core.hooks import own
 from tokensieve.core.lazy import torch
 from tokensieve.core.signals import EncoderAttention
 from tokensieve.core.tensors import at_least_float32
@@ -78,22 +80,74 @@ class CapturedLayer:
         return self.pool(torch.cat(rows))
 
 
-def watch_layers(
-    projections: Mapping[float | None, tuple[Any, Any]], seen: dict[Any, Any]
-) -> list[Any]:
-    """Hooks that keep the outputs of query and key modules as ``seen["q" or "k", depth]``."""
+class Pass(threading.local):
+    """What the hooks of one pass of an encoder leave for each other; threads run passes at once."""
 
-    def keep(*name: Any) -> Callable[..., None]:
+    def __init__(self) -> None:
+        self.seen: dict[Any, Any] = {}
+
+
+class LateHooks:
+    """Hooks on modules that are looked up anew at every pass of the encoder.
+
+    LoRA and quantisation exchange modules while a pipeline is attached: a hook that stays on the
+    old one would see what the model no longer computes.
+    """
+
+    def __init__(self, passing: Pass, modules: Mapping[Any, Callable[[], Any]]) -> None:
+        self._passing = passing
+        self._modules = modules
+        self._on: dict[Any, tuple[Any, Any]] = {}
+        self._lock = threading.Lock()
+        self.refresh()
+
+    def refresh(self, *_: Any) -> None:
+        """Move the hooks to the modules that are there now; a pre-hook of the encoder."""
+        with self._lock:
+            for name, find in self._modules.items():
+                module, (on, handle) = find(), self._on.get(name, (None, None))
+                if module is on:
+                    continue
+                if handle is not None:
+                    handle.remove()
+                handle = own(module.register_forward_hook(self._keep(name)))
+                self._on[name] = (module, handle)
+
+    def remove(self) -> None:
+        """Take them all away."""
+        with self._lock:
+            for _, handle in self._on.values():
+                handle.remove()
+            self._on.clear()
+            self._modules = {}
+
+    def _keep(self, name: Any) -> Callable[..., None]:
         def hook(module: Any, args: Any, output: Tensor) -> None:
-            seen[name] = output
+            self._passing.seen[name] = output
 
         return hook
 
-    return [
-        module.register_forward_hook(keep(kind, depth))
-        for depth, pair in projections.items()
-        for kind, module in zip("qk", pair, strict=True)
-    ]
+
+def watch_layers(
+    passing: Pass, encoder: Any, projections: Mapping[float | None, Callable[[], tuple[Any, Any]]]
+) -> list[Any]:
+    """Keep the outputs of query and key modules as ``passing.seen["q" or "k", depth]``.
+
+    ``projections`` look the two modules of a layer up; ``encoder`` is what runs them.
+    """
+
+    def found(pair: Callable[[], tuple[Any, Any]], number: int) -> Callable[[], Any]:
+        return lambda: pair()[number]
+
+    late = LateHooks(
+        passing,
+        {
+            (kind, depth): found(pair, number)
+            for depth, pair in projections.items()
+            for number, kind in enumerate("qk")
+        },
+    )
+    return [late, encoder.register_forward_pre_hook(late.refresh)]
 
 
 def chosen_layers(

@@ -35,7 +35,10 @@ class VisionRecord:
     encoder does inside (windows, pixel shuffle, patch merging) is undone.
 
     Attributes:
-        images: visual tokens per image.
+        images: visual tokens per picture that the encoder was given.
+        outputs: ``[T, dim]`` what came out of the projector: the features that the decoder gets.
+            By them the engine knows whose record this is.
+        filled: per picture, the places among its tokens that a smaller picture fills; None: all.
         layers: captured encoder layers by depth (None: the one that feeds the projector);
             their answers are ``[T, n]``.
         features: ``[T, vision dim]`` the projector's input.
@@ -46,12 +49,22 @@ class VisionRecord:
     """
 
     images: list[int]
+    outputs: Tensor | None = None
+    filled: list[list[int]] | None = None
     layers: dict[float | None, EncoderLayer] = field(default_factory=dict)
     features: Tensor | None = None
     cls_features: Tensor | None = None
     grid: Tensor | None = None
     tile: Tensor | None = None
     clip_relevance: Tensor | None = None
+
+    def picture_at(self, token: int) -> int:
+        """The number of the picture that a token belongs to."""
+        for number, count in enumerate(self.images):
+            if token < count:
+                return number
+            token -= count
+        raise IndexError(token)
 
 
 @dataclass(frozen=True)

@@ -6,18 +6,20 @@ import importlib
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from copy import deepcopy
+from functools import wraps
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from tokensieve.core.bound import Bound
-from tokensieve.core.calls import unknown_release
 from tokensieve.core.errors import AttachError, GuardError, UnsupportedError, did_you_mean
+from tokensieve.core.hooks import NOT_PICKLED, forget_hooks
 from tokensieve.core.loading import PipelineLike, load_pipeline
 from tokensieve.core.pipeline import Cut, Pipeline
 from tokensieve.core.plugins import Registry, build_registry
+from tokensieve.core.signature import unknown_release
 from tokensieve.core.stage import IMAGE
 
 if TYPE_CHECKING:
@@ -48,7 +50,10 @@ class Session:
         self.pipeline = pipeline
         self.bound = bound
         self._engine = engine
+        self._plugins: Sequence[str | Path] = ()
+        self._wrapper: Any = None
         self._own_generate: Any = _ABSENT
+        self._entered = 0
 
     @property
     def trace(self) -> Trace:
@@ -87,33 +92,76 @@ class Session:
         if not self.attached:
             return
         self._engine.remove()
-        if self._own_generate is _ABSENT:
-            self.model.__dict__.pop("generate", None)
-        else:
-            self.model.__dict__["generate"] = self._own_generate
-        del self.model.__dict__[_SLOT]
+        present = self.model.__dict__
+        if self._wrapper is not None and present.get("generate") is self._wrapper:
+            if self._own_generate is _ABSENT:
+                del present["generate"]
+            else:
+                present["generate"] = self._own_generate
+        present.pop("__deepcopy__", None)
+        del present[_SLOT]
 
     def _attach(self) -> None:
         self._engine.install()
         self.model.__dict__[_SLOT] = self
+        self.model.__dict__["__deepcopy__"] = self._copied_model
         self._own_generate = self.model.__dict__.get("generate", _ABSENT)
-        if self.pipeline.stages:
-            generate = getattr(self.model, "generate", None)
-            if generate is not None:
-                self.model.__dict__["generate"] = partial(self._generate, generate)
+        generate = getattr(self.model, "generate", None)
+        if self.pipeline.stages and generate is not None:
+            self._wrapper = self._wrapped(generate)
+            self.model.__dict__["generate"] = self._wrapper
+
+    def _wrapped(self, generate: Any) -> Any:
+        """``generate`` that is watched; as it was once the session is over, whoever keeps it."""
+
+        @wraps(generate)
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            if not self.attached:
+                return generate(*args, **kwargs)
+            return self._generate(generate, *args, **kwargs)
+
+        return watched
+
+    def _copied_model(self, memo: dict[int, Any]) -> Any:
+        """``copy.deepcopy`` of the model: the copy gets the pipeline in a session of its own."""
+        model = self.model
+        kind: Any = type(model)
+        twin = memo[id(model)] = kind.__new__(kind)
+        twin.__dict__.update(
+            {
+                name: deepcopy(value, memo)
+                for name, value in model.__dict__.items()
+                if name not in (_SLOT, "__deepcopy__")
+                and not (name == "generate" and value is self._wrapper)
+            }
+        )
+        if self._wrapper is not None and self._own_generate is not _ABSENT:
+            twin.__dict__["generate"] = deepcopy(self._own_generate, memo)
+        forget_hooks(twin)
+        attach(twin, self.pipeline, seed=self._engine.seed, plugins=self._plugins)
+        return twin
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """A session is for one model in one process."""
+        raise UnsupportedError(NOT_PICKLED)
 
     def _generate(self, generate: Any, *args: Any, **kwargs: Any) -> Any:
         """``model.generate``: it encodes images before it runs the model on the prompt."""
         engine = self._engine
-        engine.called, before = True, engine.forwards
+        engine.called = True
         prompt = kwargs.get("input_ids", kwargs.get("inputs", args[0] if args else None))
-        with engine.expecting(prompt):
+        with engine.expecting(prompt) as call:
             output = _checked_generate(self.model, generate, *args, **kwargs)
-        if engine.forwards == before:
+        if not call.forwards:
             raise GuardError(f"there is no answer: {self._nothing_ran()}")
         return output
 
     def __enter__(self) -> Session:
+        if not self.attached:  # left once, or detached: it goes on the model again
+            refuse_second(self.model)
+            self._engine = _build_engine(self.bound, self.pipeline, self._engine.seed)
+            self._attach()
+        self._entered += 1
         return self
 
     def __exit__(
@@ -122,6 +170,9 @@ class Session:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._entered -= 1
+        if self._entered > 0:
+            return
         if kind is None:
             self.detach()
         else:
@@ -160,19 +211,34 @@ def attach(
         warnings.warn(problem, stacklevel=2)
     loaded = load_pipeline(pipeline, keep=keep, registry=registry)
     bound = bind(model, registry)
+    refuse_second(model)
+    check(loaded, bound)
+    with _layout_errors(model):
+        engine = _build_engine(bound, loaded, seed)
+        session = Session(model, loaded, bound, engine)
+        session._plugins = tuple(plugins)
+        session._attach()
+    return session
+
+
+def _build_engine(bound: Bound, pipeline: Pipeline, seed: int) -> BaseEngine:
+    module, name = _ENGINES[bound.engine]
+    engine: BaseEngine = getattr(importlib.import_module(module), name)(bound, pipeline, seed)
+    return engine
+
+
+def refuse_second(model: Any) -> None:
+    """One pipeline at a time.
+
+    Raises:
+        AttachError: the model has a session.
+    """
     present = session_of(model)
     if present is not None:
         raise AttachError(
             f"pipeline {present.pipeline.name!r} is already attached to this model: detach it "
             "first (session.detach(), or leave its `with` block)"
         )
-    check(loaded, bound)
-    module, name = _ENGINES[bound.engine]
-    with _layout_errors(model):
-        engine: BaseEngine = getattr(importlib.import_module(module), name)(bound, loaded, seed)
-        session = Session(model, loaded, bound, engine)
-        session._attach()
-    return session
 
 
 @contextmanager

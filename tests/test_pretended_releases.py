@@ -11,10 +11,10 @@ import torch
 from tiny_models import DEFAULT_IMAGES, SPECIAL, Prompt, build, inputs
 
 import tokensieve
-from tokensieve.core.calls import Call
 from tokensieve.core.engine import rows
 from tokensieve.core.engine.base import BaseEngine
 from tokensieve.core.engine.guard import ForwardGuard
+from tokensieve.core.signature import Signature
 
 FAMILIES = ("llava", "qwen-vl", "internvl")
 POLICIES = ("keep", "reindex")
@@ -106,8 +106,8 @@ def tried(model: Any, family: str, guarded: bool) -> dict[str, str]:
 
 def switch_off(patch: pytest.MonkeyPatch) -> None:
     """The engine without its guards."""
-    read = Call.of.__func__  # type: ignore[attr-defined]
-    patch.setattr(Call, "of", classmethod(lambda cls, module, required=(): read(cls, module)))
+    read = Signature.of.__func__  # type: ignore[attr-defined]
+    patch.setattr(Signature, "of", classmethod(lambda cls, module, required=(): read(cls, module)))
     for name in ("enter", "require", "check_recorded", "check_layers", "check"):
         patch.setattr(ForwardGuard, name, lambda *_: None)
     patch.setattr(ForwardGuard, "same_cache", lambda self, known, given: given)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
+from torch.utils.hooks import RemovableHandle
+
 from tokensieve.core.bench.clock import Clock
 from tokensieve.core.bench.subject import Subject
 from tokensieve.core.engine import engine as engine_module
@@ -104,7 +106,9 @@ def timed_hooks(session: Session, clock: Clock) -> Iterator[HookTime]:
     """Time every hook of ``session``; nothing of this is on the model's path outside the block."""
     times = HookTime(clock)
     for handle in session._engine._handles:
-        hooks = handle.hooks_dict_ref()
+        if not isinstance(handle, RemovableHandle):
+            continue  # keeps outputs, and computes nothing
+        hooks: Any = handle.hooks_dict_ref()
         own = hooks[handle.id].__module__.startswith(ENGINE_PACKAGE)
         # hooks that an adapter put on the vision encoder do nothing but capture signals
         hooks[handle.id] = times.around(hooks[handle.id], scoring=not own, hook=True)

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.utils.hooks import RemovableHandle
 
 from tokensieve.core.bound import Bound, Branch
+from tokensieve.core.engine.call import Call, current, enter, leave
 from tokensieve.core.engine.guard import ForwardGuard, refuse
 from tokensieve.core.engine.needs import Needs
 from tokensieve.core.engine.reduction import Reduction
 from tokensieve.core.engine.state import SIZES, ForwardState
 from tokensieve.core.engine.transitions import watch
 from tokensieve.core.errors import PluginError
+from tokensieve.core.hooks import own
 from tokensieve.core.pipeline import Cut, Pipeline, scaling_notes
+from tokensieve.core.signature import Signature
 from tokensieve.core.stage import IMAGE
 from tokensieve.core.tensors import on_device
 from tokensieve.core.trace import StageTrace, Trace
@@ -29,10 +34,9 @@ class BaseEngine(ABC):
     """Runs one pipeline on one bound model.
 
     Attributes:
-        trace: what the last forward did.
         called: whether the model was called since the pipeline is on it.
         forwards: how many forwards have been seen and checked.
-        state: the forward that is running; None between forwards.
+        removed: whether the hooks were taken away; compiled code may still run them.
     """
 
     def __init__(self, bound: Bound, pipeline: Pipeline, seed: int) -> None:
@@ -46,13 +50,45 @@ class BaseEngine(ABC):
         self.needs = Needs([cut for _, cut in self.cuts.values()])
         self.schedule = pipeline.schedule(bound.dims)
         self.notes = scaling_notes(pipeline, depth, bound.layer_word)
-        self.trace = Trace(notes=list(self.notes))
         self.called = False
         self.forwards = 0
-        self.state: ForwardState | None = None
-        self._called_at = 0
+        self.removed = False
+        self._latest = Trace(notes=list(self.notes))
+        self._here = threading.local()
         self._watched: frozenset[tuple[int, str]] = frozenset()
         self._handles: list[Any] = []
+
+    # ------------------------------------------------------------------ what a call knows
+
+    @property
+    def call(self) -> Call | None:
+        """The call that runs in this context."""
+        return current(self)
+
+    @property
+    def state(self) -> ForwardState | None:
+        """The forward that runs in this context; None between forwards."""
+        call = current(self)
+        return None if call is None else call.state
+
+    @property
+    def trace(self) -> Trace:
+        """What the last prefill of this thread did; of any, in a thread that ran none."""
+        trace: Trace = getattr(self._here, "trace", self._latest)
+        return trace
+
+    def _publish(self, trace: Trace) -> None:
+        self._latest = self._here.trace = trace
+
+    def _end_state(self) -> ForwardState | None:
+        """Take the state of the forward that ends from its call."""
+        call = current(self)
+        if call is None:
+            return None
+        state, call.state = call.state, None
+        if call.owner == "inner":
+            leave(self, call)
+        return state
 
     # ------------------------------------------------------------------ hooks in and out
 
@@ -61,6 +97,9 @@ class BaseEngine(ABC):
         try:
             if self.cuts:
                 self._install()
+                for handle in self._handles:
+                    if isinstance(handle, RemovableHandle):
+                        own(handle)
         except BaseException:
             self.remove()
             raise
@@ -82,14 +121,20 @@ class BaseEngine(ABC):
 
     def remove(self) -> None:
         """Take every hook away and forget all tensors."""
+        self.removed = True
         while self._handles:
             self._handles.pop().remove()
-        self.state = None
+        leave(self, current(self))
 
     @contextmanager
-    def expecting(self, prompt: Any) -> Iterator[None]:
-        """Remember the ids that ``generate`` is called with, where that is of use."""
-        yield
+    def expecting(self, prompt: Any) -> Iterator[Call]:
+        """The call of one ``generate``; it remembers the ids that it was given."""
+        call = enter(self, "generate")
+        call.prompt = prompt if isinstance(prompt, torch.Tensor) and prompt.ndim > 1 else None
+        try:
+            yield call
+        finally:
+            leave(self, call)
 
     # ------------------------------------------------------------------ one forward
 
@@ -101,24 +146,38 @@ class BaseEngine(ABC):
     def _watch_model(self, inner: nn.Module) -> None:
         """Hooks on what the user calls: the module that is watched inside has to have run."""
 
-        def begin(module: nn.Module, args: Any) -> None:
-            self.called = True
-            self._called_at = self.forwards
+        arguments = Signature.of(self._bound.model)
 
-        def end(module: nn.Module, args: Any, output: Any) -> None:
-            if self.forwards == self._called_at:
+        def begin(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+            self.called = True
+            call = enter(self, "model")
+            call.before, call.arguments = call.forwards, arguments.named(args, kwargs)
+
+        def end(module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
+            call = current(self)
+            if call is not None and call.owner == "model":
+                leave(self, call)
+            if output is not None and (call is None or call.forwards == call.before):
                 raise refuse(f"the hooks of {type(inner).__name__} did not run")
 
-        self._handles.append(self._bound.model.register_forward_pre_hook(begin))
-        self._handles.append(self._bound.model.register_forward_hook(end))
+        model, keep = self._bound.model, self._handles.append
+        keep(model.register_forward_pre_hook(begin, with_kwargs=True, prepend=True))
+        keep(model.register_forward_hook(end, with_kwargs=True, always_call=True))
+
+    def _count(self) -> None:
+        """A forward was seen and checked."""
+        self.forwards += 1
+        call = current(self)
+        if call is not None:
+            call.forwards += 1
 
     def _conclude(self, state: ForwardState) -> None:
         """Look at what was doubted, and publish the trace."""
         for message, wrong in state.checks:
             if bool(wrong):
                 raise PluginError(message)
-        self.forwards += 1
-        self.trace = state.trace
+        self._count()
+        self._publish(state.trace)
         trace, depth = state.trace, self._bound.dims.layers
         for sample in range(state.batch):
             layers: list[int] = []

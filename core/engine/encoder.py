@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tokensieve.core.bound import ATTENTION_SIGNALS, BoundEncoder
-from tokensieve.core.calls import Call
 from tokensieve.core.engine.base import BaseEngine
+from tokensieve.core.engine.call import enter
 from tokensieve.core.engine.decision import decide
 from tokensieve.core.engine.encoder_board import EncoderBoard
 from tokensieve.core.engine.encoder_state import (
@@ -29,6 +29,7 @@ from tokensieve.core.engine.reduction import Groups
 from tokensieve.core.engine.state import SIZES, LayerInput
 from tokensieve.core.errors import UnsupportedError
 from tokensieve.core.pipeline import Cut, Pipeline
+from tokensieve.core.signature import Signature
 from tokensieve.core.stage import IMAGE
 from tokensieve.core.trace import StageTrace
 
@@ -39,11 +40,15 @@ if TYPE_CHECKING:
 class EncoderEngine(BaseEngine):
     """Runs one pipeline on one encoder."""
 
-    state: EncoderState | None
-
     def __init__(self, bound: BoundEncoder, pipeline: Pipeline, seed: int) -> None:
         super().__init__(bound, pipeline, seed)
         self.bound = bound
+
+    @property
+    def state(self) -> EncoderState | None:
+        """The forward that runs in this context; None between forwards."""
+        state = super().state
+        return state if isinstance(state, EncoderState) else None
 
     def _install(self) -> None:
         bound, keep = self.bound, self._handles.append
@@ -74,18 +79,20 @@ class EncoderEngine(BaseEngine):
     # ------------------------------------------------------------------ one forward
 
     def _begin(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        self.state, self.called = None, True
+        self.called = True
+        call = enter(self, "inner")
+        call.state = None
         if module.training:
             raise UnsupportedError(
                 "the model is in training mode: call model.eval() before pruning"
             )
         pictures = self.bound.pictures(args, kwargs)
         number, cut = self.cuts.get(IMAGE, (None, None))
-        self.state = begin_pictures(
+        call.state = state = begin_pictures(
             self.bound, self.schedule, pictures, self.notes, self.seed, self._new_guard(), number
         )
         if cut is not None:
-            self._note_smaller(self.state, cut, pictures)
+            self._note_smaller(state, cut, pictures)
 
     def _note_smaller(self, state: EncoderState, cut: Cut, pictures: Tensor) -> None:
         """The image stage has been decided before anything ran; write it down."""
@@ -108,7 +115,7 @@ class EncoderEngine(BaseEngine):
             )
 
     def _end(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
-        state, self.state = self.state, None
+        state = self._end_state()
         if state is not None and output is not None:  # else the forward raised
             state.guard.check_layers()
             self._conclude(state)
@@ -117,11 +124,13 @@ class EncoderEngine(BaseEngine):
 
     def _before_block(self, index: int, *, remember: bool) -> Callable[..., Any]:
         mask = self.bound.mask_argument
-        call = Call.of(self.bound.layers[index], () if mask is None else [mask])
+        call = Signature.of(self.bound.layers[index], () if mask is None else [mask])
 
         def hook(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
             state = self.state
             self.called = True
+            if self.removed:
+                return None
             if state is None:
                 raise refuse(f"a block was called without {type(self.bound.encoder).__name__}")
             state.guard.enter(index)

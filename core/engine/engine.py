@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from tokensieve.core.adapter import BoundModel, VisionRecord
-from tokensieve.core.calls import Call
 from tokensieve.core.engine import masks
 from tokensieve.core.engine.base import BaseEngine
 from tokensieve.core.engine.cache import check_cache, find_cache
+from tokensieve.core.engine.call import Call, Decided, enter
 from tokensieve.core.engine.decision import decide
+from tokensieve.core.engine.evidence import find_evidence
 from tokensieve.core.engine.guard import refuse
-from tokensieve.core.engine.prompt import INNER_ARGUMENTS, begin_forward, image_sizes
-from tokensieve.core.engine.reduction import Groups
+from tokensieve.core.engine.prompt import (
+    INNER_ARGUMENTS,
+    begin_forward,
+    ids_for_embeds,
+    image_sizes,
+)
+from tokensieve.core.engine.reduction import Groups, Reduction
 from tokensieve.core.engine.rows import REPLACED, RowSubstitution
 from tokensieve.core.engine.shrinker import Shrinker
 from tokensieve.core.engine.signals import Embeddings, SignalBoard
 from tokensieve.core.engine.state import INPUT_ROWS, ForwardState, LayerInput
 from tokensieve.core.errors import AttachError, UnsupportedError
-from tokensieve.core.pipeline import Pipeline
+from tokensieve.core.pipeline import Cut, Pipeline
 from tokensieve.core.shrinking import Grid
+from tokensieve.core.signals import VISION_SIGNALS
+from tokensieve.core.signature import Signature
 from tokensieve.core.stage import IMAGE
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+KEPT_AHEAD = 16
+"""Passes of the encoder that are remembered for prompts to come."""
 
 
 class Engine(BaseEngine):
@@ -41,17 +51,18 @@ class Engine(BaseEngine):
         if bound.mrope and pipeline.mrope_positions is not None:
             policy = pipeline.mrope_positions
         self.rows = RowSubstitution(bound, reindex=policy == "reindex")
-        self.vision: VisionRecord | None = None
-        self.prompt: Tensor | None = None
+        self._vision_signals = self.needs.signals & bound.provides & VISION_SIGNALS
+        self._ahead: deque[VisionRecord] = deque(maxlen=KEPT_AHEAD)
         if not bound.placeholder_ids:
             raise AttachError(
                 f"adapter {bound.name} names no placeholder_ids: no token would be a visual one"
             )
-        self._model_call = Call.of(bound.model, ["labels"])
-        self._inner_call = Call.of(bound.inner, INNER_ARGUMENTS)
-        self._rotary_call = Call.of(bound.rotary, ["position_ids"])
+        self._model_call = Signature.of(bound.model, ["labels"])
+        self._inner_call = Signature.of(bound.inner, INNER_ARGUMENTS)
+        self._decoder_call = Signature.of(bound.decoder, ["inputs_embeds"])
+        self._rotary_call = Signature.of(bound.rotary, ["position_ids"])
         kinds = {type(layer): layer for layer in bound.layers}
-        self._layer_calls = {kind: Call.of(layer, REPLACED) for kind, layer in kinds.items()}
+        self._layer_calls = {kind: Signature.of(layer, REPLACED) for kind, layer in kinds.items()}
 
     # ------------------------------------------------------------------ hooks in and out
 
@@ -69,13 +80,19 @@ class Engine(BaseEngine):
             before = self._before_layer(index, remember=index + 1 in self.needs.last_layer)
             keep(bound.layers[index].register_forward_pre_hook(before, with_kwargs=True))
         self._watch_transitions()
-        signals = self.needs.signals & bound.provides
-        self._handles += bound.watch_vision(signals, self.needs.depths, self._see)
+        if self._needs_evidence:
+            signals, depths = self._vision_signals, self.needs.depths
+            self._handles += bound.watch_vision(signals, depths, self._see)
+            keep(bound.decoder.register_forward_pre_hook(self._identify, with_kwargs=True))
+
+    @property
+    def _needs_evidence(self) -> bool:
+        return bool(self._vision_signals) or self.shrinker is not None
 
     def remove(self) -> None:
         """Take every hook away and forget all tensors."""
         super().remove()
-        self.vision = None
+        self._ahead.clear()
 
     # ------------------------------------------------------------------ one forward
 
@@ -91,15 +108,17 @@ class Engine(BaseEngine):
             )
 
     def _begin(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        self.state, self.called = None, True
+        self.called = True
         masks.check_backend(self.bound.attention_backend)
-        given = self._inner_call.named(args, kwargs)
-        self.state = begin_forward(
+        call = enter(self, "inner")
+        given = ids_for_embeds(self._inner_call.named(args, kwargs), call.prompt)
+        call.state = state = begin_forward(
             self.bound, self.schedule, given, self.notes, self.seed, self._new_guard()
         )
-        state, prompt = self.state, self.prompt
-        if state is not None and prompt is not None and state.past == 0:
-            _check_whole(state.length, prompt.shape[1])
+        if state is not None and call.prompt is not None and state.past == 0:
+            _check_whole(state.length, call.prompt.shape[1])
+        if state is not None and state.layout is not None:
+            state.decided = _decided(call, state, given.get("input_ids"))
 
     def _positions(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
         state = self.state
@@ -113,22 +132,18 @@ class Engine(BaseEngine):
         state.positions = axes.expand(-1, state.batch, -1)
 
     def _end(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
-        state, self.state = self.state, None
-        if state is None:
-            return
-        if state.layout is not None:
-            self.vision = None
-        if output is None:  # the forward raised
+        state = self._end_state()
+        if state is None or output is None:  # the forward raised
             return
         state.guard.check(output, state.cache, state.past + state.length)
         if state.layout is not None:
             self._conclude(state)
             return
-        self.forwards += 1
+        self._count()
         if state.past == 0 and state.length > 1:  # a new prompt without images, no decode step
             state.trace.visual_tokens = [0] * state.batch
             state.trace.per_layer = [[0] * self.bound.dims.layers for _ in range(state.batch)]
-            self.trace = state.trace
+            self._publish(state.trace)
 
     def _restore_length(
         self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any
@@ -145,6 +160,7 @@ class Engine(BaseEngine):
                 f"the decoder gave {list(hidden.shape[:2])} rows where {list(state.columns.shape)} "
                 "were kept"
             )
+        self._check_read(state)
         columns = state.columns.to(hidden.device)
         if state.layout is not None and state.layout.ragged():
             assert state.valid is not None
@@ -157,31 +173,63 @@ class Engine(BaseEngine):
         output.last_hidden_state = full
         return None
 
+    def _check_read(self, state: ForwardState) -> None:
+        """Rows that the caller is known to read are rows that are there."""
+        call = self.call
+        assert call is not None and state.columns is not None
+        wanted = call.arguments.get("logits_to_keep")
+        if not isinstance(wanted, torch.Tensor):
+            last = int(wanted or call.owner == "generate")
+            if last <= state.tail:  # known without a look at the device
+                return
+            wanted = torch.arange(state.length - min(last, state.length), state.length)
+        there = torch.zeros(state.batch, state.length, dtype=torch.bool, device=wanted.device)
+        valid = torch.ones_like(state.columns, dtype=torch.bool)
+        valid = valid if state.valid is None else state.valid
+        there.scatter_(1, state.columns.to(there.device), valid.to(there.device))
+        if state.new_padding is not None:
+            there |= ~state.new_padding.to(there.device)
+        if not bool(there[:, wanted].all()):
+            raise UnsupportedError(
+                "logits of removed visual tokens are read (the prompt ends with an image, or "
+                "logits_to_keep reaches into one): put text behind the image"
+            )
+
     def _see(self, record: VisionRecord) -> None:
-        self.vision = record if self.shrinker is None else self.shrinker.spread(record)
+        """A pass of the encoder is over: it belongs to the running call, or to one to come."""
+        if self.shrinker is not None:
+            record = self.shrinker.spread(record)
+        call = self.call
+        if call is None:
+            self._ahead.append(record)
+        else:
+            call.records.append(record)
+
+    def _identify(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        """Which pictures' features went into which rows; looked at once per prompt."""
+        call = self.call
+        state = None if call is None else call.state
+        if call is None or state is None or state.layout is None:
+            return
+        embeds = self._decoder_call.named(args, kwargs).get("inputs_embeds")
+        if embeds is None:
+            raise refuse("the decoder was called without 'inputs_embeds'")
+        state.evidence = find_evidence(state.layout, embeds, [*self._ahead, *call.records])
 
     def _shrunk(self, grids: list[Grid], *, square: bool = False) -> list[Grid]:
         """The grids that the images of this forward are to have."""
         assert self.shrinker is not None
         original: dict[tuple[int, int], int] = {}
-        if self.state is not None:
-            original = self.state.original
-        elif self.prompt is not None:
-            original = image_sizes(self.bound, self.prompt)
+        call = self.call
+        if call is not None and call.state is not None:
+            original = call.state.original
+        elif call is not None and call.prompt is not None:
+            original = image_sizes(self.bound, call.prompt)
         if not original:  # nothing is known of the prompt: every grid is an image
             original = {(0, n): rows * columns for n, (rows, columns) in enumerate(grids)}
         number, _ = self.cuts[IMAGE]
         targets = {key: self.schedule.counts(size)[number] for key, size in original.items()}
         return self.shrinker.plan(grids, original, targets, square=square)
-
-    @contextmanager
-    def expecting(self, prompt: Any) -> Iterator[None]:
-        """Remember the ids that ``generate`` is called with, for images encoded before them."""
-        self.prompt = prompt if isinstance(prompt, torch.Tensor) and prompt.ndim > 1 else None
-        try:
-            yield
-        finally:
-            self.prompt = None
 
     # ------------------------------------------------------------------ one layer
 
@@ -191,6 +239,8 @@ class Engine(BaseEngine):
         def hook(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
             state = self.state
             self.called = True
+            if self.removed:
+                return None
             if state is None:
                 raise refuse(f"the decoder was called without {type(self.bound.inner).__name__}")
             state.guard.enter(index)
@@ -226,11 +276,13 @@ class Engine(BaseEngine):
         targets = {key: counts[number] for key, counts in state.targets.items()}
         board = SignalBoard(
             self.bound, state, groups, index, hidden,
-            lambda: self.rows.embeddings(state, index, hidden, original), self.vision,
+            lambda: self.rows.embeddings(state, index, hidden, original),
         )  # fmt: skip
         with torch.no_grad():
             notes = state.trace.notes
-            reduction = decide(cut, board, layout, targets, state.checks, notes)
+            reduction = self._decide(
+                state, cut, lambda: decide(cut, board, layout, targets, state.checks, notes)
+            )
         merge = cut.stage.merge
         if reduction is not None and merge is not None and merge.proportional():
             notes.append(
@@ -245,8 +297,31 @@ class Engine(BaseEngine):
         assert layout is not None and self.shrinker is not None
         groups = Groups.of(layout, "image", hidden.device)
         with torch.no_grad():
-            reduction = self.shrinker.reduction(layout, groups)
+            assert state.evidence is not None  # identified at the decoder's entry
+            shrinker, evidence = self.shrinker, state.evidence
+            reduction = self._decide(
+                state,
+                self.cuts[IMAGE][1],
+                lambda: shrinker.reduction(layout, groups, evidence),
+            )
         return self._traced(state, self.cuts[IMAGE][1], reduction, hidden)
+
+    def _decide(
+        self, state: ForwardState, cut: Cut, fresh: Callable[[], Reduction | None]
+    ) -> Reduction | None:
+        """Once per prompt: a call without a cache runs it again for every token."""
+        if state.decided is None or state.layout is None:
+            return fresh()
+        return state.decided.decide(cut.at, state.layout, fresh)
+
+
+def _decided(call: Call, state: ForwardState, ids: Tensor | None) -> Decided | None:
+    """What was decided for this prompt, if its forwards repeat it."""
+    if state.cache is not None or call.owner != "generate" or ids is None:
+        return None
+    if call.decided is None or not call.decided.holds(ids):
+        call.decided = Decided(ids)
+    return call.decided
 
 
 def _check_whole(rows: int, tokens: int) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 import zlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,6 +27,14 @@ INNER_ARGUMENTS = ("input_ids", "inputs_embeds", "attention_mask")
 """What is read of the arguments of a model's inner forward, besides the cache."""
 
 
+VISION_ARGUMENTS = ("pixel_values", "pixel_values_videos", "mm_encoder_outputs")
+"""By what a caller hands pictures over, beside the tokens."""
+NO_IDS = (
+    "inputs_embeds without input_ids are taken for text, and nothing of them is pruned: give the "
+    "input_ids beside them to have their images pruned"
+)
+
+
 def begin_forward(
     bound: BoundModel,
     schedule: Schedule,
@@ -35,8 +45,10 @@ def begin_forward(
 ) -> ForwardState | None:
     """The state of a forward called with the arguments ``given``; None if it has no tokens.
 
+    Which rows are visual is read off ``input_ids`` alone, never guessed from embeddings.
+
     Raises:
-        UnsupportedError: a cache or a mask that pruning cannot handle.
+        UnsupportedError: a cache, a mask or pictures that pruning cannot handle.
     """
     ids, embeds, mask = (given.get(name) for name in INNER_ARGUMENTS)  # each may be left out
     cache = _given_cache(given)
@@ -55,9 +67,37 @@ def begin_forward(
     padding = None if mask is None or bool((mask != 0).all()) else mask.bool()
     trace = Trace(notes=list(notes))
     state = ForwardState(batch, length, past, cache, padding, None, trace, [], guard)
-    if length > 1:
-        _read(state, bound, schedule, _placeholders(bound, ids, embeds), ids, seed)
+    if length > 1 and ids is not None:
+        _read(state, bound, schedule, _placeholders(bound, ids), ids, seed)
+    elif length > 1:
+        if any(_holds_something(given.get(name)) for name in VISION_ARGUMENTS):
+            raise UnsupportedError(
+                "inputs_embeds with pictures beside them: which rows are theirs is not known: give "
+                "the input_ids"
+            )
+        state.trace.notes.append(NO_IDS)
+        warnings.warn(NO_IDS, RuntimeWarning, stacklevel=2)
     return state
+
+
+def _holds_something(value: Any) -> bool:
+    values = value.values() if isinstance(value, Mapping) else (value,)
+    return any(part is not None for part in values)
+
+
+def ids_for_embeds(given: dict[str, Any], prompt: Tensor | None) -> dict[str, Any]:
+    """The arguments with the ids that ``generate`` was given beside ``inputs_embeds``.
+
+    Beams and returned sequences repeat every sample.
+    """
+    embeds = given.get("inputs_embeds")
+    if embeds is None or given.get("input_ids") is not None or prompt is None:
+        return given
+    batch, length = embeds.shape[:2]
+    if prompt.shape[1] != length or batch % prompt.shape[0]:
+        return given
+    repeated = prompt.repeat_interleave(batch // prompt.shape[0], dim=0)
+    return {**given, "input_ids": repeated.to(embeds.device)}
 
 
 def _given_cache(given: dict[str, Any]) -> Cache | None:
@@ -72,15 +112,9 @@ def _given_cache(given: dict[str, Any]) -> Cache | None:
     return cache
 
 
-def _placeholders(bound: BoundModel, ids: Tensor | None, embeds: Tensor | None) -> Tensor:
-    """``[batch, rows]`` bool: visual tokens, read off ids or placeholder embeddings."""
-    if ids is not None:
-        return torch.isin(ids, torch.tensor(bound.placeholder_ids, device=ids.device))
-    assert embeds is not None
-    table = bound.model.get_input_embeddings()
-    wanted = torch.tensor(bound.placeholder_ids, device=embeds.device)
-    same: Tensor = embeds[:, :, None] == table(wanted).to(embeds.dtype)
-    return same.all(dim=-1).any(dim=-1)
+def _placeholders(bound: BoundModel, ids: Tensor) -> Tensor:
+    """``[batch, rows]`` bool: visual tokens."""
+    return torch.isin(ids, torch.tensor(bound.placeholder_ids, device=ids.device))
 
 
 def _read(
@@ -98,6 +132,7 @@ def _read(
     flags = visual.cpu()
     if not bool(flags.any()):
         return
+    state.tail = min(_tail(row) for row in flags.tolist())
     real = None if padding is None else padding.cpu()
     layout = read_layout(flags.tolist(), None if real is None else real.tolist(), bound.split_run)
     state.layout = layout
@@ -111,9 +146,14 @@ def _read(
     state.trace.text_tokens = [layout.text(sample) for sample in samples]
 
 
+def _tail(flags: list[bool]) -> int:
+    """How many rows at the end are not flagged."""
+    return next((n for n, flag in enumerate(reversed(flags)) if flag), len(flags))
+
+
 def image_sizes(bound: BoundModel, ids: Tensor) -> dict[tuple[int, int], int]:
     """Visual tokens of each image ``(sample, image)`` of a prompt ``[batch, rows]``."""
-    visual = _placeholders(bound, ids, None).tolist()
+    visual = _placeholders(bound, ids).tolist()
     blocks = read_layout(visual, None, bound.split_run).blocks()
     return {(block.sample, block.image): block.length for block in blocks}
 

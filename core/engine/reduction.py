@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -87,6 +87,24 @@ class Reduction:
     unplaced: Tensor | None = None
     sizes: Tensor | None = None
 
+    def extended(self, layout: Layout) -> Reduction:
+        """The same for ``layout``, which has more text behind the same prompt."""
+        length, samples = layout.length, len(layout.samples)
+        counts = {(block.sample, block.image): block.length for block in self.layout.blocks()}
+        after = layout.with_images(counts)
+        more = after.length - self.order.shape[1]
+        device = self.order.device
+        new = torch.arange(length - more, length, device=device).expand(samples, -1)
+        ones = torch.ones(samples, more, device=device)
+        return replace(
+            self,
+            order=torch.cat([self.order, new], dim=1),
+            valid=_behind(self.valid, ones.bool()),
+            layout=after,
+            unplaced=_behind(self.unplaced, ones.bool() & False),
+            sizes=_behind(self.sizes, ones),
+        )
+
     def relabel(self, origin: Tensor) -> Tensor:
         """Origins, -1 for the rows that an extra token takes over."""
         return origin if self.unplaced is None else origin.masked_fill(self.unplaced, -1)
@@ -105,6 +123,10 @@ class Reduction:
             return self.rows(hidden)
         sample, row, values = (part.to(hidden.device) for part in self.written)
         return self.rows(hidden.index_put((sample, row), values.to(hidden.dtype)))
+
+
+def _behind(flags: Tensor | None, more: Tensor) -> Tensor | None:
+    return None if flags is None else torch.cat([flags, more.to(flags)], dim=1)
 
 
 def reduce_rows(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+import threading
+from dataclasses import replace
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import torch
 
 from tokensieve.core.adapter import MappedLayer, VisionRecord
-from tokensieve.core.engine.layout import Layout
+from tokensieve.core.engine.evidence import Evidence
+from tokensieve.core.engine.layout import Block, Layout
 from tokensieve.core.engine.reduction import Groups, Reduction, reduce_rows
 from tokensieve.core.errors import SignalError
 from tokensieve.core.shrinking import Grid, small_grid, spread_places
@@ -21,9 +23,8 @@ if TYPE_CHECKING:
 Counts = dict[tuple[int, int], int]
 
 
-@dataclass
-class Shrinker:
-    """One forward's plan for smaller images.
+class Shrinker(threading.local):
+    """The plan for the smaller images of one pass of the encoder; threads run passes at once.
 
     Attributes:
         places: per image of the encoder's call, the placeholders that are filled, counted from
@@ -31,8 +32,9 @@ class Shrinker:
         sizes: tokens of each of these images at full size.
     """
 
-    places: list[list[int]] = field(default_factory=list)
-    sizes: list[int] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.places: list[list[int]] = []
+        self.sizes: list[int] = []
 
     def plan(
         self, grids: list[Grid], original: Counts, targets: Counts, *, square: bool
@@ -62,13 +64,9 @@ class Shrinker:
             )
         return grids[number]
 
-    def reduction(self, layout: Layout, groups: Groups) -> Reduction | None:
+    def reduction(self, layout: Layout, groups: Groups, evidence: Evidence) -> Reduction | None:
         """Drops the placeholders that nothing fills; None if all are filled."""
-        if not self.places:
-            raise SignalError(
-                "no image passed through the vision encoder: it cannot be made smaller"
-            )
-        own = [self.places[number % len(self.places)] for number in range(len(groups.blocks))]
+        own = [_filled(evidence, group[0]) for group in groups.blocks]
         counts = {
             (group[0].sample, group[0].image): len(places)
             for group, places in zip(groups.blocks, own, strict=True)
@@ -103,9 +101,18 @@ class Shrinker:
         return replace(
             record,
             images=list(self.sizes),
+            filled=[list(places) for places in self.places],
             layers={depth: MappedLayer(layer, at_places) for depth, layer in record.layers.items()},
             **{
                 name: None if (values := getattr(record, name)) is None else at_places(values)
                 for name in fields
             },
         )
+
+
+def _filled(evidence: Evidence, block: Block) -> list[int]:
+    """The places of an image that its smaller picture fills."""
+    found = evidence.images[block.sample, block.image]
+    if found.record.filled is None:
+        return list(range(block.length))
+    return found.record.filled[found.record.picture_at(found.start)]

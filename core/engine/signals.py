@@ -6,16 +6,17 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from tokensieve.core.adapter import BoundModel, MappedLayer, VisionRecord
+from tokensieve.core.adapter import BoundModel, MappedLayer
 from tokensieve.core.engine.attention import LayerAttention
 from tokensieve.core.engine.board import Board, Readers
+from tokensieve.core.engine.evidence import UNKNOWN, Evidence
 from tokensieve.core.engine.masks import join_valid
 from tokensieve.core.engine.reduction import Groups
 from tokensieve.core.engine.state import INPUT_ROWS, ForwardState
 from tokensieve.core.engine.text import TextRows
 from tokensieve.core.errors import SignalError
 from tokensieve.core.signals import EncoderLayer, TokenStates
-from tokensieve.core.tensors import at_least_float32, on_device
+from tokensieve.core.tensors import at_least_float32
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,12 +36,10 @@ class SignalBoard(Board):
         boundary: int,
         hidden: Tensor,
         embeddings: Callable[[], Embeddings],
-        vision: VisionRecord | None,
     ) -> None:
         super().__init__(bound, state, groups, boundary, hidden)
         self.bound = bound
         self.embeddings = embeddings
-        self.record = vision
 
     def project(self, vectors: Tensor) -> Tensor:
         """Through the model's own projector."""
@@ -56,10 +55,10 @@ class SignalBoard(Board):
             "previous_attention": self._previous_attention,
             "vision_attention": lambda: self._encoder_layer(None).attention(),
             "vision_keys": lambda: self._encoder_layer(None).keys(),
-            "vision_features": lambda: self._vision(self._record().features),
-            "grid": lambda: self._vision(self._record().grid),
+            "vision_features": lambda: self._field("features"),
+            "grid": lambda: self._field("grid"),
             "tile": self._tile,
-            "clip_relevance": lambda: self._vision(self._record().clip_relevance),
+            "clip_relevance": lambda: self._field("clip_relevance"),
             "encoder_layers": lambda: self._encoder_layer,
             "cls_feature": self._cls_feature,
         }
@@ -156,64 +155,38 @@ class SignalBoard(Board):
         rows = self.hidden.shape[1]
         return join_valid(old, new, state.batch, past, rows, self.hidden.device)
 
-    def _record(self) -> VisionRecord:
-        return self._located()[0]
+    def _evidence(self) -> Evidence:
+        evidence = self.state.evidence
+        if evidence is None:
+            raise SignalError(f"no vision encoder ran: {UNKNOWN}")
+        return evidence
 
-    def _vision(self, values: Tensor | None) -> Tensor:
-        """``[T, ...]`` of the vision record -> ``[batch, tokens, ...]``; zero for extra tokens."""
-        assert values is not None  # `provides` says that the adapter fills it in
-        _, start = self._located()
-        flat = start[self.groups.sample][:, None] + self.index.clamp(min=0)
+    def _field(self, name: str) -> Tensor:
+        return self._vision(self._evidence().field(name))
+
+    def _vision(self, values: Tensor) -> Tensor:
+        """``[T, ...]`` of the used records -> ``[batch, tokens, ...]``; zero for extra tokens."""
+        places = self._evidence().places[self.groups.sample]
+        flat = places.gather(1, self.index.clamp(min=0))
         picked: Tensor = values[flat.to(values.device)].to(self.index.device)
         real = (self.index >= 0).reshape(*self.index.shape, *[1] * (picked.ndim - 2))
         return picked * real
 
     def _tile(self) -> Tensor:
         """Counted within each image; the record counts through."""
-        tile = self._vision(self._record().tile)
+        tile = self._field("tile")
         first = tile.masked_fill(self.index < 0, FAR).amin(dim=1, keepdim=True)
         return (tile - first).clamp(min=0)
 
     def _encoder_layer(self, depth: float | None) -> EncoderLayer:
-        layers = self._record().layers
-        if depth not in layers:
+        evidence = self._evidence()
+        if any(depth not in record.layers for record in evidence.records):
             raise SignalError(
                 f"the vision-encoder layer at depth {depth} was not captured: declare it in "
                 "vision_depths()"
             )
-        return MappedLayer(layers[depth], self._vision)
-
-    def _located(self) -> tuple[VisionRecord, Tensor]:
-        """The vision record, and where each sample's tokens begin in it."""
-        record, state = self.record, self.state
-        wanted = [0] * state.batch
-        for (sample, _), count in state.original.items():
-            wanted[sample] += count
-        seen = 0 if record is None else sum(record.images)
-        if record is None or seen == 0 or sum(wanted) % seen:
-            raise SignalError(
-                f"the prompt holds {sum(wanted)} visual tokens but the vision encoder made {seen}: "
-                "vision signals need the images to pass through the model's own vision encoder"
-            )
-        copies = sum(wanted) // seen  # beams and returned sequences repeat every sample
-        return record, on_device(_starts(wanted, copies), self.groups.sample.device)
+        return MappedLayer(evidence.layer(depth), self._vision)
 
     def _cls_feature(self) -> Tensor:
-        record, _ = self._located()
-        assert record.cls_features is not None
-        images = [0] * self.state.batch
-        for sample, _image in self.state.original:
-            images[sample] += 1
-        starts = _starts(images, sum(images) // len(record.images))
-        chosen = [starts[group[0].sample] + group[0].image for group in self.groups.blocks]
-        return record.cls_features[chosen][:, None]
-
-
-def _starts(counts: list[int], copies: int) -> list[int]:
-    """Where each sample begins in a record that holds ``copies`` samples in a row only once."""
-    starts, total = [], 0
-    for sample, count in enumerate(counts):
-        starts.append(total)
-        if sample % copies == copies - 1:
-            total += count
-    return starts
+        keys = [(group[0].sample, group[0].image) for group in self.groups.blocks]
+        return self._evidence().cls_features(keys)[:, None]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from tokensieve.core.engine.call import Decided
+from tokensieve.core.engine.evidence import Evidence
 from tokensieve.core.engine.guard import ForwardGuard
 from tokensieve.core.engine.layout import Layout
 from tokensieve.core.signals import Module
@@ -47,8 +49,11 @@ class ForwardState:
         layout: rows of this forward; None if it holds no visual token.
         padding: ``[batch, past + rows]`` bool of the caller's attention mask, None if all real.
         past: tokens in the cache before this forward; ``length`` tokens in it.
+        tail: rows at the end of every sample that hold no visual token.
         keys: per sample, an integer that depends on its prompt only.
         guard: what was seen to run.
+        decided: what the prompt's forward decided, in a call without a cache.
+        evidence: which record of the vision encoder belongs to which image, if one is read.
         origin: ``[batch, rows]`` index among the sample's original visual tokens, -1 otherwise.
         positions: ``[axes, batch, rows]`` ids that the model computed, for all input tokens.
         columns: ``[batch, rows]`` where today's rows stood in the input; None: nothing moved.
@@ -68,6 +73,10 @@ class ForwardState:
     trace: Trace
     keys: list[int]
     guard: ForwardGuard
+    tail: int = 0
+    decided: Decided | None = None
+    evidence: Evidence | None = None
+    entered: dict[tuple[int, Module], Tensor] = field(default_factory=dict)
     origin: Tensor | None = None
     positions: Tensor | None = None
     columns: Tensor | None = None

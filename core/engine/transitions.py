@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tokensieve.core.bound import Branch
-from tokensieve.core.calls import Call
 from tokensieve.core.engine.state import ForwardState, RecordedTransition
+from tokensieve.core.signature import Signature
 from tokensieve.core.tensors import at_least_float32
 
 if TYPE_CHECKING:
@@ -22,18 +22,18 @@ def watch(layer: int, branch: Branch, current: Callable[[], ForwardState | None]
     The transition goes from the input of the branch's first module to the output of its last one.
     """
     kind, entry, last = branch
-    entered: list[Tensor] = []
-    call = Call.of(entry)
+    call = Signature.of(entry)
 
     def enter(_: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        entered[:] = [call.first(args, kwargs)]
+        state = current()
+        if state is not None and state.layout is not None:
+            state.entered[layer, kind] = call.first(args, kwargs)
 
     def leave(_: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
         state = current()
-        if state is None or state.layout is None:
-            entered.clear()
+        if state is None or (layer, kind) not in state.entered:
             return
-        before = entered.pop()
+        before = state.entered.pop((layer, kind))
         after = output[0] if isinstance(output, tuple) else output
         with torch.no_grad():
             magnitude, cosine = change(before, after)

@@ -19,14 +19,14 @@ _STARRED = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 @dataclass(frozen=True)
-class Call:
+class Signature:
     """The arguments of a module's ``forward``, in order, ``self`` left out."""
 
     title: str
     names: tuple[str, ...]
 
     @classmethod
-    def of(cls, module: nn.Module, required: Iterable[str] = ()) -> Call:
+    def of(cls, module: nn.Module, required: Iterable[str] = ()) -> Signature:
         """Read the signature of the module's class.
 
         Raises:

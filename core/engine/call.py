@@ -1,0 +1,104 @@
+"""What belongs to one call of a model, and to nobody else: kept in the context that runs it.
+
+An engine is shared by everybody who uses its model; what a call knows is not. Threads that generate
+on one model, and tasks that take turns in one thread, each find their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tokensieve.core.adapter import VisionRecord
+    from tokensieve.core.engine.layout import Layout
+    from tokensieve.core.engine.reduction import Reduction
+    from tokensieve.core.engine.state import ForwardState
+
+Owner = Literal["generate", "model", "inner"]
+RANKS = {"generate": 0, "model": 1, "inner": 2}
+
+
+@dataclass
+class Decided:
+    """What a prompt's forward decided, for later forwards of the same call without a cache.
+
+    Such a forward runs the prompt again, and a few new tokens: what was removed of the prompt stays
+    removed. ``ids`` ``[batch, rows]`` are its tokens; ``reductions`` are by boundary.
+    """
+
+    ids: Tensor
+    reductions: dict[int, Reduction | None] = field(default_factory=dict)
+
+    def holds(self, ids: Tensor) -> bool:
+        """Whether ``ids`` are this prompt, with or without tokens behind it."""
+        batch, rows = self.ids.shape
+        return ids.shape[0] == batch and torch.equal(ids[:, :rows], self.ids)
+
+    def decide(
+        self, boundary: int, layout: Layout, fresh: Callable[[], Reduction | None]
+    ) -> Reduction | None:
+        """What was decided at a boundary, for today's rows; ``fresh`` decides the first time."""
+        if boundary not in self.reductions:
+            self.reductions[boundary] = fresh()
+            return self.reductions[boundary]
+        known = self.reductions[boundary]
+        return None if known is None else known.extended(layout)
+
+
+@dataclass
+class Call:
+    """One call of ``generate``, of the model, or of its inner module: the outermost of them.
+
+    Attributes:
+        prompt: the ids that ``generate`` was called with.
+        arguments: of the model's own forward that runs.
+        forwards: how many forwards have been checked in it; ``before`` at the model's last start.
+        state: the forward that runs.
+        records: of the pictures that were encoded in it.
+        decided: what its prompt's forward decided, if it runs without a cache.
+    """
+
+    engine: Any
+    owner: Owner
+    prompt: Tensor | None = None
+    arguments: dict[str, Any] = field(default_factory=dict)
+    forwards: int = 0
+    before: int = 0
+    state: ForwardState | None = None
+    records: list[VisionRecord] = field(default_factory=list)
+    decided: Decided | None = None
+
+
+_CALLS: ContextVar[tuple[Call, ...]] = ContextVar("tokensieve_calls", default=())
+
+
+def current(engine: Any) -> Call | None:
+    """The call of this engine that runs in this context."""
+    for call in reversed(_CALLS.get()):
+        if call.engine is engine:
+            return call
+    return None
+
+
+def enter(engine: Any, owner: Owner) -> Call:
+    """The running call, or a new one of ``owner``; one that was cut off is forgotten."""
+    call = current(engine)
+    if call is not None and RANKS[call.owner] < RANKS[owner]:
+        return call
+    leave(engine, call)
+    call = Call(engine, owner)
+    _CALLS.set((*_CALLS.get(), call))
+    return call
+
+
+def leave(engine: Any, call: Call | None) -> None:
+    """Forget a call."""
+    if call is not None:
+        _CALLS.set(tuple(other for other in _CALLS.get() if other is not call))

@@ -1,0 +1,60 @@
+"""Hooks that stay with the module they were put on.
+
+``copy.deepcopy`` of a module copies its hooks, and with them what they belong to. Ours become
+nothing in a copy, and say so when they are pickled.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tokensieve.core.errors import UnsupportedError
+
+NOT_PICKLED = "a model with a pipeline on it cannot be pickled: detach first, save state_dict()"
+
+
+class OwnHook:
+    """A hook that is left out of copies.
+
+    Compiled code runs it outside of what was compiled.
+    """
+
+    _torchdynamo_disable = True
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+        self.__module__ = call.__module__
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the hook."""
+        return self._call(*args, **kwargs)
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        """In a copy nothing runs."""
+        return _nothing
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """It belongs to one process."""
+        raise UnsupportedError(NOT_PICKLED)
+
+
+def _nothing(*args: Any, **kwargs: Any) -> None:
+    """What a hook is in a copy."""
+
+
+def own(handle: Any) -> Any:
+    """Make the hook of a handle one that stays; returns the handle."""
+    hooks = handle.hooks_dict_ref()
+    hooks[handle.id] = OwnHook(hooks[handle.id])
+    return handle
+
+
+def forget_hooks(model: Any) -> None:
+    """Take the remains of our hooks off a copy."""
+    for module in model.modules():
+        for name in ("_forward_hooks", "_forward_pre_hooks"):
+            hooks = getattr(module, name)
+            for number in [number for number, hook in hooks.items() if hook is _nothing]:
+                del hooks[number]
+                for kind in ("_with_kwargs", "_always_called"):
+                    getattr(module, name + kind, {}).pop(number, None)
