@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from tokensieve.core.components import Selector
 from tokensieve.core.lazy import torch
-from tokensieve.core.scoring import selection_order, top_counts
+from tokensieve.core.scoring import top_counts
 from tokensieve.core.ties import above
 from tokensieve.core.view import View
+from tokensieve.strategies.ordered import OrderedSelector, top_in_order
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class ThresholdSelector(Selector):
+class ThresholdSelector(OrderedSelector):
     """Keep the tokens whose importance is above a threshold; at least ``min_tokens``.
 
     * ``rule: absolute`` keeps ``score > value``;
@@ -53,18 +53,14 @@ class ThresholdSelector(Selector):
         """A grid is made of places."""
         return self.grid
 
-    def select(self, scores: Tensor, available: Tensor, counts: list[int], view: View) -> Tensor:
-        """``[batch, tokens]`` bool."""
+    def take_in_order(
+        self, scores: Tensor, available: Tensor, counts: list[int], view: View
+    ) -> Tensor:
+        """``[batch, tokens]`` turns."""
         higher = self._above(scores, available)
         wanted = higher | self._grid(higher, available) if self.grid else higher
         behind = torch.finfo(scores.dtype).min
-        return top_counts(scores.where(higher, behind), wanted, counts)
-
-    def order(self, scores: Tensor, kept: Tensor, view: View) -> Tensor:
-        """By falling score; a grid's tokens behind, in raster order."""
-        if not self.grid:
-            return selection_order(scores, kept)
-        return selection_order(scores.where(self._above(scores, view.valid), -torch.inf), kept)
+        return top_in_order(scores.where(higher, behind), wanted, counts)
 
     def _above(self, scores: Tensor, available: Tensor) -> Tensor:
         higher = above(scores, self._limits(scores, available))

@@ -152,7 +152,7 @@ def hiprune(image: Encoded, count: int, *, noise: float = 1e-9) -> list[int]:
     columns = max(column for _, column in image.tiles[0].grid) + 1
 
     def pick(middle: Array, deep: Array) -> list[int]:
-        return selections.dilated(middle, deep, range(len(deep)), columns, count, 0.1)
+        return sorted(selections.dilated(middle, deep, range(len(deep)), columns, count, 0.1))
 
     middle, deep = (looked_at(image, depth, received=True) for depth in (0.375, None))
     return steady(pick, middle, deep, noise=noise)
@@ -172,7 +172,7 @@ def vscan(image: Encoded, count: int, *, noise: float = 1e-9) -> list[int]:
 
     def pick(near: Array, far: Array) -> list[int]:
         size = max(rows) + 1, max(columns) + 1
-        return selections.vscan(near, far, rows, columns, *size, count)
+        return sorted(selections.vscan(near, far, rows, columns, *size, count))
 
     return steady(pick, looked_at(image, 0.25), looked_at(image), noise=noise)
 
