@@ -102,6 +102,10 @@ GREEDY: dict[str, tuple[Any, Callable[[Image, int, list[int]], list[int]]]] = {
             i["hidden"], greedy.minmax_quality(i.scores), k, taken
         ),
     ),
+    "scope": (
+        "scope",
+        lambda i, k, taken: greedy.scope(i["vision_features"], i.scores, k, taken),
+    ),
     "coverage": ("coverage", lambda i, k, taken: greedy.coverage(mmtok(i), k, taken)),
 }  # fmt: skip
 

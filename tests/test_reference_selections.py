@@ -57,6 +57,18 @@ def test_coverage_is_greedy() -> None:
     assert greedy.coverage(vectors((1, 1, 1)), 2) == [0, 1]  # nothing left to gain
 
 
+def test_scope_weighs_what_is_new_by_the_score() -> None:
+    features = vectors(RIGHT, UP, (0.6, 0.8), LEFT)
+    # sums of cosines that are not negative: 1.6, 1.8, 2.4, 1
+    assert greedy.scope(features, np.ones(4), 1) == [2]
+    assert greedy.scope(features, np.array([2.0, 1, 1, 3]), 1) == [0]  # 3.2 before 3
+    # behind (.6, .8): what RIGHT adds is .4, UP .2, LEFT 1
+    assert greedy.scope(features, np.ones(4), 4) == [2, 3, 0, 1]
+    assert greedy.scope(features, np.array([1.0, 9, 1, 1]), 2, selected=[2]) == [1, 3]
+    assert greedy.scope(features, np.array([1.0, 9, 1, 1]), 2, selected=[2], alpha=0) == [3, 0]
+    assert greedy.scope(vectors(UP, UP, UP), np.ones(3), 3) == [0, 1, 2]
+
+
 def test_mmtok_rows() -> None:
     rows = greedy.mmtok_rows(
         text=vectors((2, 0), (0, 3)),

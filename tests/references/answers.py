@@ -22,6 +22,7 @@ from tokensieve.strategies.selectors.dpp import DppSelector
 from tokensieve.strategies.selectors.max_min import MaxMinSelector
 from tokensieve.strategies.selectors.partitioned import PartitionedSelector
 from tokensieve.strategies.selectors.pivots import PivotsSelector
+from tokensieve.strategies.selectors.scope import ScopeSelector
 from tokensieve.strategies.selectors.windowed import WindowedSelector
 
 Reference = Callable[[Image, int], Sequence[int]]
@@ -165,6 +166,15 @@ CASES: dict[str, tuple[Selector, Reference]] = {
     "facility location": (
         CoverageSelector(text=False),
         lambda i, k: greedy.coverage(mmtok(i, text=False), k),
+    ),
+    "scope": (ScopeSelector(), lambda i, k: greedy.scope(i["vision_features"], i.scores, k)),
+    "scope .5 keys": (
+        ScopeSelector(features="vision_keys", alpha=0.5),
+        lambda i, k: greedy.scope(i["vision_keys"], i.scores, k, alpha=0.5),
+    ),
+    "scope coverage": (
+        ScopeSelector(alpha=0),
+        lambda i, k: greedy.scope(i["vision_features"], i.scores, k, alpha=0),
     ),
     "dedupe": (
         DedupeSelector(),

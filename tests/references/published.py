@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from references import formulas, greedy, mergers, scores, selections
+from references import formulas, greedy, many, mergers, scores, selections
 from references.formulas import Array
 from references.forward import Outcome, Rewrite, Rows, State
 from references.many import coverage, dpp, max_min, steady, thinned
@@ -209,6 +209,11 @@ def prumerge(images: Sequence[Encoded], *, plus: bool = False, noise: float = 1e
         return Standing(both.to(state.rows.hidden.dtype), [*kept, place], extra=True)
 
     return stand
+
+
+def scope(image: Encoded, count: int) -> list[int]:
+    """The projector's input, and the attention of the [CLS] summed over heads (here their mean)."""
+    return sorted(steady(lambda f, s: many.scope(f, s, count), image.inner, looked_at(image)))
 
 
 def divprune(image: Encoded, count: int) -> list[int]:
