@@ -216,6 +216,27 @@ def test_outliers_and_grid(cap: int | None, tied: bool) -> None:
         assert arranged(turns > 0, turns) == theirs
 
 
+@pytest.mark.parametrize(("ratio", "share"), [(8, 0.125), (3, 1 / 3), (10, 0.1)])
+def test_a_fixed_ratio_with_its_grid(ratio: int, share: float) -> None:
+    """One in eight by score and every eighth token; what is in both stands once."""
+    selector = ThresholdSelector(rule="share", value=share, grid=True)
+    for seed in range(3):
+        images = batch_of(65 + seed, (576, 145, 30, 1), tied=seed == 2)
+        counts = [len(image.scores) for image in images]
+        theirs = [selections.share_with_grid(image.scores, ratio) for image in images]
+        assert taken(selector, images, counts) == theirs
+        assert len(set(theirs[0])) == len(theirs[0]) <= 2 * (576 // ratio)
+        best = [selections.best_first(i.scores, range(len(i.scores))) for i in images]
+        plain = taken(ThresholdSelector(rule="share", value=share), images, counts)
+        assert plain == [b[: max(1, len(b) // ratio)] for b in best]
+
+
+def test_a_share_lies_between_nothing_and_all() -> None:
+    for value in (0.0, 1.5):
+        with pytest.raises(ValueError, match="a share lies above 0"):
+            ThresholdSelector(rule="share", value=value)
+
+
 def test_outliers_without_grid() -> None:
     selector = ThresholdSelector(rule="iqr", value=1.5)
     images = peaked(70)

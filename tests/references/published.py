@@ -188,13 +188,19 @@ def absorbed(pick: Callable[[int], list[int]]) -> Stand:
     return stand
 
 
-def prumerge(images: Sequence[Encoded], *, plus: bool = False, noise: float = 1e-9) -> Stand:
+def prumerge(
+    images: Sequence[Encoded], *, plus: bool = False, ratio: int = 0, noise: float = 1e-9
+) -> Stand:
     """The outliers, most attended first (then the grid), and one token for all the others.
+
+    With a ``ratio`` one in so many instead of the outliers.
 
     The extra token borrows the place of the first token that is dropped.
     """
 
     def pick(seen: Array) -> list[int]:
+        if ratio:
+            return selections.share_with_grid(seen, ratio)
         found = selections.best_first(seen, selections.outliers(seen))
         grid = selections.outliers_with_grid(seen) if plus else []
         return found + [token for token in grid if token not in found]

@@ -45,6 +45,17 @@ def outliers_with_grid(scores: Array) -> list[int]:
     return sorted({*found, *range(0, tokens - 1, step)})
 
 
+def share_with_grid(scores: Array, ratio: int) -> list[int]:
+    """PruMerge+ at a fixed ratio: one in ``ratio`` by score, and every ``ratio``-th token.
+
+    ``range(ratio // 2, tokens - 1, ratio)``. The best by falling score, then what the grid adds;
+    the release repeats a token that is in both.
+    """
+    found = best_first(scores, range(len(scores)))[: max(1, len(scores) // ratio)]
+    grid = range(ratio // 2, len(scores) - 1, ratio)
+    return [*found, *[token for token in grid if token not in found]]
+
+
 def thinned(features: Array, residual: Sequence[int], count: int) -> list[int]:
     """VisPruner's loop over the residual list, which comes and goes as a list of tokens.
 
