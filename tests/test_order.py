@@ -13,6 +13,7 @@ from torch import Tensor
 
 import tokensieve
 from tokensieve.core.view import View
+from tokensieve.strategies.selectors.composite import CompositeSelector
 
 SELECTORS: dict[str, Any] = {
     "top-k": "top-k",
@@ -120,6 +121,17 @@ def test_one_budget_for_two_images_is_arranged_image_by_image() -> None:
     kept = int(0.75 * tokens) * 2
     second = [2 * tokens - 1 - n for n in range(tokens)]
     assert one.order[0].tolist() == [tokens - 1 - n for n in range(kept - tokens)] + second
+
+
+def test_parts_stand_in_the_order_of_their_selectors() -> None:
+    batch = inputs("llava", [Prompt(3, (1,), 5, seed=3)])
+    parts = [{"share": 0.5, "select": Strided(), "score": "uniform"}, {"select": BackToFront()}]
+    select = CompositeSelector.model_validate({"parts": parts})
+    (one,) = stages_of(build("llava"), batch, stage(select, keep=6, order="selection"))
+    last = one.before[0] - 1
+    order = one.order[0].tolist()
+    assert sorted(order[:3]) == [0, 2, 4]
+    assert order[3:] == [last, last - 1, last - 2]
 
 
 def test_a_selector_that_only_selects_is_ordered_by_score() -> None:

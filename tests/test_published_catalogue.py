@@ -7,7 +7,7 @@ written; what is expected comes from ``tests/references/published.py`` and ``ins
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import pytest
@@ -251,6 +251,21 @@ def test_vscan_absorbs_at_the_input_and_cuts_again_at_layer_16() -> None:
     assert per_layer(both) == [(96, 16), (32, 1)]
     rows = both.expected[0].runs[0].rows
     torch.testing.assert_close(both.entered[0], rows.hidden, rtol=0, atol=1e-9)
+
+
+def test_the_released_vscan_keeps_68_of_72() -> None:
+    """Two of each window, 36 from anywhere; the preset itself keeps 72."""
+    plain = tokensieve.load_pipeline("vscan").to_plain()
+    first = {**plain["stages"][0], "keep": 72}
+    first["select"] = {**first["select"], "rest": "drop"}
+
+    def stages(images: Sequence[Encoded]) -> Any:
+        pick = partial(published.vscan, count=72, released=True)
+        return [(0, rewritten(published.absorbed(lambda n: pick(images[n])), reindex=True))]
+
+    pipeline = {"positions": "reindex", "stages": [first]}
+    both = both_ways(seeing(), big_prompt(seed=1), pipeline, stages, reindex=True)
+    assert both.trace.stages[0].after == [68]
 
 
 @pytest.mark.parametrize("count", [64, 16])

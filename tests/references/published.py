@@ -166,13 +166,14 @@ def holov(image: Encoded, count: int, *, noise: float = 1e-9) -> list[int]:
     )
 
 
-def vscan(image: Encoded, count: int, *, noise: float = 1e-9) -> list[int]:
+def vscan(image: Encoded, count: int, *, released: bool = False, noise: float = 1e-9) -> list[int]:
     """Windows of all tiles lie on top of each other."""
     rows, columns = zip(*(place for tower in image.tiles for place in tower.grid), strict=True)
 
     def pick(near: Array, far: Array) -> list[int]:
         size = max(rows) + 1, max(columns) + 1
-        return sorted(selections.vscan(near, far, rows, columns, *size, count))
+        kept = selections.vscan(near, far, rows, columns, *size, count, released=released)
+        return sorted(kept)
 
     return steady(pick, looked_at(image, 0.25), looked_at(image), noise=noise)
 
