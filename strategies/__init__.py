@@ -32,6 +32,7 @@ from tokensieve.strategies.selectors.dpp import DppSelector
 from tokensieve.strategies.selectors.max_min import MaxMinSelector
 from tokensieve.strategies.selectors.partitioned import PartitionedSelector
 from tokensieve.strategies.selectors.pivots import PivotsSelector
+from tokensieve.strategies.selectors.scope import ScopeSelector
 from tokensieve.strategies.selectors.threshold import ThresholdSelector
 from tokensieve.strategies.selectors.top_k import TopKSelector
 from tokensieve.strategies.selectors.windowed import WindowedSelector
@@ -58,6 +59,7 @@ def tokensieve_register(registry: Registry) -> None:
     registry.add(MaxMinSelector)
     registry.add(PartitionedSelector)
     registry.add(PivotsSelector)
+    registry.add(ScopeSelector)
     registry.add(ThresholdSelector)
     registry.add(TopKSelector)
     registry.add(WindowedSelector)

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from tokensieve.core.components import Selector
 from tokensieve.core.tensors import unit
 from tokensieve.core.view import View
+from tokensieve.strategies.ordered import OrderedSelector
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Features = Literal["hidden", "vision_features", "vision_keys", "normed_states"]
 
 
-class FeatureSelector(Selector):
+class FeatureSelector(OrderedSelector):
     """A selector that compares tokens by the cosine of some features."""
 
     needs = frozenset({"hidden", "vision_features", "vision_keys", "normed_states"})

@@ -6,20 +6,22 @@ from abc import abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from tokensieve.core.components import Selector
-from tokensieve.core.scoring import combined_scores, top_counts
+from tokensieve.core.scoring import combined_scores
 from tokensieve.core.stage import ScoreTerms
+from tokensieve.core.tensors import on_device
 from tokensieve.core.view import View
+from tokensieve.strategies.ordered import OrderedSelector, then, top_in_order
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class FirstChoiceSelector(Selector):
+class FirstChoiceSelector(OrderedSelector):
     """First some tokens by ``score`` (default: the stage's), then the best of the stage's scores.
 
     The first set may be smaller than its share: what it leaves goes to the others, so that the
-    budget is always met.
+    budget is always met. With ``order: selection`` the first set stands first, then the others,
+    most important first.
     """
 
     score: ScoreTerms = ()
@@ -33,12 +35,20 @@ class FirstChoiceSelector(Selector):
         score = tuple(term.rescaled(boundary) for term in self.score)
         return self.model_copy(update={"score": score})
 
-    def select(self, scores: Tensor, available: Tensor, counts: list[int], view: View) -> Tensor:
-        """``[batch, tokens]`` bool."""
+    def take_in_order(
+        self, scores: Tensor, available: Tensor, counts: list[int], view: View
+    ) -> Tensor:
+        """``[batch, tokens]`` turns."""
         own = combined_scores(self.score, view) if self.score else scores
-        first = self.first(own, available, counts, view) & available
-        return top_counts(scores.masked_fill(first, float("inf")), available, counts)
+        first = self.first(own, available, counts, view)
+        chosen = first > 0
+        left = self.fill(counts, chosen.sum(dim=1))
+        return then(first, top_in_order(scores, available & ~chosen, left))
+
+    def fill(self, counts: list[int], first: Tensor) -> Tensor:
+        """``[batch]`` how many tokens follow the ``first`` ``[batch]`` ones."""
+        return on_device(counts, first.device) - first
 
     @abstractmethod
     def first(self, scores: Tensor, available: Tensor, counts: list[int], view: View) -> Tensor:
-        """The first set, ``[batch, tokens]`` bool, at most ``counts`` tokens."""
+        """Turns of the first set, ``[batch, tokens]``: at most ``counts`` available tokens."""

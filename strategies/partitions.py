@@ -50,11 +50,12 @@ def best_of_each(scores: Tensor, belongs: Tensor, limits: Tensor) -> Tensor:
     return (taken & belongs).any(dim=1)
 
 
-def divided(weights: Tensor, room: Tensor, counts: list[int]) -> Tensor:
+def divided(weights: Tensor, room: Tensor, counts: list[int], *, refill: bool = True) -> Tensor:
     """Divide ``counts`` in proportion to ``weights``, at most ``room`` each: ``[batch, parts]``.
 
     Shares are rounded down; the rest goes to the heaviest parts, one each. What a part has no
-    room for is dealt out one each, again and again, to the heaviest parts that have room.
+    room for is dealt out one each, again and again, to the heaviest parts that have room, or with
+    ``refill=False`` to nobody.
     """
     wanted = on_device(counts, weights.device)[:, None]
     weights = weights.clamp(min=0)
@@ -66,7 +67,8 @@ def divided(weights: Tensor, room: Tensor, counts: list[int]) -> Tensor:
     parts = weights.shape[1]
     rest = (wanted - given.sum(dim=1, keepdim=True)).clamp(min=0)
     given = given + rest // parts + (heaviest < rest % parts)
-    return _filled(given.minimum(room), room, wanted, heaviest)
+    fitting = given.minimum(room)
+    return _filled(fitting, room, wanted, heaviest) if refill else fitting
 
 
 def _filled(given: Tensor, room: Tensor, wanted: Tensor, heaviest: Tensor) -> Tensor:

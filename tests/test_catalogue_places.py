@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 import torch
 from references import selections
-from references.answers import by_windows, chosen, in_slices, in_windows
+from references.answers import by_windows, chosen, in_slices, in_windows, taken, vscan
 from references.batches import (
     Image,
     arranged,
     batch_of,
     padded_scores,
-    places,
     valid_of,
     view_of,
     width_of,
@@ -45,7 +44,7 @@ def test_dilated_after_an_earlier_prune(share: float) -> None:
                 for i, row in zip(images, index, strict=True)
             ]
             view = view_of(images, index=index)
-            assert chosen(DilatedSelector(share=share), images, [count] * 3, view) == theirs
+            assert taken(DilatedSelector(share=share), images, [count] * 3, view) == theirs
 
 
 def test_dilated_ignores_an_extra_token() -> None:
@@ -72,8 +71,8 @@ def test_first_choice_selectors_take_another_score() -> None:
 
     view = view_of(images, more={"encoder_layers": lambda _depth: Layer()})
     selector = DilatedSelector.model_validate({"share": 0.6, "score": "cls-attention"})
-    mask = selector.select(padded_scores(images), valid_of(images), [10, 9], view)
-    assert places(mask) == [
+    turns = selector.take_in_order(padded_scores(images), valid_of(images), [10, 9], view)
+    assert arranged(turns > 0, turns) == [
         selections.dilated(anchors, i.scores, range(len(anchors)), 5, count, 0.6)
         for i, anchors, count in zip(images, own, (10, 9), strict=True)
     ]
@@ -83,7 +82,40 @@ def test_tokens_of_tiles_at_the_same_place_share_a_window() -> None:
     images = batch_of(32, (32,))
     images[0].tensors["grid"] = np.array([[n % 16 // 4, n % 4] for n in range(32)])
     theirs = by_windows(images[0], 20, 0.8, 2, 2)
-    assert chosen(WindowedSelector(share=0.8, windows=(2, 2)), images, [20]) == [sorted(theirs)]
+    assert taken(WindowedSelector(share=0.8, windows=(2, 2)), images, [20]) == [theirs]
+
+
+@pytest.mark.parametrize("count", [16, 31, 72, 100])
+def test_the_released_vscan_takes_less_than_its_budget(count: int) -> None:
+    """Where 16 windows do not divide half of it, or have fewer tokens than that: 68 of 72."""
+    selector = WindowedSelector(rest="drop")
+    for seed in range(3):
+        images = batch_of(33 + seed, (144, 110))
+        theirs = [vscan(image, count, released=True) for image in images]
+        assert taken(selector, images, [count] * 2) == theirs
+        if count == 72:
+            assert len(theirs[0]) == 68
+        assert WindowedSelector.adaptive_count is False
+        assert selector.adaptive_count
+
+
+@pytest.mark.parametrize("slices", [2, 4, 16])
+def test_the_released_holov_loses_what_does_not_fit(slices: int) -> None:
+    """Its zero vectors are no tokens; with a peak some slices have more budget than tokens."""
+    selector, lost = PartitionedSelector(parts=slices, overflow="drop"), 0
+    for seed in range(4):
+        images = batch_of(46 + seed, (12 * slices, 7 * slices + 3, 5 * slices))
+        for image in images:
+            image.scores[len(image.scores) // 3 :][:5] *= 40
+        for share in (0.1, 0.35, 0.8):
+            counts = [int(share * len(image.scores)) for image in images]
+            theirs = [
+                selections.holov(image.scores, image["hidden"], count, slices, released=True)
+                for image, count in zip(images, counts, strict=True)
+            ]
+            assert taken(selector, images, counts) == theirs
+            lost += sum(counts) - sum(len(tokens) for tokens in theirs)
+    assert lost > 0
 
 
 # --- HoloV ----------------------------------------------------------------------------------------
@@ -105,8 +137,8 @@ def test_holov(slices: int, peak: float) -> None:
         for share in (0.1, 0.35, 0.8):
             counts = [int(share * len(image.scores)) for image in images]
             scores = padded_scores(images)
-            kept = selector.select(scores, valid_of(images), counts, view_of(images))
-            assert arranged(kept, selector.order(scores, kept, view_of(images))) == [
+            turns = selector.take_in_order(scores, valid_of(images), counts, view_of(images))
+            assert arranged(turns > 0, turns) == [
                 selections.holov(image.scores, image["hidden"], count, slices)
                 for image, count in zip(images, counts, strict=True)
             ]
@@ -175,13 +207,34 @@ def test_outliers_and_grid(cap: int | None, tied: bool) -> None:
         images = batch_of(60 + seed, tied=True) if tied else peaked(60 + seed)
         counts = [min(cap or 999, len(image.scores)) for image in images]
         scores, view = padded_scores(images), view_of(images)
-        kept = selector.select(scores, valid_of(images), counts, view)
+        turns = selector.take_in_order(scores, valid_of(images), counts, view)
         theirs = []
         for image, count in zip(images, counts, strict=True):
             found = selections.best_first(image.scores, selections.outliers(image.scores))
             both = selections.outliers_with_grid(image.scores)
             theirs.append([*found, *[t for t in both if t not in found]][:count])
-        assert arranged(kept, selector.order(scores, kept, view)) == theirs
+        assert arranged(turns > 0, turns) == theirs
+
+
+@pytest.mark.parametrize(("ratio", "share"), [(8, 0.125), (3, 1 / 3), (10, 0.1)])
+def test_a_fixed_ratio_with_its_grid(ratio: int, share: float) -> None:
+    """One in eight by score and every eighth token; what is in both stands once."""
+    selector = ThresholdSelector(rule="share", value=share, grid=True)
+    for seed in range(3):
+        images = batch_of(65 + seed, (576, 145, 30, 1), tied=seed == 2)
+        counts = [len(image.scores) for image in images]
+        theirs = [selections.share_with_grid(image.scores, ratio) for image in images]
+        assert taken(selector, images, counts) == theirs
+        assert len(set(theirs[0])) == len(theirs[0]) <= 2 * (576 // ratio)
+        best = [selections.best_first(i.scores, range(len(i.scores))) for i in images]
+        plain = taken(ThresholdSelector(rule="share", value=share), images, counts)
+        assert plain == [b[: max(1, len(b) // ratio)] for b in best]
+
+
+def test_a_share_lies_between_nothing_and_all() -> None:
+    for value in (0.0, 1.5):
+        with pytest.raises(ValueError, match="a share lies above 0"):
+            ThresholdSelector(rule="share", value=value)
 
 
 def test_outliers_without_grid() -> None:

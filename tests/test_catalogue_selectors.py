@@ -9,7 +9,17 @@ import numpy as np
 import pytest
 import torch
 from references import greedy, selections
-from references.answers import BUDGETS, CASES, chosen, counts_of, expected, mask_of, mmtok
+from references.answers import (
+    BUDGETS,
+    CASES,
+    chosen,
+    counts_of,
+    expected,
+    in_turn,
+    mask_of,
+    mmtok,
+    taken,
+)
 from references.batches import Image, arranged, batch_of, padded_scores, places, valid_of, view_of
 from references.formulas import cosine, top_k
 
@@ -18,6 +28,7 @@ from tokensieve.strategies.selectors.composite import CompositeSelector
 from tokensieve.strategies.selectors.coverage import CoverageSelector
 from tokensieve.strategies.selectors.dpp import DppSelector
 from tokensieve.strategies.selectors.max_min import MaxMinSelector
+from tokensieve.strategies.selectors.top_k import TopKSelector
 
 
 @pytest.mark.parametrize("budget", BUDGETS)
@@ -28,6 +39,11 @@ def test_selector_keeps_the_tokens_of_its_reference(name: str, budget: str) -> N
         images = batch_of(seed)
         counts = counts_of(budget, images)
         assert chosen(selector, images, counts) == expected(reference, images, counts)
+        assert taken(selector, images, counts) == in_turn(reference, images, counts)
+
+
+def top_in_turn(image: Image, count: int) -> list[int]:
+    return selections.best_first(image.scores, top_k(image.scores, count))
 
 
 COVERING = {
@@ -46,7 +62,7 @@ def test_selector_breaks_ties_like_its_reference(name: str, budget: str) -> None
         images = batch_of(seed, tied=True)
         counts = [max(1, min(k, len(i.scores) // 3)) for k, i in zip(
             counts_of(budget, images), images, strict=True)]  # fmt: skip
-        assert chosen(selector, images, counts) == expected(reference, images, counts)
+        assert taken(selector, images, counts) == in_turn(reference, images, counts)
 
 
 @pytest.mark.parametrize("text", [True, False])
@@ -66,6 +82,16 @@ def test_coverage_gains_most_at_every_step_and_takes_the_first_of_copies(text: b
                 before = now
 
 
+def test_selectors_that_know_one_order_only() -> None:
+    """`order` tells what follows from the scores; a greedy choice has its order when it is made."""
+    images = batch_of(15, tied=True)
+    counts = counts_of("third", images)
+    top = [top_in_turn(image, count) for image, count in zip(images, counts, strict=True)]
+    assert taken(TopKSelector(), images, counts) == top
+    with pytest.raises(NotImplementedError, match="take_in_order"):
+        MaxMinSelector().order(padded_scores(images), valid_of(images), view_of(images))
+
+
 # --- what earlier parts took ----------------------------------------------------------------------
 
 GREEDY: dict[str, tuple[Any, Callable[[Image, int, list[int]], list[int]]]] = {
@@ -75,6 +101,10 @@ GREEDY: dict[str, tuple[Any, Callable[[Image, int, list[int]], list[int]]]] = {
         lambda i, k, taken: greedy.dpp_map(
             i["hidden"], greedy.minmax_quality(i.scores), k, taken
         ),
+    ),
+    "scope": (
+        "scope",
+        lambda i, k, taken: greedy.scope(i["vision_features"], i.scores, k, taken),
     ),
     "coverage": ("coverage", lambda i, k, taken: greedy.coverage(mmtok(i), k, taken)),
 }  # fmt: skip
@@ -88,27 +118,27 @@ def test_greedy_selectors_know_what_was_taken(name: str, budget: str) -> None:
     composite = CompositeSelector.model_validate({"parts": [{"share": 0.4}, {"select": selector}]})
 
     def both(image: Image, count: int) -> list[int]:
-        first = top_k(image.scores, int(count * 0.4 + 1e-9))
+        first = top_in_turn(image, int(count * 0.4 + 1e-9))
         return first + reference(image, count - len(first), first)
 
     for seed in range(3):
         images = batch_of(10 + seed)
         counts = counts_of(budget, images)
-        assert chosen(composite, images, counts) == expected(both, images, counts)
+        assert taken(composite, images, counts) == in_turn(both, images, counts)
 
 
 def test_max_min_breaks_ties_behind_an_earlier_part() -> None:
     composite = CompositeSelector.model_validate({"parts": [{"share": 0.4}, {"select": "max-min"}]})
 
     def both(image: Image, count: int) -> list[int]:
-        first = top_k(image.scores, int(count * 0.4 + 1e-9))
+        first = top_in_turn(image, int(count * 0.4 + 1e-9))
         return first + greedy.max_min(image["hidden"], count - len(first), first)
 
     for seed in range(4):
         images = batch_of(10 + seed, tied=True)
         for budget in BUDGETS:
             counts = counts_of(budget, images)
-            assert chosen(composite, images, counts) == expected(both, images, counts)
+            assert taken(composite, images, counts) == in_turn(both, images, counts)
 
 
 def test_a_part_of_a_part_knows_all_that_was_taken() -> None:
@@ -118,14 +148,14 @@ def test_a_part_of_a_part_knows_all_that_was_taken() -> None:
     outer = CompositeSelector.model_validate({"parts": [{"share": 0.3}, {"select": inner}]})
 
     def nested(image: Image, count: int) -> list[int]:
-        best = top_k(image.scores, int(count * 0.3 + 1e-9))
+        best = top_in_turn(image, int(count * 0.3 + 1e-9))
         rest, left = selections.without(len(image.scores), best), count - len(best)
         worst = [rest[place] for place in selections.bottom_k(image.scores[rest], left // 2)]
         return best + worst + greedy.max_min(image["hidden"], left - left // 2, best + worst)
 
     for budget in BUDGETS:
         counts = counts_of(budget, images)
-        assert chosen(outer, images, counts) == expected(nested, images, counts)
+        assert taken(outer, images, counts) == in_turn(nested, images, counts)
 
 
 @pytest.mark.parametrize(("tokens", "count"), [(144, 32), (145, 32), (100, 61), (61, 7), (30, 29)])
@@ -138,7 +168,7 @@ def test_vispruner(tokens: int, count: int) -> None:
     def both(image: Image, wanted: int) -> list[int]:
         return selections.vispruner(image.scores, image["vision_features"], wanted, 0.5)
 
-    assert chosen(composite, images, counts) == expected(both, images, counts)
+    assert taken(composite, images, counts) == in_turn(both, images, counts)
 
 
 # --- determinants ---------------------------------------------------------------------------------

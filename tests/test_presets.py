@@ -42,7 +42,7 @@ def test_the_catalogue_is_complete() -> None:
     methods = (
         "transprune transprune-low transprune-ttv-only transprune-iga-only fastv pyramiddrop "
         "sparsevlm sparsevlm-v2 v2drop dart fastervlm visionzip vispruner prumerge prumerge-plus "
-        "hiprune vscan holov divprune cdpruner mmtok none random uniform downsample "
+        "hiprune vscan holov divprune cdpruner mmtok scope none random uniform downsample "
         "visionzip+transprune cdpruner+transprune visionzip+fastv visionzip+pyramiddrop "
         "divprune+random-deep"
     )

@@ -159,6 +159,7 @@ BEFORE: dict[str, tuple[int, Callable[[Encoded], list[int]]]] = {
     "vispruner": (64, lambda image: published.vispruner(image, 64)),
     "hiprune": (64, lambda image: published.hiprune(image, 64)),
     "holov": (64, lambda image: published.holov(image, 64)),
+    "scope": (64, lambda image: published.scope(image, 64)),
     "divprune": (56, lambda image: published.divprune(image, 56)),
 }
 

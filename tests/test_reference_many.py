@@ -15,5 +15,6 @@ def test_rules_for_many_tokens_are_the_slow_rules(seed: int) -> None:
     assert many.thinned(features, ranked, 9) == selections.thinned(features, ranked, 9)
     assert many.max_min(features, 15) == greedy.max_min(features, 15)
     assert many.dpp(features, quality, 15) == greedy.dpp_map(features, quality, 15)
+    assert many.scope(features, quality, 15) == greedy.scope(features, quality, 15)
     rows = greedy.mmtok_rows(features[:5], features, features)
     assert many.coverage(rows, 15) == greedy.coverage(rows, 15)

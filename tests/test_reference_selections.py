@@ -57,6 +57,18 @@ def test_coverage_is_greedy() -> None:
     assert greedy.coverage(vectors((1, 1, 1)), 2) == [0, 1]  # nothing left to gain
 
 
+def test_scope_weighs_what_is_new_by_the_score() -> None:
+    features = vectors(RIGHT, UP, (0.6, 0.8), LEFT)
+    # sums of cosines that are not negative: 1.6, 1.8, 2.4, 1
+    assert greedy.scope(features, np.ones(4), 1) == [2]
+    assert greedy.scope(features, np.array([2.0, 1, 1, 3]), 1) == [0]  # 3.2 before 3
+    # behind (.6, .8): what RIGHT adds is .4, UP .2, LEFT 1
+    assert greedy.scope(features, np.ones(4), 4) == [2, 3, 0, 1]
+    assert greedy.scope(features, np.array([1.0, 9, 1, 1]), 2, selected=[2]) == [1, 3]
+    assert greedy.scope(features, np.array([1.0, 9, 1, 1]), 2, selected=[2], alpha=0) == [3, 0]
+    assert greedy.scope(vectors(UP, UP, UP), np.ones(3), 3) == [0, 1, 2]
+
+
 def test_mmtok_rows() -> None:
     rows = greedy.mmtok_rows(
         text=vectors((2, 0), (0, 3)),
@@ -99,7 +111,7 @@ def test_dedupe_of_odd_and_tiny_lists() -> None:
 def test_vispruner() -> None:
     scores = np.array([1.0, 5, 4, 3, 2])
     # int(3 * .5) = 1: token 1; the list 2 3 4 0 loses both even places
-    assert selections.vispruner(scores, np.ones((5, 2)), 3, 0.5) == [0, 1, 3]
+    assert selections.vispruner(scores, np.ones((5, 2)), 3, 0.5) == [1, 3, 0]
     assert selections.vispruner(scores, np.ones((5, 2)), 3, 1.0) == [1, 2, 3]
 
 
@@ -108,7 +120,7 @@ def test_pivots() -> None:
     norms, text_norms = np.array([1.0, 5, 2, 5, 1, 1, 1, 1]), np.array([1.0, 2, 2])
     text = vectors(UP, LEFT, UP)
     # pivots 1 and 3, and text 1; 4 to share: RIGHT takes 0 and 5, UP takes 6, LEFT takes 4
-    assert selections.pivots(norms, text_norms, hidden, text, 6, 2, 1) == [0, 1, 3, 4, 5, 6]
+    assert selections.pivots(norms, text_norms, hidden, text, 6, 2, 1) == [1, 3, 0, 5, 6, 4]
     assert selections.pivots(norms, text_norms, hidden, text, 1, 2, 1) == [1]
     assert selections.pivots(norms, text_norms, hidden, text, 2, 0, 1) == [1, 4]  # LEFT takes both
 
@@ -119,7 +131,7 @@ def test_dilated_wraps_rows_and_clamps() -> None:
     assert selections.dilated(corner, last, grid, 3, 5, 1) == [0, 1, 2, 3, 5]
     assert selections.dilated(corner, last, grid, 3, 6, 1) == [0, 1, 2, 3, 5, 8]
     assert selections.dilated(corner, last, grid, 3, 4, 1) == [0, 1, 2, 3]
-    assert selections.dilated(corner, last, grid, 3, 5, 0.5) == [0, 1, 2, 3, 8]  # round(.5) = 0
+    assert selections.dilated(corner, last, grid, 3, 5, 0.5) == [8, 0, 1, 2, 3]  # round(.5) = 0
 
 
 def test_dilated_ignores_absent_neighbours() -> None:
@@ -142,7 +154,7 @@ def test_vscan_fills_up_to_the_count() -> None:
     corners = [8 * row + column for row in (0, 2, 4, 6) for column in (0, 2, 4, 6)]
     # one for each window of 2 x 2, and the 19 highest others
     others = [*range(41, 48), 49, 51, 53, 55, *range(56, 64)]
-    assert selections.vscan(-index, index, rows, columns, 8, 8, 35) == sorted(corners + others)
+    assert selections.vscan(-index, index, rows, columns, 8, 8, 35) == corners + others[::-1]
 
 
 def test_holov_weight_has_the_variance_term() -> None:
@@ -182,4 +194,4 @@ def test_outliers_with_grid() -> None:
 def test_bottom_k() -> None:
     scores = np.array([2.0, 1.0, 3.0, 1.0])
     assert selections.bottom_k(scores, 1) == [1]
-    assert selections.bottom_k(scores, 3) == [0, 1, 3]
+    assert selections.bottom_k(scores, 3) == [1, 3, 0]

@@ -50,6 +50,31 @@ def rest_of_forward(
     return logits
 
 
+@pytest.mark.parametrize(("kind", "halves"), [("cls", "odd"), ("average", "even")])
+@torch.no_grad()
+def test_released_halves_equal_merging_by_hand(kind: str, halves: str) -> None:
+    """The halves of the released ToMe, with and without a [CLS].
+
+    Attention does not see the order of tokens, so the logits are those of any order.
+    """
+    model, batch = build(kind), pictures(2)
+    stage = {"name": "t", "at": BOUNDARY, "score": "hidden-change", "keep": LEFT}
+    with tokensieve.attach(model, {**stage, "merge": {"merger": "tome", "halves": halves}}) as run:
+        logits = model(batch)
+    prefix = model.num_prefix_tokens
+    for sample, picture in enumerate(batch):
+        hidden, keys = tokens_at(model, picture)
+        patches = hidden[prefix:].numpy()
+        groups, vectors, sizes = tome.released(
+            patches, keys[prefix:].numpy(), np.ones(len(patches)), LEFT, cls=halves == "odd"
+        )
+        order = run.trace.stages[0].order[sample].tolist()
+        assert all(token in group for token, group in zip(order, groups, strict=True))
+        merged = torch.cat([hidden[:prefix], torch.from_numpy(vectors)])
+        expected = rest_of_forward(model, merged, torch.from_numpy(sizes), proportional=True)
+        torch.testing.assert_close(logits[sample], expected, atol=1e-8, rtol=0)
+
+
 @pytest.mark.parametrize("proportional", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
 @torch.no_grad()

@@ -66,6 +66,53 @@ def test_merged_equals_reference(share: float, metric: str, sized: bool) -> None
         assert float(merged.sizes[row, left].sum()) == float(values["sizes"][row, :count].sum())
 
 
+@pytest.mark.parametrize("anchor", [0, 1, 7])
+@pytest.mark.parametrize("halves", ["even", "odd"])
+@pytest.mark.parametrize("share", [0.9, 0.5, 0.3, 0.05])
+def test_the_released_halves_know_no_best_token(share: float, halves: str, anchor: int) -> None:
+    """Vectors, sizes and their order are the release's, whichever token was scored highest."""
+    merger = TomeMerger.model_validate({"halves": halves})
+    view, values = views(5, sized=True)
+    wanted = [max(1, int(share * count)) for count in COUNTS]
+    kept = torch.zeros_like(view.valid)
+    for row, count in enumerate(COUNTS):
+        kept[row, anchor % count] = True
+        if wanted[row] == count:
+            kept[row, :count] = True
+    rest = [0 if want == count else want - 1 for want, count in zip(wanted, COUNTS, strict=True)]
+    merged = merger.apply(kept, rest, view.for_component(merger))
+    assert merged.appended is not None
+    for row, count in enumerate(COUNTS):
+        if wanted[row] == count:
+            assert not merged.targets[row].any()
+            continue
+        groups, vectors, sizes = tome.released(
+            *(values[name][row, :count].numpy() for name in ("hidden", "vision_keys", "sizes")),
+            wanted[row],
+            cls=halves == "odd",
+        )
+        assert bool(merged.targets[row, anchor % count])
+        order = merged.appended[row].argsort()[-wanted[row] :]
+        assert merged.targets[row].nonzero()[:, 0].tolist() == sorted(order.tolist())
+        assert all(token in group for token, group in zip(order.tolist(), groups, strict=True))
+        np.testing.assert_allclose(merged.vectors[row, order].numpy(), vectors, atol=1e-12)
+        np.testing.assert_allclose(merged.sizes[row, order].numpy(), sizes)
+
+
+def test_released_reference_by_hand() -> None:
+    """0, 2 and 4 give: 2 resembles 1 and 4 resembles 3; with a [CLS] 1 and 3 give."""
+    metric = np.array([[1.0, 0], [0, 1], [0.1, 0.9], [1, -1], [0.9, -0.9]])
+    features, sizes = np.arange(5.0)[:, None], np.ones(5)
+    groups, vectors, grown = tome.released(features, metric, sizes, 3, cls=False)
+    assert groups == [[0], [1, 2], [3, 4]]
+    np.testing.assert_allclose(vectors[:, 0], [0, 1.5, 3.5])
+    assert grown.tolist() == [1, 2, 2]
+    groups, _, _ = tome.released(features, metric, sizes, 4, cls=False)
+    assert groups == [[2], [0], [1], [3, 4]]  # left of the givers: 2 is nearer to a receiver than 0
+    groups, _, _ = tome.released(features, metric, sizes, 4, cls=True)
+    assert groups == [[1], [0], [2], [4, 3]]
+
+
 def test_reference_by_hand() -> None:
     """Tokens 0 and 2 receive; 1 resembles 0, 3 resembles 0 less: one pair, then both."""
     metric = np.array([[1.0, 0], [0.9, 0.1], [0, 1], [0.7, 0.3]])

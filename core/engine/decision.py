@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 
@@ -51,17 +51,33 @@ def decide(
         _split(stage, total, size, view) for total, size in zip(wanted, groups.sizes, strict=True)
     ]
     scores = combined_scores(stage.score, view)
-    kept = _selected(stage, scores, groups, [split.selected for split in splits], view)
+    chosen = _chosen(stage, scores, groups, [split.selected for split in splits], view)
+    kept, arranged = chosen.kept, chosen.arranged
     merged = None
     if stage.merge is not None:
         reader = view.after(kept, scores).for_component(stage.merge)
         merged = stage.merge.apply(kept, [split.merged for split in splits], reader)
-    arranged = None
-    if stage.order == "selection":
-        arranged = stage.select.order(scores, kept, view.for_component(stage.select))
     checks.extend(view.doubts)
     notes.extend(note for note in view.notes if note not in notes)
     return _reduction(board, layout, Outcome(kept, merged, arranged, splits), stage)
+
+
+@runtime_checkable
+class InOrder(Protocol):
+    """A selector that decides at once which tokens stay and in which order it took them."""
+
+    def take_in_order(
+        self, scores: Tensor, available: Tensor, counts: list[int], view: View
+    ) -> Tensor:
+        """``[batch, tokens]`` integers: 0 for a token that is not taken, the others rise."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """``[batch, tokens]``: which tokens stay, and their places if the order of selection counts."""
+
+    kept: Tensor
+    arranged: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -80,18 +96,30 @@ def _split(stage: Stage, total: int, available: int, view: View) -> Split:
     return stage.merge.split(min(total, available), available, view.has("cls_feature"))
 
 
-def _selected(
-    stage: Stage, scores: Tensor, groups: Groups, counts: list[int], view: View
-) -> Tensor:
-    """The selector's choice, checked."""
-    selector = stage.select
+def _chosen(stage: Stage, scores: Tensor, groups: Groups, counts: list[int], view: View) -> Chosen:
+    """The selector's choice, checked, and its order if the stage wants it."""
+    selector, turns = stage.select, None
     reader = view.for_component(selector)
-    kept = selector.select(scores, groups.valid, counts, reader)
+    if stage.order == "selection" and isinstance(selector, InOrder):
+        turns = selector.take_in_order(scores, groups.valid, counts, reader)
+        kept = turns > 0
+    else:
+        kept = selector.select(scores, groups.valid, counts, reader)
     _check_mask(selector.name, kept, groups)
     kept = kept & groups.valid
     if not selector.adaptive_count:
         _check_count(selector.name, kept, counts, view)
-    return kept
+    if stage.order == "raster":
+        return Chosen(kept)
+    if turns is None:
+        turns = selector.order(scores, kept, reader)
+    return Chosen(kept, _places(turns, kept))
+
+
+def _places(turns: Tensor, kept: Tensor) -> Tensor:
+    """``[batch, tokens]`` 0, 1, ... for the ``kept`` tokens by rising turn, the others behind."""
+    last = torch.iinfo(turns.dtype).max
+    return turns.masked_fill(~kept, last).argsort(dim=1, stable=True).argsort(dim=1)
 
 
 def _check_mask(name: str, kept: Tensor, groups: Groups) -> None:

@@ -9,9 +9,8 @@ from pydantic import Field
 
 from tokensieve.core.components import Merged, Merger, Split
 from tokensieve.core.lazy import torch
-from tokensieve.core.scoring import top_counts
-from tokensieve.core.tensors import at_least_float32, on_device, unit
-from tokensieve.core.ties import first_max
+from tokensieve.core.tensors import at_least_float32, on_device, take_rows, unit
+from tokensieve.core.ties import falling, first_max
 from tokensieve.core.view import View
 
 if TYPE_CHECKING:
@@ -32,12 +31,21 @@ class TomeMerger(Merger):
       states. Merged tokens have the same weighted mean of their metrics.
     * ``weigh_attention: true`` lets attention behind the boundary count a token by its size
       (``+ log size`` on its logits). Encoders only; a decoder's attention counts it once.
+    * ``halves: best`` counts from the token that the stage scored highest, which always receives,
+      so the half that gives may be the even or the odd one. Survivors stay in raster order, which
+      a decoder needs; the stage's scores have no other say.
+    * ``halves: even`` is the release without a [CLS] token: places 0, 2, ... give, no matter what
+      was scored; then those that are left of them stand first, most similar first, and the
+      receivers behind them, for later rounds and boundaries as well.
+    * ``halves: odd`` is the release with a [CLS] token, which is dealt first and protected: the
+      image's places 1, 3, ... give; those that are left keep their order, in front of the
+      receivers. In both, a round merges no more than half of the tokens.
 
     Source: ToMe, ICLR 2023, arXiv 2210.09461; written from the formula. Deviations: the paper
     merges between attention and MLP of every block, here at the boundaries of the stage, behind
-    whole blocks; survivors stay in raster order; the token that the stage scored highest is always
-    a receiver, so the half that gives may be the even or the odd one; the stage's scores have no
-    other say.
+    whole blocks; by default survivors stay in raster order and the best token receives. With
+    ``even`` and ``odd`` a group that the best token gave itself to stands under the name of that
+    token in the trace, and has its position.
     """
 
     name = "tome"
@@ -46,6 +54,7 @@ class TomeMerger(Merger):
 
     metric: Literal["keys", "hidden"] = Field(default="keys", description="what is compared")
     weigh_attention: bool = Field(default=True, description="count sizes in later attention")
+    halves: Literal["best", "even", "odd"] = Field(default="best", description="who gives")
 
     def required(self) -> frozenset[str]:
         """Keys, unless hidden states are compared."""
@@ -62,9 +71,12 @@ class TomeMerger(Merger):
     def apply(self, kept: Tensor, counts: list[int], view: View) -> Merged:
         """Match and merge until ``counts`` tokens are left besides the kept ones."""
         sizes = view.sizes if view.has("sizes") else view.valid.float()
+        first = first_max(kept.to(torch.uint8))[:, None]
         matching = _Matching(
+            halves=self.halves,
             alive=view.valid,
-            kept=kept,
+            place=view.valid.long().cumsum(dim=1) - 1,
+            best=first,
             sizes=at_least_float32(sizes) * view.valid,
             vectors=at_least_float32(view.hidden),
             metric=at_least_float32(view.vision_keys if self.metric == "keys" else view.hidden),
@@ -74,17 +86,26 @@ class TomeMerger(Merger):
         while most > fewest:  # a bound on the rounds that needs no look at the device
             matching.merge((matching.alive.sum(dim=1) - wanted).clamp(min=0))
             most -= most // 2
-        fewer = (view.valid & ~matching.alive).any(dim=1, keepdim=True)
+        if self.halves != "best":
+            matching.renamed(first)
+        targets = matching.alive & (view.valid & ~matching.alive).any(dim=1, keepdim=True)
         vectors = matching.vectors.to(view.hidden.dtype)
-        return Merged(matching.alive & fewer, vectors, matching.sizes)
+        appended = None if self.halves == "best" else (matching.place + 1) * targets
+        return Merged(targets, vectors, matching.sizes, appended)
 
 
 @dataclass
 class _Matching:
-    """Rounds of matching; ``alive`` ``[batch, tokens]`` is what is left of the tokens."""
+    """Rounds of matching.
 
+    ``alive`` ``[batch, tokens]`` is what is left of the tokens, ``place`` where they stand among
+    each other, and ``best`` ``[batch, 1]`` the token that holds what was scored highest.
+    """
+
+    halves: Literal["best", "even", "odd"]
     alive: Tensor
-    kept: Tensor
+    place: Tensor
+    best: Tensor
     sizes: Tensor
     vectors: Tensor
     metric: Tensor
@@ -92,9 +113,13 @@ class _Matching:
     def merge(self, pairs: Tensor) -> None:
         """Merge the ``pairs`` ``[batch]`` most similar pairs, or as many as there are."""
         givers = self._givers()
-        best, partner = self._partners(givers)
-        merging = top_counts(best, givers, pairs.minimum(givers.sum(dim=1)))
-        joins = torch.zeros_like(best)[..., None].expand(-1, -1, best.shape[1])
+        similar, partner = self._partners(givers)
+        limit = givers.sum(dim=1)
+        if self.halves != "best":
+            limit = limit.minimum((self.alive & ~givers).sum(dim=1))
+        rank = falling(similar.masked_fill(~givers, -torch.inf), scale=1).argsort(dim=1)
+        merging = givers & (rank < pairs.minimum(limit)[:, None])
+        joins = torch.zeros_like(similar)[..., None].expand(-1, -1, similar.shape[1])
         joins = joins.scatter(2, partner[..., None], 1.0) * merging[..., None]
         joins = joins.to(self.vectors.dtype).transpose(1, 2)
         sizes = self.sizes.to(self.vectors.dtype)
@@ -103,12 +128,38 @@ class _Matching:
         self.vectors = _mean(self.vectors, sizes, grown, changed, joins)
         self.metric = _mean(self.metric, sizes, grown, changed, joins)
         self.sizes, self.alive = grown, self.alive & ~merging
+        self.best = torch.where(
+            merging.gather(1, self.best), partner.gather(1, self.best), self.best
+        )
+        self._arrange(rank, givers, (pairs > 0)[:, None])
 
     def _givers(self) -> Tensor:
-        """Every second token, but none of those that were kept."""
-        place = self.alive.long().cumsum(dim=1)
-        first = first_max(self.kept.to(torch.uint8))[:, None]
-        return self.alive & ~self.kept & ((place - place.gather(1, first)) % 2 != 0)
+        """Every second token, counted from the best one or from the first."""
+        if self.halves == "best":
+            return self.alive & ((self.place - self.place.gather(1, self.best)) % 2 != 0)
+        return self.alive & (self.place % 2 == int(self.halves == "odd"))
+
+    def _arrange(self, rank: Tensor, givers: Tensor, merged: Tensor) -> None:
+        """Where the tokens stand after a round, in the rows in which some ``merged``.
+
+        ``rank`` ``[batch, tokens]`` puts the most similar giver first.
+        """
+        width = self.place.shape[1]
+        turn = self.place
+        if self.halves != "best":
+            first = rank if self.halves == "even" else self.place
+            turn = torch.where(givers, first, self.place + width)
+        turn = turn.masked_fill(~self.alive, 2 * width)
+        place = turn.argsort(dim=1, stable=True).argsort(dim=1)
+        self.place = torch.where(merged, place, self.place)
+
+    def renamed(self, name: Tensor) -> None:
+        """Let the group that holds the best token stand at its place, ``name`` ``[batch, 1]``."""
+        where = name[..., None].expand(-1, 1, self.vectors.shape[2])
+        self.vectors = self.vectors.scatter(1, where, take_rows(self.vectors, self.best))
+        self.sizes = self.sizes.scatter(1, name, self.sizes.gather(1, self.best))
+        self.place = self.place.scatter(1, name, self.place.gather(1, self.best))
+        self.alive = self.alive.scatter(1, self.best, False).scatter(1, name, True)
 
     def _partners(self, givers: Tensor) -> tuple[Tensor, Tensor]:
         """The most similar receiver of every token: cosine and place, each ``[batch, tokens]``."""

@@ -8,10 +8,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tokensieve.core.budgets import whole
 from tokensieve.core.component_fields import ASelector
-from tokensieve.core.components import Component, LayerRange, Selector
+from tokensieve.core.components import Component, LayerRange
 from tokensieve.core.scoring import combined_scores
 from tokensieve.core.stage import ScoreTerms
 from tokensieve.core.view import View
+from tokensieve.strategies.ordered import OrderedSelector, in_order, then
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,7 +28,7 @@ class Part(BaseModel):
     select: ASelector = Field(default="top-k", validate_default=True)
 
 
-class CompositeSelector(Selector):
+class CompositeSelector(OrderedSelector):
     """Fill the budget part by part; a later part chooses among what earlier ones left.
 
     Each part takes ``share`` of the stage's budget, rounded down; the last part (or the one
@@ -38,6 +39,8 @@ class CompositeSelector(Selector):
           parts:
             - {share: 0.83, score: attention}
             - {score: uniform}
+
+    With ``order: selection`` the parts stand one behind the other, each in its selector's order.
     """
 
     name = "composite"
@@ -106,9 +109,11 @@ class CompositeSelector(Selector):
         )
         return self.model_copy(update={"parts": parts})
 
-    def select(self, scores: Tensor, available: Tensor, counts: list[int], view: View) -> Tensor:
-        """``[batch, tokens]`` bool."""
-        left, open_, kept = list(counts), available, available & False
+    def take_in_order(
+        self, scores: Tensor, available: Tensor, counts: list[int], view: View
+    ) -> Tensor:
+        """``[batch, tokens]`` turns."""
+        left, open_, turns = list(counts), available, available.long() * 0
         for number, part in enumerate(self.parts):
             last = number == len(self.parts) - 1
             share = None if last else part.share
@@ -117,9 +122,9 @@ class CompositeSelector(Selector):
                 for rest, total in zip(left, counts, strict=True)
             ]
             own = combined_scores(part.score, view) if part.score else scores
-            taken = kept if view.selected is None else view.selected | kept
+            taken = turns > 0 if view.selected is None else view.selected | (turns > 0)
             reader = (view.after(taken) if number else view).for_component(part.select)
-            chosen = part.select.select(own, open_, take, reader)
-            kept, open_ = kept | chosen, open_ & ~chosen
+            chosen = in_order(part.select, own, open_, take, reader)
+            turns, open_ = then(turns, chosen), open_ & (chosen == 0)
             left = [rest - count for rest, count in zip(left, take, strict=True)]
-        return kept
+        return turns

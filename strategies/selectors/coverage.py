@@ -11,6 +11,7 @@ from tokensieve.core.tensors import on_device, take_rows, unit
 from tokensieve.core.ties import first_max
 from tokensieve.core.view import View
 from tokensieve.strategies.features import Features, FeatureSelector
+from tokensieve.strategies.ordered import with_turn
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,22 +47,23 @@ class CoverageSelector(FeatureSelector):
         """Coverage alone."""
         return False
 
-    def select(self, scores: Tensor, available: Tensor, counts: list[int], view: View) -> Tensor:
-        """``[batch, tokens]`` bool; the loop runs over the budget."""
+    def take_in_order(
+        self, scores: Tensor, available: Tensor, counts: list[int], view: View
+    ) -> Tensor:
+        """``[batch, tokens]`` turns; the loop runs over the budget."""
         worth = self._rows(view).transpose(1, 2).contiguous()  # equal tokens add up in one order
         covered = worth.new_zeros(worth.shape[0], 1, worth.shape[2])
         if view.selected is not None:
             covered = worth.masked_fill(~view.selected[..., None], 0).amax(dim=1, keepdim=True)
-        kept = torch.zeros_like(available)
-        wanted = on_device(counts, available.device)
-        places = torch.arange(available.shape[1], device=available.device)
+        turns = torch.zeros_like(available, dtype=torch.long)
+        wanted = on_device(counts, available.device)[:, None]
         for step in range(max(counts, default=0)):
-            free = available & ~kept
+            free = available & (turns == 0)
             gain = (worth - covered).clamp_(min=0).sum(dim=2)
             pick = first_max(gain.masked_fill(~free, float("-inf")))[:, None]
-            kept = kept | ((places == pick) & free & (step < wanted)[:, None])
+            turns = with_turn(turns, pick, step, available & (step < wanted))
             covered = covered.maximum(take_rows(worth, pick))
-        return kept
+        return turns
 
     def _rows(self, view: View) -> Tensor:
         """``[batch, rows, tokens]``; zero in the padding of both."""

@@ -35,8 +35,10 @@ class DedupeSelector(FeatureSelector):
 
     features: Features = "vision_features"
 
-    def select(self, scores: Tensor, available: Tensor, counts: list[int], view: View) -> Tensor:
-        """``[batch, tokens]`` bool; the loop runs over rounds of eight tokens."""
+    def take_in_order(
+        self, scores: Tensor, available: Tensor, counts: list[int], view: View
+    ) -> Tensor:
+        """``[batch, tokens]`` turns; the loop runs over rounds of eight tokens."""
         similarity = self.similarity(view)
         wanted = on_device(counts, available.device)[:, None]
         order = selection_order(scores, available).argsort(dim=1)
@@ -44,7 +46,8 @@ class DedupeSelector(FeatureSelector):
         for _ in range(_rounds(available.shape[1], min(counts, default=0))):
             order, left = _thinned(order, left, wanted, similarity)
         place = torch.arange(order.shape[1], device=order.device)
-        return torch.zeros_like(available).scatter(1, order, place < left.minimum(wanted))
+        turns = (place + 1).where(place < left.minimum(wanted), 0)
+        return torch.zeros_like(order).scatter(1, order, turns)
 
 
 def _rounds(tokens: int, count: int) -> int:

@@ -10,6 +10,7 @@ from tokensieve.core.lazy import torch
 from tokensieve.core.scoring import selection_order, top_counts
 from tokensieve.core.view import View
 from tokensieve.strategies.first_choice import FirstChoiceSelector
+from tokensieve.strategies.ordered import top_in_order
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,6 +23,8 @@ class DilatedSelector(FirstChoiceSelector):
     Neighbours are counted along the raster (one before and behind, one row before and behind),
     clamped to the image's first and last token; so the left neighbour of a row's first token is
     the end of the row before, as in the release. A token that is no longer there is no neighbour.
+    With ``order: selection`` anchors and neighbours stand in raster order, the others behind
+    them, most important first.
 
     Source: HiPrune, arXiv 2508.00553, and its released code.
     """
@@ -39,13 +42,13 @@ class DilatedSelector(FirstChoiceSelector):
         return [{"share": 1.0}, {"share": 0.5, "score": "cls-attention"}]
 
     def first(self, scores: Tensor, available: Tensor, counts: list[int], view: View) -> Tensor:
-        """Anchors and their neighbours, ``[batch, tokens]`` bool."""
+        """Turns of anchors and their neighbours, ``[batch, tokens]``."""
         wanted = [round(count * self.share / 5) for count in counts]
         if not any(wanted):
-            return torch.zeros_like(available)
+            return torch.zeros_like(available, dtype=torch.long)
         anchors = top_counts(scores, available, wanted)
         chosen = _with_neighbours(anchors & (view.index >= 0), max(wanted), view)
-        return top_counts(chosen.float(), chosen & available, counts)
+        return top_in_order(chosen.float(), chosen & available, counts)
 
 
 def _with_neighbours(anchors: Tensor, most: int, view: View) -> Tensor:

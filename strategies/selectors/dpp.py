@@ -10,6 +10,7 @@ from tokensieve.core.tensors import on_device
 from tokensieve.core.ties import above, first_max
 from tokensieve.core.view import View
 from tokensieve.strategies.features import FeatureSelector
+from tokensieve.strategies.ordered import with_turn
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,22 +39,23 @@ class DppSelector(FeatureSelector):
 
     quality: Literal["minmax", "none"] = "minmax"
 
-    def select(self, scores: Tensor, available: Tensor, counts: list[int], view: View) -> Tensor:
-        """``[batch, tokens]`` bool; the loop runs over the budget."""
+    def take_in_order(
+        self, scores: Tensor, available: Tensor, counts: list[int], view: View
+    ) -> Tensor:
+        """``[batch, tokens]`` turns; the loop runs over the budget."""
         quality = self._quality(scores, view.valid).masked_fill(~view.valid, 0)
         kernel = quality[:, :, None] * self._similarity(view, quality.dtype) * quality[:, None]
         most, (batch, tokens) = max(counts, default=0), available.shape
         gain = kernel.diagonal(dim1=1, dim2=2)
         factor = kernel.new_zeros(batch, most, tokens)
-        kept = torch.zeros_like(available)
-        wanted = on_device(counts, available.device)
-        places = torch.arange(tokens, device=available.device)
+        turns = torch.zeros_like(available, dtype=torch.long)
+        wanted = on_device(counts, available.device)[:, None]
         floor = SMALL * quality.square()
         for step in range(most):
-            free = available & ~kept
+            free = available & (turns == 0)
             worth = gain.where(gain > floor, 0)  # what is left of spanned tokens is rounding
             pick = first_max(worth.masked_fill(~free, float("-inf")))[:, None]
-            kept = kept | ((places == pick) & free & (step < wanted)[:, None])
+            turns = with_turn(turns, pick, step, available & (step < wanted))
             row = kernel.gather(1, pick[..., None].expand(-1, 1, tokens))[:, 0]
             if step:
                 done = factor[:, :step]
@@ -63,7 +65,7 @@ class DppSelector(FeatureSelector):
             update = torch.where(spread > 0, row / spread.where(spread > 0, 1).sqrt(), 0)
             factor[:, step] = update
             gain = gain - update.square()
-        return kept
+        return turns
 
     def _similarity(self, view: View, dtype: torch.dtype) -> Tensor:
         """``[batch, tokens, tokens]`` cosines, less what the taken tokens explain of them.

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tokensieve.core.lazy import torch
-from tokensieve.core.tensors import on_device
+from tokensieve.core.tensors import on_device, take_rows
 from tokensieve.core.ties import first_max
 from tokensieve.core.view import View
 from tokensieve.strategies.features import FeatureSelector
+from tokensieve.strategies.ordered import with_turn
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,22 +32,22 @@ class MaxMinSelector(FeatureSelector):
         """Diversity alone."""
         return False
 
-    def select(self, scores: Tensor, available: Tensor, counts: list[int], view: View) -> Tensor:
-        """``[batch, tokens]`` bool; the loop runs over the budget."""
+    def take_in_order(
+        self, scores: Tensor, available: Tensor, counts: list[int], view: View
+    ) -> Tensor:
+        """``[batch, tokens]`` turns; the loop runs over the budget."""
         distance = 1 - self.similarity(view)
         reach, begun = self._start(distance, available, view)
-        kept = torch.zeros_like(available)
-        wanted = on_device(counts, available.device)
-        places = torch.arange(available.shape[1], device=available.device)
+        turns = torch.zeros_like(available, dtype=torch.long)
+        wanted = on_device(counts, available.device)[:, None]
         for step in range(max(counts, default=0)):
-            free = available & ~kept
-            pick = first_max(reach.masked_fill(~free, float("-inf")), scale=1)
-            open_ = (step < wanted)[:, None]
-            kept = kept | ((places == pick[:, None]) & free & open_)
-            to_pick = distance.gather(1, pick[:, None, None].expand(-1, 1, distance.shape[2]))[:, 0]
+            free = available & (turns == 0)
+            pick = first_max(reach.masked_fill(~free, float("-inf")), scale=1)[:, None]
+            turns = with_turn(turns, pick, step, available & (step < wanted))
+            to_pick = take_rows(distance, pick)[:, 0]
             reach = torch.where(begun, reach.minimum(to_pick), to_pick)
             begun = torch.ones_like(begun)
-        return kept
+        return turns
 
     def _start(self, distance: Tensor, available: Tensor, view: View) -> tuple[Tensor, Tensor]:
         """What the first pick maximises ``[batch, tokens]``, and whether something is taken."""

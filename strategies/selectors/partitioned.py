@@ -6,29 +6,37 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from tokensieve.core.components import Selector
 from tokensieve.core.lazy import torch
 from tokensieve.core.scoring import selection_order
 from tokensieve.core.view import View
+from tokensieve.strategies.falls_short import FallsShort
+from tokensieve.strategies.ordered import OrderedSelector
 from tokensieve.strategies.partitions import best_of_each, divided, members, slices, windows
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class PartitionedSelector(Selector):
+class PartitionedSelector(OrderedSelector):
     """Divide the budget among parts of the image by their mean score; take the best of each part.
 
     ``divide: slices`` cuts the raster into ``parts`` runs of tokens, ``divide: windows`` the
     picture into ``parts`` rectangles (the squarest that multiply to it). A part's share of the
     budget is that of its mean score, rounded down; the rest goes to the heaviest parts, one each.
-    What a part has no room for is dealt out to those that have. ``allocate: equal`` gives every
-    part the same.
+    ``allocate: equal`` gives every part the same.
+
+    * ``overflow: others`` deals out what a part has no room for to those that have: the budget is
+      met, with tokens;
+    * ``overflow: drop`` keeps the tokens that the release keeps. It leaves the rest of the budget
+      to vectors of zeros behind them, which hold no image: here fewer tokens stay.
+
+    With ``order: selection`` the tokens stand part by part, most important first, those of a part
+    that is kept whole in raster order.
 
     Source: HoloV, NeurIPS 2025, arXiv 2510.02912, and its released code, where the variance term
     of a part's weight cancels out of its mean, so that attention alone decides. Deviations: the
-    release fills overflow with zero vectors up to the budget; here other parts take it. With
-    ``order: selection`` the tokens stand part by part, most important first, as in the release.
+    release fills overflow with zero vectors up to the budget; here other parts take it, or with
+    ``overflow: drop`` nobody.
     """
 
     name = "partitioned"
@@ -37,6 +45,10 @@ class PartitionedSelector(Selector):
     parts: int = Field(default=16, ge=1, description="number of parts")
     divide: Literal["slices", "windows"] = "slices"
     allocate: Literal["proportional", "equal"] = "proportional"
+    overflow: Literal["others", "drop"] = Field(
+        default="others", description="who gets what a part has no room for"
+    )
+    adaptive_count = FallsShort()
 
     @classmethod
     def examples(cls) -> list[dict[str, Any]]:
@@ -47,27 +59,29 @@ class PartitionedSelector(Selector):
         """The grid, for windows."""
         return frozenset({"grid"} if self.divide == "windows" else ())
 
+    def falls_short(self) -> bool:
+        """If overflow is dropped."""
+        return self.overflow == "drop"
+
     def positional(self) -> bool:
         """Parts are places."""
         return True
 
-    def select(self, scores: Tensor, available: Tensor, counts: list[int], view: View) -> Tensor:
-        """``[batch, tokens]`` bool."""
-        belongs = members(self._labels(view), self.parts, available)
-        room = belongs.sum(dim=2)
-        share = divided(self._weights(scores, belongs, room), room, counts)
-        return best_of_each(scores, belongs, share)
-
-    def order(self, scores: Tensor, kept: Tensor, view: View) -> Tensor:
-        """Part by part; falling scores inside, raster order where a part is kept whole."""
+    def take_in_order(
+        self, scores: Tensor, available: Tensor, counts: list[int], view: View
+    ) -> Tensor:
+        """``[batch, tokens]`` turns."""
         labels = self._labels(view)
-        belongs = members(labels, self.parts, view.valid)
-        whole = (belongs & kept[:, None]).sum(dim=2) == belongs.sum(dim=2)
+        belongs = members(labels, self.parts, available)
+        room = belongs.sum(dim=2)
+        weights = self._weights(scores, belongs, room)
+        share = divided(weights, room, counts, refill=self.overflow == "others")
+        kept = best_of_each(scores, belongs, share)
         width = kept.shape[1]
         raster = torch.arange(width, device=kept.device).expand(kept.shape)
-        inside = torch.where(whole.gather(1, labels), raster, selection_order(scores, kept))
-        key = (labels * width + inside).masked_fill(~kept, self.parts * width)
-        return key.argsort(dim=1, stable=True).argsort(dim=1)
+        whole = (share == room).gather(1, labels)
+        inside = torch.where(whole, raster, selection_order(scores, kept))
+        return (labels * width + inside + 1).masked_fill(~kept, 0)
 
     def _labels(self, view: View) -> Tensor:
         if self.divide == "slices":

@@ -6,23 +6,24 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from tokensieve.core.components import Selector
 from tokensieve.core.lazy import torch
 from tokensieve.core.scoring import selection_order, top_counts
 from tokensieve.core.tensors import on_device, take_rows, unit
 from tokensieve.core.view import View
+from tokensieve.strategies.ordered import OrderedSelector, then, top_in_order
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class PivotsSelector(Selector):
+class PivotsSelector(OrderedSelector):
     """Keep a few pivots, and for each of them the tokens that duplicate it least.
 
     Pivots are the visual tokens and the instruction tokens whose keys (layer before the boundary,
     all heads, after RoPE) have the largest L1 norm. In falling order of norm, visual pivots first,
     each takes its share of the remaining tokens: those with the lowest cosine to it, in hidden
     states after the decoder's final norm. Text pivots only choose. Ties go to the lowest index.
+    With ``order: selection`` the pivots stand first, then what each of them took, unlike it first.
     The L1 norm of a rotated key depends on its absolute position: a prompt behind left padding
     keeps the same tokens only if its positions are counted from its own start, as ``generate``
     does.
@@ -42,12 +43,15 @@ class PivotsSelector(Selector):
         """Keys and hidden states decide."""
         return False
 
-    def select(self, scores: Tensor, available: Tensor, counts: list[int], view: View) -> Tensor:
-        """``[batch, tokens]`` bool; the loop runs over the pivots."""
+    def take_in_order(
+        self, scores: Tensor, available: Tensor, counts: list[int], view: View
+    ) -> Tensor:
+        """``[batch, tokens]`` turns; the loop runs over the pivots."""
         keys, states = view.previous_keys, view.normed_states
         norms = keys.visual.abs().sum(dim=-1)
         own = [min(self.image_pivots, count) for count in counts]
-        kept = top_counts(norms, available, own)
+        turns = top_in_order(norms, available, own)
+        kept = turns > 0
         words = keys.question
         text = top_counts(
             keys.text.abs().sum(dim=-1), words, [self.text_pivots if o else 0 for o in own]
@@ -62,9 +66,9 @@ class PivotsSelector(Selector):
             share = budget // number.clamp(min=1) + (turn < budget % number.clamp(min=1)).long()
             likeness = (directions @ unit(pivot)[..., None])[..., 0]
             share = torch.where(real[:, None], share, 0)[:, 0]
-            kept = kept | top_counts(-likeness, available & ~kept, share)
+            turns = then(turns, top_in_order(-likeness, available & (turns == 0), share))
             turn = turn + real[:, None].long()
-        return kept
+        return turns
 
 
 def _ordered(

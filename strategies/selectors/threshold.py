@@ -6,39 +6,48 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from tokensieve.core.components import Selector
+from tokensieve.core.budgets import whole
 from tokensieve.core.lazy import torch
-from tokensieve.core.scoring import selection_order, top_counts
+from tokensieve.core.scoring import top_counts
 from tokensieve.core.ties import above
 from tokensieve.core.view import View
+from tokensieve.strategies.ordered import OrderedSelector, top_in_order
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class ThresholdSelector(Selector):
+SLACK = 1e-9  # a share is the decimal number a person wrote
+
+
+class ThresholdSelector(OrderedSelector):
     """Keep the tokens whose importance is above a threshold; at least ``min_tokens``.
 
     * ``rule: absolute`` keeps ``score > value``;
     * ``rule: quantile`` keeps what is above the image's own ``value`` quantile (0.75 keeps about
       a quarter);
     * ``rule: iqr`` keeps outliers, ``score > Q3 + value * (Q3 - Q1)`` (PruMerge, arXiv 2403.15388,
-      with ``value: 1.5``; per image, where the release shares one count over the batch).
+      with ``value: 1.5``; per image, where the release shares one count over the batch);
+    * ``rule: share`` keeps the best ``value`` of the image's tokens, rounded down: no threshold,
+      but a number that ``grid`` builds upon (PruMerge+ with its ratio of 8: 0.125).
 
     ``grid: true`` adds every ``s``-th token of the raster, ``s = int(int(tokens / above) / 3)``:
-    the fewer stand out, the sparser the grid (PruMerge+). Quantiles interpolate linearly. The
-    stage's ``keep`` is an upper bound, by falling score. With ``order: selection`` the tokens
-    above the threshold stand first, most important first, and the grid's behind them.
+    the fewer stand out, the sparser the grid (PruMerge+). With ``rule: share`` it is as large as
+    the share, every ``s``-th token from the middle of the first step on, ``s = int(1 / value)``; a
+    token that is in both stands once, where the release has it twice. Quantiles interpolate
+    linearly. The stage's ``keep`` is an upper bound, by falling score. With ``order: selection``
+    the tokens above the threshold stand first, most important first, and the grid's behind them.
     """
 
     name = "threshold"
     adaptive_count: ClassVar[bool] = True
 
-    rule: Literal["absolute", "quantile", "iqr"] = "quantile"
+    rule: Literal["absolute", "quantile", "iqr", "share"] = "quantile"
     value: float = Field(
         default=0.5,
         allow_inf_nan=False,
-        description="the threshold, the quantile, or the factor of the interquartile range",
+        description="the threshold, the quantile, the factor of the interquartile range, or the "
+        "share",
     )
     min_tokens: int = Field(default=1, ge=1, description="tokens that stay in any case")
     grid: bool = Field(default=False, description="whether an even grid is added")
@@ -47,36 +56,41 @@ class ThresholdSelector(Selector):
     def _sensible(self) -> ThresholdSelector:
         if self.rule == "quantile" and not 0 <= self.value <= 1:
             raise ValueError(f"a quantile lies between 0 and 1, not {self.value:g}")
+        if self.rule == "share" and not 0 < self.value <= 1:
+            raise ValueError(f"a share lies above 0 and is at most 1, not {self.value:g}")
         return self
 
     def positional(self) -> bool:
         """A grid is made of places."""
         return self.grid
 
-    def select(self, scores: Tensor, available: Tensor, counts: list[int], view: View) -> Tensor:
-        """``[batch, tokens]`` bool."""
+    def take_in_order(
+        self, scores: Tensor, available: Tensor, counts: list[int], view: View
+    ) -> Tensor:
+        """``[batch, tokens]`` turns."""
         higher = self._above(scores, available)
         wanted = higher | self._grid(higher, available) if self.grid else higher
         behind = torch.finfo(scores.dtype).min
-        return top_counts(scores.where(higher, behind), wanted, counts)
-
-    def order(self, scores: Tensor, kept: Tensor, view: View) -> Tensor:
-        """By falling score; a grid's tokens behind, in raster order."""
-        if not self.grid:
-            return selection_order(scores, kept)
-        return selection_order(scores.where(self._above(scores, view.valid), -torch.inf), kept)
+        return top_in_order(scores.where(higher, behind), wanted, counts)
 
     def _above(self, scores: Tensor, available: Tensor) -> Tensor:
-        higher = above(scores, self._limits(scores, available))
         least = top_counts(scores, available, [self.min_tokens] * scores.shape[0])
+        if self.rule == "share":
+            count = (self.value * available.sum(dim=1).double() + SLACK).floor().long()
+            return top_counts(scores, available, count) | least
+        higher = above(scores, self._limits(scores, available))
         return (higher & available) | least
 
     def _grid(self, higher: Tensor, available: Tensor) -> Tensor:
         """Every ``s``-th available token but the last."""
         tokens = available.sum(dim=1, keepdim=True)
-        step = (tokens // higher.sum(dim=1, keepdim=True).clamp(min=1) // 3).clamp(min=1)
         place = available.long().cumsum(dim=1) - 1
-        return available & (place % step == 0) & (place < tokens - 1)
+        inside = available & (place < tokens - 1)
+        if self.rule == "share":
+            apart = whole(1 / self.value)
+            return inside & (place % apart == apart // 2)
+        step = (tokens // higher.sum(dim=1, keepdim=True).clamp(min=1) // 3).clamp(min=1)
+        return inside & (place % step == 0)
 
     def _limits(self, scores: Tensor, available: Tensor) -> Tensor:
         """``[batch, 1]`` threshold of each image."""

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from references import greedy, selections
-from references.batches import Image, padded_scores, places, valid_of, view_of, width_of
+from references.batches import Image, arranged, padded_scores, places, valid_of, view_of, width_of
 from references.formulas import Array
 from tokensieve.core.components import Selector
 from tokensieve.core.view import View
+from tokensieve.strategies.ordered import in_order
 from tokensieve.strategies.selectors.bottom_k import BottomKSelector
 from tokensieve.strategies.selectors.coverage import CoverageSelector
 from tokensieve.strategies.selectors.dedupe import DedupeSelector
@@ -21,6 +22,7 @@ from tokensieve.strategies.selectors.dpp import DppSelector
 from tokensieve.strategies.selectors.max_min import MaxMinSelector
 from tokensieve.strategies.selectors.partitioned import PartitionedSelector
 from tokensieve.strategies.selectors.pivots import PivotsSelector
+from tokensieve.strategies.selectors.scope import ScopeSelector
 from tokensieve.strategies.selectors.windowed import WindowedSelector
 
 Reference = Callable[[Image, int], Sequence[int]]
@@ -43,6 +45,20 @@ def chosen(
 ) -> list[list[int]]:
     reader = (view or view_of(images)).for_component(selector)
     return places(selector.select(padded_scores(images), valid_of(images), counts, reader))
+
+
+def taken(
+    selector: Selector, images: Sequence[Image], counts: list[int], view: View | None = None
+) -> list[list[int]]:
+    """The tokens of each image in the order of selection."""
+    reader = (view or view_of(images)).for_component(selector)
+    turns = in_order(selector, padded_scores(images), valid_of(images), counts, reader)
+    return arranged(turns > 0, turns)
+
+
+def in_turn(reference: Reference, images: Sequence[Image], counts: list[int]) -> list[list[int]]:
+    pairs = zip(images, counts, strict=True)
+    return [list(reference(image, count)) for image, count in pairs]
 
 
 def expected(reference: Reference, images: Sequence[Image], counts: list[int]) -> list[list[int]]:
@@ -88,10 +104,11 @@ def in_windows(image: Image, down: int, across: int) -> list[int]:
     return [int(r) * down // rows * across + int(c) * across // columns for r, c in image.grid]
 
 
-def vscan(image: Image, count: int) -> list[int]:
+def vscan(image: Image, count: int, *, released: bool = False) -> list[int]:
     rows, columns = (int(size) + 1 for size in image.grid.max(axis=0))
     at_rows, at_columns = image.grid.T.tolist()
-    return selections.vscan(image.scores, image.scores, at_rows, at_columns, rows, columns, count)
+    both, size = (image.scores, image.scores), (rows, columns)
+    return selections.vscan(*both, at_rows, at_columns, *size, count, released=released)
 
 
 def by_windows(image: Image, count: int, share: float, down: int, across: int) -> list[int]:
@@ -149,6 +166,15 @@ CASES: dict[str, tuple[Selector, Reference]] = {
     "facility location": (
         CoverageSelector(text=False),
         lambda i, k: greedy.coverage(mmtok(i, text=False), k),
+    ),
+    "scope": (ScopeSelector(), lambda i, k: greedy.scope(i["vision_features"], i.scores, k)),
+    "scope .5 keys": (
+        ScopeSelector(features="vision_keys", alpha=0.5),
+        lambda i, k: greedy.scope(i["vision_keys"], i.scores, k, alpha=0.5),
+    ),
+    "scope coverage": (
+        ScopeSelector(alpha=0),
+        lambda i, k: greedy.scope(i["vision_features"], i.scores, k, alpha=0),
     ),
     "dedupe": (
         DedupeSelector(),

@@ -32,7 +32,7 @@ def dart(count: int) -> Stand:
         hidden = state.decoder.language.norm(state.rows.hidden).double().numpy()
         text = state.rows.text_after_images()
         kept = steady(
-            lambda *parts: selections.pivots(*parts, count),
+            lambda *parts: sorted(selections.pivots(*parts, count)),
             sizes[columns],
             sizes[text],
             hidden[columns],

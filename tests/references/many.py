@@ -66,6 +66,18 @@ def dpp(features: Array, quality: Array, count: int) -> list[int]:
     return picked
 
 
+def scope(features: Array, scores: Array, count: int) -> list[int]:
+    """:func:`greedy.scope`, which remembers the best cosine to a chosen token."""
+    similar, picked = _cosines(features), []
+    covered = np.zeros(len(features))
+    for _ in range(count):
+        worth = np.maximum(similar - covered[:, None], 0).sum(axis=0) * scores
+        worth[picked] = -np.inf
+        picked.append(int(worth.argmax()))
+        covered = np.maximum(covered, similar[:, picked[-1]])
+    return picked
+
+
 def coverage(rows: Array, count: int) -> list[int]:
     """:func:`greedy.coverage`, which remembers what the chosen ones cover."""
     covered, picked = np.zeros(len(rows)), []

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from references import formulas, greedy, mergers, scores, selections
+from references import formulas, greedy, many, mergers, scores, selections
 from references.formulas import Array
 from references.forward import Outcome, Rewrite, Rows, State
 from references.many import coverage, dpp, max_min, steady, thinned
@@ -152,7 +152,7 @@ def hiprune(image: Encoded, count: int, *, noise: float = 1e-9) -> list[int]:
     columns = max(column for _, column in image.tiles[0].grid) + 1
 
     def pick(middle: Array, deep: Array) -> list[int]:
-        return selections.dilated(middle, deep, range(len(deep)), columns, count, 0.1)
+        return sorted(selections.dilated(middle, deep, range(len(deep)), columns, count, 0.1))
 
     middle, deep = (looked_at(image, depth, received=True) for depth in (0.375, None))
     return steady(pick, middle, deep, noise=noise)
@@ -166,13 +166,14 @@ def holov(image: Encoded, count: int, *, noise: float = 1e-9) -> list[int]:
     )
 
 
-def vscan(image: Encoded, count: int, *, noise: float = 1e-9) -> list[int]:
+def vscan(image: Encoded, count: int, *, released: bool = False, noise: float = 1e-9) -> list[int]:
     """Windows of all tiles lie on top of each other."""
     rows, columns = zip(*(place for tower in image.tiles for place in tower.grid), strict=True)
 
     def pick(near: Array, far: Array) -> list[int]:
         size = max(rows) + 1, max(columns) + 1
-        return selections.vscan(near, far, rows, columns, *size, count)
+        kept = selections.vscan(near, far, rows, columns, *size, count, released=released)
+        return sorted(kept)
 
     return steady(pick, looked_at(image, 0.25), looked_at(image), noise=noise)
 
@@ -188,13 +189,19 @@ def absorbed(pick: Callable[[int], list[int]]) -> Stand:
     return stand
 
 
-def prumerge(images: Sequence[Encoded], *, plus: bool = False, noise: float = 1e-9) -> Stand:
+def prumerge(
+    images: Sequence[Encoded], *, plus: bool = False, ratio: int = 0, noise: float = 1e-9
+) -> Stand:
     """The outliers, most attended first (then the grid), and one token for all the others.
+
+    With a ``ratio`` one in so many instead of the outliers.
 
     The extra token borrows the place of the first token that is dropped.
     """
 
     def pick(seen: Array) -> list[int]:
+        if ratio:
+            return selections.share_with_grid(seen, ratio)
         found = selections.best_first(seen, selections.outliers(seen))
         grid = selections.outliers_with_grid(seen) if plus else []
         return found + [token for token in grid if token not in found]
@@ -209,6 +216,11 @@ def prumerge(images: Sequence[Encoded], *, plus: bool = False, noise: float = 1e
         return Standing(both.to(state.rows.hidden.dtype), [*kept, place], extra=True)
 
     return stand
+
+
+def scope(image: Encoded, count: int) -> list[int]:
+    """The projector's input, and the attention of the [CLS] summed over heads (here their mean)."""
+    return sorted(steady(lambda f, s: many.scope(f, s, count), image.inner, looked_at(image)))
 
 
 def divprune(image: Encoded, count: int) -> list[int]:

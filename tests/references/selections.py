@@ -24,9 +24,9 @@ def without(tokens: int, taken: Sequence[int]) -> list[int]:
 
 
 def bottom_k(scores: Array, count: int) -> list[int]:
-    """Indices of the ``count`` smallest, in ascending order."""
+    """Indices of the ``count`` smallest, the smallest first."""
     order = sorted(range(len(scores)), key=lambda token: (scores[token], token))
-    return sorted(order[:count])
+    return order[:count]
 
 
 def outliers(scores: Array, factor: float = 1.5) -> list[int]:
@@ -43,6 +43,17 @@ def outliers_with_grid(scores: Array) -> list[int]:
     found, tokens = outliers(scores), len(scores)
     step = max(1, tokens // len(found) // 3)
     return sorted({*found, *range(0, tokens - 1, step)})
+
+
+def share_with_grid(scores: Array, ratio: int) -> list[int]:
+    """PruMerge+ at a fixed ratio: one in ``ratio`` by score, and every ``ratio``-th token.
+
+    ``range(ratio // 2, tokens - 1, ratio)``. The best by falling score, then what the grid adds;
+    the release repeats a token that is in both.
+    """
+    found = best_first(scores, range(len(scores)))[: max(1, len(scores) // ratio)]
+    grid = range(ratio // 2, len(scores) - 1, ratio)
+    return [*found, *[token for token in grid if token not in found]]
 
 
 def thinned(features: Array, residual: Sequence[int], count: int) -> list[int]:
@@ -71,10 +82,10 @@ def dedupe(features: Array, order_scores: Array, count: int) -> list[int]:
 
 
 def vispruner(scores: Array, features: Array, count: int, share: float) -> list[int]:
-    """The ``int(count * share)`` best, and the rest of the count thinned from the others."""
-    important = top_k(scores, int(count * share))
+    """The ``int(count * share)`` best, then the rest of the count thinned from the others."""
+    important = best_first(scores, top_k(scores, int(count * share)))
     others = best_first(scores, without(len(scores), important))
-    return sorted(important + thinned(features, others, count - len(important)))
+    return important + thinned(features, others, count - len(important))
 
 
 def pivots(
@@ -86,7 +97,7 @@ def pivots(
     image_pivots: int = 4,
     text_pivots: int = 4,
 ) -> list[int]:
-    """DART: pivots by key norm, then for each the image tokens least like it; ascending.
+    """DART: pivots by key norm, then for each the image tokens least like it; in that order.
 
     Image pivots take their turn before text pivots, each kind by descending norm. What the image
     pivots leave of ``count`` is shared evenly, the first pivots take one more for the remainder.
@@ -103,7 +114,7 @@ def pivots(
         pool.sort(key=lambda token: (similarity[token], token))
         takes = each + 1 if turn < more else each
         kept, pool = kept + pool[:takes], pool[takes:]
-    return sorted(kept)
+    return kept
 
 
 def dilated(
@@ -114,7 +125,9 @@ def dilated(
     count: int,
     anchor_share: float,
 ) -> list[int]:
-    """HiPrune: anchors, their four neighbours, and the best others up to ``count``; ascending.
+    """HiPrune: anchors and their four neighbours, then the best others up to ``count``.
+
+    In that order: the first set ascending, the others best first.
 
     ``index`` is the ascending raster index of each token. The anchors are the
     ``round(count * anchor_share / 5)`` best (Python's rounding: halves go to the even number).
@@ -128,7 +141,7 @@ def dilated(
             wanted.add(min(max(index[anchor] + step, min(index)), max(index)))
     chosen = [token for token in range(len(index)) if index[token] in wanted][:count]
     others = best_first(fill_scores, without(len(index), chosen))
-    return sorted(chosen + others[: count - len(chosen)])
+    return chosen + others[: count - len(chosen)]
 
 
 def windowed(
@@ -141,14 +154,14 @@ def windowed(
     windows_across: int,
     per_window: int,
 ) -> list[int]:
-    """The ``per_window`` best of each two-dimensional window of the grid; ascending."""
+    """The ``per_window`` best of each window of the grid, window by window in raster order."""
     windows: dict[tuple[int, int], list[int]] = {}
     for token in range(len(scores)):
         down = rows[token] * windows_down // grid_rows
         across = columns[token] * windows_across // grid_columns
         windows.setdefault((down, across), []).append(token)
-    best = [best_first(scores, window)[:per_window] for window in windows.values()]
-    return sorted(token for window in best for token in window)
+    best = [best_first(scores, windows[place])[:per_window] for place in sorted(windows)]
+    return [token for window in best for token in window]
 
 
 def vscan(
@@ -159,16 +172,18 @@ def vscan(
     grid_rows: int,
     grid_columns: int,
     count: int,
+    *,
+    released: bool = False,
 ) -> list[int]:
-    """VScan: half of the count spread over 4 x 4 windows, the rest from anywhere; ascending.
+    """VScan: half of the count spread over 4 x 4 windows, then the rest from anywhere.
 
     What the division by 16 leaves (and windows with too few tokens) goes to the global part, so
-    exactly ``count`` tokens stay, where the released code returns fewer.
+    exactly ``count`` tokens stay. As ``released`` the global part is ``count - int(count / 2)``.
     """
     per_window = int(count / 2) // 16
     near = windowed(local, rows, columns, grid_rows, grid_columns, 4, 4, per_window)
     far = best_first(global_, without(len(local), near))
-    return sorted(near + far[: count - len(near)])
+    return near + far[: count - int(count / 2) if released else count - len(near)]
 
 
 def holov_weight(attention: Array, features: Array) -> float:
@@ -196,12 +211,15 @@ def holov_weight(attention: Array, features: Array) -> float:
     return sum(scores) / tokens
 
 
-def holov_shares(weights: Sequence[float], sizes: Sequence[int], count: int) -> list[int]:
+def holov_shares(
+    weights: Sequence[float], sizes: Sequence[int], count: int, *, released: bool = False
+) -> list[int]:
     """How many tokens each window keeps, ``count`` in all.
 
     ``floor(weight / total * count)``, and one more each for the heaviest windows until the count is
     reached. What exceeds a window's size then goes to the windows that still have room, one each
-    and the heaviest first, round after round. Without any weight all is remainder.
+    and the heaviest first, round after round; as ``released`` it is lost (vectors of zeros, behind
+    the others, take its place). Without any weight all is remainder.
     """
     heaviest = best_first(np.array(weights), range(len(weights)))
     total = sum(weights)
@@ -210,7 +228,7 @@ def holov_shares(weights: Sequence[float], sizes: Sequence[int], count: int) -> 
         shares[heaviest[place % len(heaviest)]] += 1
     overflow = sum(max(0, share - size) for share, size in zip(shares, sizes, strict=True))
     shares = [min(share, size) for share, size in zip(shares, sizes, strict=True)]
-    while overflow > 0:
+    while overflow > 0 and not released:
         for window in heaviest:
             if overflow > 0 and shares[window] < sizes[window]:
                 shares[window] += 1
@@ -218,7 +236,9 @@ def holov_shares(weights: Sequence[float], sizes: Sequence[int], count: int) -> 
     return shares
 
 
-def holov(attention: Array, features: Array, count: int, slices: int = 16) -> list[int]:
+def holov(
+    attention: Array, features: Array, count: int, slices: int = 16, *, released: bool = False
+) -> list[int]:
     """HoloV: the most attended tokens of each raster slice, in output order.
 
     Token ``i`` of ``n`` is in slice ``i * slices // n``, so slices differ by at most one token.
@@ -228,7 +248,8 @@ def holov(attention: Array, features: Array, count: int, slices: int = 16) -> li
     tokens = len(attention)
     windows = [[i for i in range(tokens) if i * slices // tokens == part] for part in range(slices)]
     weights = [holov_weight(attention[window], features[window]) for window in windows]
-    shares = holov_shares(weights, [len(window) for window in windows], min(count, tokens))
+    sizes = [len(window) for window in windows]
+    shares = holov_shares(weights, sizes, min(count, tokens), released=released)
     kept: list[int] = []
     for window, share in zip(windows, shares, strict=True):
         kept += window if share >= len(window) else best_first(attention, window)[:share]
