@@ -32,7 +32,7 @@ from tokensieve.core.flops import DecoderDims
 from tokensieve.core.lazy import torch
 from tokensieve.core.shrinking import Grid, ShrinkPlan
 from tokensieve.core.signals import VISION_SIGNALS
-from tokensieve.core.signature import Signature
+from tokensieve.core.signature import Signature, unknown_release
 from tokensieve.core.sizes import ModelSize
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class QwenVLModel(LlamaLikeModel):
             if not seen.keys() >= {"grid", "features", *chosen.values()}:
                 raise SignalError(RAN_PAST)
             record = self._record(seen["features"], seen, chosen)
-            record.outputs = output.pooler_output.detach()
+            record.outputs = pooled(output).detach()
             deliver(record)
 
         def projection(block: int) -> Callable[[], Any]:
@@ -177,7 +177,7 @@ class QwenVLModel(LlamaLikeModel):
 
         def after(module: Any, args: Any, output: Any) -> Any:
             full, small = passing.seen["full"], passing.seen["small"]
-            output.pooler_output = spread_features(output.pooler_output, full, small)
+            output.pooler_output = spread_features(pooled(output), full, small)
             return output
 
         return [
@@ -237,6 +237,18 @@ class QwenVLModel(LlamaLikeModel):
             for t, h, w in inputs["image_grid_thw"].tolist()
             for _ in range(t)
         ]
+
+
+def pooled(output: Any) -> Tensor:
+    """The features that the encoder gives the decoder.
+
+    Raises:
+        SignalError: they are not where this version is known to have them.
+    """
+    if not isinstance(getattr(output, "pooler_output", None), torch.Tensor):
+        raise SignalError(f"the vision encoder gives no pooler_output: {unknown_release()}")
+    features: Tensor = output.pooler_output
+    return features
 
 
 def _turned(states: Tensor) -> Tensor:
