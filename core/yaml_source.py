@@ -9,11 +9,14 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path as FilePath
+from typing import Any, NoReturn
 
 import yaml
 
 from tokensieve.core.errors import PipelineError
+from tokensieve.core.foreign import reason, shorten, shown, unwritable
+from tokensieve.core.text_files import read_text
 
 Path = tuple[str | int, ...]
 Mark = tuple[int, int]
@@ -30,6 +33,8 @@ _PREFIX = "tag:yaml.org,2002:"
 _PLAIN = {_PREFIX + kind for kind in ("null", "bool", "int", "float", "str", "timestamp", "merge",
                                       "value", "map", "seq")}  # fmt: skip
 MAX_NODES = 20_000  # a pipeline has dozens; aliases that expand without end stop here
+MAX_DEPTH = 40  # a study has eight or so
+MAX_TEXT = 10_000  # a description has hundreds
 
 
 @dataclass
@@ -51,24 +56,48 @@ class Source:
         return self.name
 
 
+def read_yaml(path: FilePath) -> Source:
+    """Parse a file.
+
+    Raises:
+        PipelineError: with ``FILE:LINE:COL``, or why it cannot be read.
+    """
+    return parse_yaml(read_text(path, PipelineError), shorten(str(path)))
+
+
 def parse_yaml(text: str, name: str) -> Source:
     """Parse ``text``; ``name`` is what errors call the file."""
-    loader = yaml.SafeLoader(text)
-    try:
-        node = loader.get_single_node()
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
-        raise PipelineError(f"{place}: not valid YAML: {error.problem}") from None
-    except yaml.YAMLError as error:
-        raise PipelineError(f"{name}: not valid YAML: {error}".splitlines()[0]) from None
-    finally:
-        loader.dispose()
+    node = _compose(text, name)
     if node is None:
         raise PipelineError(f"{name}:1:1: the file is empty, allowed: a pipeline (see the docs)")
     source = Source(name, None)
     source.data = _Reader(source).read(node, ())
     return source
+
+
+def _compose(text: str, name: str) -> yaml.Node | None:
+    """PyYAML's tree of nodes; whatever it raises has a place."""
+    loader: yaml.SafeLoader | None = None
+    try:
+        loader = yaml.SafeLoader(text)
+        return loader.get_single_node()
+    except yaml.reader.ReaderError as error:  # raised before anything is parsed
+        before = text[: error.position]
+        line, column = before.count("\n") + 1, error.position - before.rfind("\n")
+        sign = shorten(text[error.position])
+        place, problem = f"{name}:{line}:{column}", f"the character {sign} is not allowed"
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
+        problem = shorten(str(error.problem))
+    except Exception as error:  # numbers of escapes and versions, and nesting
+        mark = loader.get_mark() if loader else None
+        place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
+        problem = reason(error)
+    finally:
+        if loader:
+            loader.dispose()
+    raise PipelineError(f"{place}: not valid YAML: {problem}")
 
 
 class _Reader:
@@ -82,11 +111,14 @@ class _Reader:
         mark = (node.start_mark.line + 1, node.start_mark.column + 1)
         self.source.values[path] = mark
         if node.tag not in _PLAIN:
-            self._fail(mark, f"tag {node.tag!r} is not allowed: write plain values")
+            self._fail(mark, f"tag {shown(node.tag)} is not allowed: write plain values")
         if self.seen > MAX_NODES or id(node) in self.open:
             self._fail(mark, "aliases expand too far")
+        if len(path) > MAX_DEPTH:
+            self._fail(mark, f"lists and mappings in more than {MAX_DEPTH} others")
         if isinstance(node, yaml.ScalarNode):
-            return _scalar(node)
+            self._check_text(mark, node.value)
+            return self._scalar(mark, node)
         self.open.add(id(node))
         value = (
             self._mapping(node, path)
@@ -103,14 +135,29 @@ class _Reader:
             if not isinstance(key_node, yaml.ScalarNode):
                 self._fail(mark, "a key must be plain text")
             key = str(key_node.value)
+            self._check_text(mark, key)
             if key in result:
                 first = self.source.keys[(*path, key)]
-                self._fail(mark, f"duplicate key {key!r}, first given in line {first[0]}")
+                self._fail(mark, f"duplicate key {shown(key)}, first given in line {first[0]}")
             self.source.keys[(*path, key)] = mark
             result[key] = self.read(value_node, (*path, key))
         return result
 
-    def _fail(self, mark: Mark, message: str) -> None:
+    def _scalar(self, mark: Mark, node: yaml.ScalarNode) -> Any:
+        try:
+            return _scalar(node)
+        except ValueError:  # Python reads no integers of thousands of digits
+            self._fail(mark, f"{shown(node.value)} is too long for a number")
+
+    def _check_text(self, mark: Mark, text: str) -> None:
+        """Escapes put into quoted text what YAML refuses to hold plainly."""
+        sign = unwritable(text)
+        if sign:
+            self._fail(mark, f"the character {sign} is not allowed")
+        if len(text) > MAX_TEXT:
+            self._fail(mark, f"a text of {len(text):,} characters, allowed: {MAX_TEXT:,}")
+
+    def _fail(self, mark: Mark, message: str) -> NoReturn:
         raise PipelineError(f"{self.source.name}:{mark[0]}:{mark[1]}: {message}")
 
 

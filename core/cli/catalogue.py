@@ -13,7 +13,7 @@ import typer
 from tokensieve.core.cli.options import Plugins, console, open_registry, table
 from tokensieve.core.errors import PipelineError
 from tokensieve.core.plugins import Entry
-from tokensieve.core.yaml_source import parse_yaml
+from tokensieve.core.yaml_source import read_yaml
 
 
 class Kind(StrEnum):
@@ -67,8 +67,8 @@ def _summary(entry: Entry) -> str:
 
 def _file_summary(path: Path) -> str:
     try:
-        data = parse_yaml(path.read_text(encoding="utf-8"), str(path)).data
-    except (PipelineError, OSError, UnicodeDecodeError) as error:
+        data = read_yaml(path).data
+    except PipelineError as error:
         print(error, file=sys.stderr)
         return "(cannot be read)"
     return str(data.get("description", "")) if isinstance(data, dict) else ""
