@@ -161,16 +161,18 @@ def _tops(image: Image, raw: str) -> tuple[int, ...]:
 
 def _check_levels(image: Image, raw: str) -> None:
     """Pillow itself cuts 16 bits a channel to 8; what used few of them would be black."""
+    import numpy as np
+
     if _CHANNELS_OF_16.search(raw):
-        bands = image.getextrema()[: len(image.getbands()) - image.mode.endswith("A")]
-        _check_brightest(max(high for _, high in bands), 255)
+        colours = len(image.getbands()) - image.mode.endswith("A")
+        _check_brightest(np.asarray(image)[..., :colours].max(), 255)
 
 
 def _check_brightest(high: float, top: float) -> None:
     if 0 < high * FEWEST < top:
         raise ValueError(
-            f"the brightest value is {high:g} where {top} is white, so hardly more than black "
-            f"would be left, or it is on another scale: {ADVICE}"
+            f"the brightest value is {high:g} where {top} is white, so hardly anything could be "
+            f"seen: {ADVICE}"
         )
 
 

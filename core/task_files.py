@@ -115,7 +115,7 @@ def _text(where: str, what: str, value: Any) -> str:
         return value
     if isinstance(value, float | Decimal) and not math.isfinite(value):
         raise TaskError(f"{where}: {what} is missing, or no number ({value})")
-    if isinstance(value, float | Decimal) and abs(value) <= EXACT and value == int(value):
+    if isinstance(value, float | Decimal) and -EXACT <= value <= EXACT and value == int(value):
         return str(int(value))
     if isinstance(value, int | float | Decimal):
         return str(value)
@@ -157,9 +157,9 @@ def _images(where: str, row: dict[str, Any]) -> list[Any]:
     listed = row.get("images", [])
     if not isinstance(listed, list):
         raise TaskError(f"{where}: 'images' is a list of pictures, not {shown(listed)}")
-    if "image" in row and listed:
-        raise TaskError(f"{where}: both 'image' and 'images' are given: keep one")
-    given = [row["image"]] if "image" in row else listed
+    if "image" in row and listed and row["image"] not in listed:
+        raise TaskError(f"{where}: 'image' is none of 'images': keep one of the two")
+    given = listed or ([row["image"]] if "image" in row else [])
     if not given:
         raise TaskError(f"{where}: 'image' is missing (or 'images', a list)")
     return given
