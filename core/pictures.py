@@ -165,7 +165,7 @@ def _check_levels(image: Image, raw: str) -> None:
 
     if _CHANNELS_OF_16.search(raw):
         colours = len(image.getbands()) - image.mode.endswith("A")
-        _check_brightest(np.asarray(image)[..., :colours].max(), 255)
+        _check_brightest(float(np.asarray(image)[..., :colours].max()), 255)
 
 
 def _check_brightest(high: float, top: float) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tokensieve.core.adapter import Panel
 from tokensieve.core.errors import GuardError, ModelError
 from tokensieve.core.flops import PAPER, Convention, DecoderDims, decoder_flops, kv_bytes
-from tokensieve.core.foreign import foreign, half_character
+from tokensieve.core.foreign import foreign, half_character, shown
 from tokensieve.core.lazy import torch
 from tokensieve.core.models import LoadedModel
 from tokensieve.core.pipeline import Pipeline
@@ -133,21 +133,24 @@ def prepare_batch(loaded: LoadedModel, questions: Sequence[Question]) -> Any:
 def encode_batch(loaded: LoadedModel, texts: Sequence[str], images: Sequence[Image]) -> Any:
     """The processor's tensors for prompts and the pictures of all of them, in order."""
     more = {"padding": True, "padding_side": "left"} if len(texts) > 1 else {}
-    # a picture too thin for a patch, a placeholder in the question; transformers up to 5.22 says
-    # the latter by a bare StopIteration
     with foreign(ModelError, f"model {loaded.name!r}: the processor refuses this"):
-        inputs = loaded.processor(
-            images=list(images) or None, text=list(texts), return_tensors="pt", **more
-        )
+        try:
+            inputs = loaded.processor(
+                images=list(images) or None, text=list(texts), return_tensors="pt", **more
+            )
+        except StopIteration:  # how transformers up to 5.22 says it
+            raise ValueError("other placeholders than pictures") from None
     return inputs.to(loaded.model.device, loaded.model.dtype)
 
 
 def check_question(text: str, what: str = "the question") -> None:
-    """Refuse a text that no tokenizer takes.
+    """Refuse what no tokenizer takes.
 
     Raises:
-        ModelError: it holds half a character.
+        ModelError: it is no text, or holds half a character.
     """
+    if not isinstance(text, str):  # of a task that is a plugin
+        raise ModelError(f"{what} is no text, but {shown(text)}")
     half = half_character(text)
     if half:
         raise ModelError(

@@ -32,6 +32,8 @@ _SPECIAL = {
 _PREFIX = "tag:yaml.org,2002:"
 _PLAIN = {_PREFIX + kind for kind in ("null", "bool", "int", "float", "str", "timestamp", "merge",
                                       "value", "map", "seq")}  # fmt: skip
+_FALSE_BREAKS = re.compile("[\x85\u2028\u2029]")  # they end a line in YAML 1.1, and for PyYAML
+_ESCAPE_IT = "is not allowed: leave it out, or escape it in double quotes"
 MAX_NODES = 20_000  # a pipeline has dozens; aliases that expand without end stop here
 MAX_DEPTH = 40  # a study has eight or so
 MAX_TEXT = 10_000  # a description has hundreds
@@ -79,13 +81,16 @@ def _compose(text: str, name: str) -> yaml.Node | None:
     """PyYAML's tree of nodes; whatever it raises has a place."""
     loader: yaml.SafeLoader | None = None
     try:
+        breaks = _FALSE_BREAKS.search(text)
+        if breaks:
+            raise yaml.reader.ReaderError(name, breaks.start(), ord(breaks[0]), "unicode", "")
         loader = yaml.SafeLoader(text)
         return loader.get_single_node()
     except yaml.reader.ReaderError as error:  # raised before anything is parsed
         before = text[: error.position]
         line, column = before.count("\n") + 1, error.position - before.rfind("\n")
         sign = shorten(text[error.position])
-        place, problem = f"{name}:{line}:{column}", f"the character {sign} is not allowed"
+        place, problem = f"{name}:{line}:{column}", f"the character {sign} {_ESCAPE_IT}"
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
@@ -117,7 +122,6 @@ class _Reader:
         if len(path) > MAX_DEPTH:
             self._fail(mark, f"lists and mappings in more than {MAX_DEPTH} others")
         if isinstance(node, yaml.ScalarNode):
-            self._check_text(mark, node.value)
             return self._scalar(mark, node)
         self.open.add(id(node))
         value = (
@@ -134,8 +138,7 @@ class _Reader:
             mark = (key_node.start_mark.line + 1, key_node.start_mark.column + 1)
             if not isinstance(key_node, yaml.ScalarNode):
                 self._fail(mark, "a key must be plain text")
-            key = str(key_node.value)
-            self._check_text(mark, key)
+            key = self._text(mark, key_node)
             if key in result:
                 first = self.source.keys[(*path, key)]
                 self._fail(mark, f"duplicate key {shown(key)}, first given in line {first[0]}")
@@ -144,27 +147,30 @@ class _Reader:
         return result
 
     def _scalar(self, mark: Mark, node: yaml.ScalarNode) -> Any:
+        text = self._text(mark, node)
+        if node.style is not None:  # quoted or block text
+            return text
         try:
-            return _scalar(node)
+            return _plain(text)
         except ValueError:  # Python reads no integers of thousands of digits
             self._fail(mark, f"{shown(node.value)} is too long for a number")
 
-    def _check_text(self, mark: Mark, text: str) -> None:
-        """Escapes put into quoted text what YAML refuses to hold plainly."""
+    def _text(self, mark: Mark, node: yaml.ScalarNode) -> str:
+        """Escapes put into quoted text what no file holds plainly, and halves of characters."""
+        halves = str(node.value).encode("utf-16-le", "surrogatepass")
+        text = halves.decode("utf-16-le", "surrogatepass")  # pairs, as JSON escapes them, are one
         sign = unwritable(text)
         if sign:
             self._fail(mark, f"the character {sign} is not allowed")
         if len(text) > MAX_TEXT:
             self._fail(mark, f"a text of {len(text):,} characters, allowed: {MAX_TEXT:,}")
+        return text
 
     def _fail(self, mark: Mark, message: str) -> NoReturn:
         raise PipelineError(f"{self.source.name}:{mark[0]}:{mark[1]}: {message}")
 
 
-def _scalar(node: yaml.ScalarNode) -> Any:
-    text = str(node.value)
-    if node.style is not None:  # quoted or block text
-        return text
+def _plain(text: str) -> Any:
     if text in _SPECIAL:
         return _SPECIAL[text]
     if _INT.match(text):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import time
 import traceback
@@ -12,8 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tokensieve.core.errors import AttachError, UnsupportedError
-from tokensieve.core.foreign import shorten
+from tokensieve.core.errors import AttachError, TaskError, UnsupportedError
+from tokensieve.core.foreign import shorten, shown
 from tokensieve.core.lazy import torch
 from tokensieve.core.loading import MESSAGE, load_pipeline
 from tokensieve.core.models import Loaded, load_model
@@ -204,6 +205,22 @@ def _task(cell: PlannedCell, registry: Registry) -> Task:
     return kind.model_validate(wanted["parameters"])
 
 
+def scored_by(task: Task, example: Example, answer: str) -> float:
+    """What the task says of an answer.
+
+    Raises:
+        TaskError: it is no number: the mean of a cell would be none either.
+    """
+    score: Any = task.score(example, answer)
+    try:
+        number = float(score)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise TaskError(f"task {task.name!r} scores an answer {shown(score)}, allowed: 0 to 1")
+    return number
+
+
 @contextmanager
 def _pruned(cell: PlannedCell, loaded: Loaded, registry: Registry) -> Iterator[Session | None]:
     """The cell's pipeline on the model; None if it has no stages."""
@@ -231,7 +248,7 @@ def _answers(
         scored = []
         for example, text in zip(examples, texts, strict=True):
             with naming([example]):
-                scored.append((example, text, questions.task.score(example, text)))
+                scored.append((example, text, scored_by(questions.task, example, text)))
         return sample_records(scored, trace, loaded.bound.dims, seconds)
 
     records = []

@@ -253,8 +253,9 @@ def _hash_of(file: Path) -> str:
 
 def know_task(spec: TaskSpec, samples: int, registry: Registry) -> KnownTask:
     """Name, parameters and code of a task, how many questions it has, and a hash of all of them."""
-    with foreign(TaskError, f"task {spec.title!r} gives no questions"):
+    with foreign(TaskError, f"task {spec.title!r}: its questions cannot be used"):
         examples = spec.task.examples(samples, DRAW)
+        content = fingerprint(examples)
     if not examples:
         raise StudyError(f"task {spec.title!r} has no examples")
     parameters = spec.task.model_dump(mode="json", exclude_defaults=True)
@@ -269,7 +270,7 @@ def know_task(spec: TaskSpec, samples: int, registry: Registry) -> KnownTask:
         "parameters": parameters,
         "code": code,
         "samples": len(examples),
-        "examples": fingerprint(examples),
+        "examples": content,
     }
     return KnownTask(facts, [replace(example, images=()) for example in examples])
 

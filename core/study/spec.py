@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -99,7 +100,7 @@ class PipelineSpec(Part):
         if not isinstance(value, str):
             raise ValueError(f"a pipeline is a preset, a file or a mapping, not {shown(value)}")
         beside = folder_of(info) / value
-        source = beside if beside.suffix in (".yaml", ".yml") and beside.is_file() else value
+        source = beside if beside.suffix in (".yaml", ".yml") and os.path.isfile(beside) else value
         try:
             return load_pipeline(source, registry=registry_of(info))
         except PipelineError as error:
@@ -150,7 +151,7 @@ class StudySpec(Part):
     budgets: Annotated[tuple[StudyBudget, ...], BeforeValidator(_some)]
     tasks: Annotated[tuple[TaskSpec, ...], BeforeValidator(_some)]
     samples: int = Field(default=200, ge=1, strict=True)
-    seeds: tuple[Annotated[int, Field(ge=0, strict=True)], ...] = (0, 1, 2)
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**63, strict=True)], ...] = (0, 1, 2)
     anatomy: AnatomySpec | None = None
     claims: Annotated[tuple[str, ...], BeforeValidator(as_list)] = ()
     max_new_tokens: int = Field(default=16, ge=1, strict=True)
