@@ -71,6 +71,7 @@ def test_what_breaks_is_failed_with_its_traceback(worker: Worker, tmp_path: Path
     result = worker.run(cell)
     assert result.status == "failed"
     assert "the scorer has no idea" in result.cell["traceback"]
+    assert "at questions 'digits-" in result.cell["traceback"]
 
 
 class Odd(Task):

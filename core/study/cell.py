@@ -31,6 +31,7 @@ from tokensieve.core.study.subjects import (
     Subject,
     naming,
     prepare_named,
+    question_named,
     subject_of,
     untouched,
 )
@@ -170,8 +171,7 @@ def failure(error: BaseException) -> dict[str, Any]:
     """What is written down of an exception."""
     text = str(error).strip()
     said = shorten(text.splitlines()[0], MESSAGE) if text else "no message"
-    asked = "".join(f" ({note})" for note in getattr(error, "__notes__", ())[:1])
-    first = f"{type(error).__name__}: {said}{asked}"
+    first = f"{type(error).__name__}: {said}{question_named(error)}"
     whole = "".join(traceback.format_exception(error))
     return {"status": "failed", "error": first, "traceback": whole, "summary": {}}
 

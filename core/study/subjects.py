@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from tokensieve.core.adapter import Panel
 
 
+ONE, SEVERAL = "at question ", "at questions "  # how notes of exceptions begin
+
+
 class Subject(ABC):
     """A loaded model, and how it is asked; inputs are a mapping of tensors."""
 
@@ -212,11 +215,20 @@ def naming(examples: Sequence[Example]) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not hasattr(error, "__notes__"):  # the innermost knows best
+        if not any(note.startswith((ONE, SEVERAL)) for note in _notes(error)):  # innermost first
             first, last = shown(examples[0].id), shown(examples[-1].id)
-            one = f"at question {first}"
-            error.add_note(one if len(examples) == 1 else f"at questions {first} to {last}")
+            one = f"{ONE}{first}"
+            error.add_note(one if len(examples) == 1 else f"{SEVERAL}{first} to {last}")
         raise
+
+
+def question_named(error: BaseException) -> str:
+    """`` (at question ID)`` where :func:`naming` knows which one it was, else nothing."""
+    return "".join(f" ({note})" for note in _notes(error) if note.startswith(ONE))
+
+
+def _notes(error: BaseException) -> list[str]:
+    return list(getattr(error, "__notes__", ()))
 
 
 def untouched(loaded: Loaded, inputs: Any) -> Trace:
