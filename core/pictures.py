@@ -69,8 +69,9 @@ def as_seen(image: Image) -> Image:
             from the top of every usual scale.
     """
     with foreign(ModelError, "a picture cannot be used"):
+        raw = _raw_mode(image)  # of a file that has been opened only
         image.load()
-        return _seen(image, "")
+        return _seen(image, raw)
 
 
 def _seen(image: Image, raw: str) -> Image:

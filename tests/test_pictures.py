@@ -226,6 +226,13 @@ def test_pictures_in_memory_follow_the_same_rule(mode: str, seen: int) -> None:
     assert as_seen(blank).getextrema() == ((seen, seen),) * 3
 
 
+@pytest.mark.parametrize("case", RAMPS)
+def test_a_file_that_a_plugin_opened_is_seen_as_one_of_ours(case: str) -> None:
+    with Image.open(io.BytesIO(RAMPS[case])) as opened:
+        seen = as_seen(opened)
+    assert seen.tobytes() == open_image(io.BytesIO(RAMPS[case])).tobytes()
+
+
 def test_what_is_seen_is_seen_again() -> None:
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
