@@ -12,13 +12,15 @@ from pydantic import ValidationError
 
 from tokensieve.core.component_fields import describe_problem
 from tokensieve.core.errors import PipelineError, PluginError, did_you_mean
+from tokensieve.core.foreign import shorten, shown
 from tokensieve.core.pipeline import Pipeline
 from tokensieve.core.plugins import Registry, build_registry
 from tokensieve.core.stage import Stage
-from tokensieve.core.yaml_source import Source, parse_yaml
+from tokensieve.core.yaml_source import Source, read_yaml
 
 Place = tuple[str | int, ...]
 PipelineLike = str | os.PathLike[str] | Mapping[str, Any] | Pipeline
+MESSAGE = 1000  # characters: what is allowed may be a long list
 _KINDS = ("scorer", "selector", "merger")
 
 
@@ -50,7 +52,7 @@ def load_pipeline(
         pipeline = _validate(Source("<dict>", dict(source)), registry)
     else:
         path = _find(source, registry)
-        pipeline = _validate(parse_yaml(_read(path), _shown(path)), registry, path)
+        pipeline = _validate(read_yaml(path), registry, path)
     return pipeline if keep is None else _with_keep(pipeline, keep)
 
 
@@ -67,23 +69,12 @@ def _find(source: str | os.PathLike[str], registry: Registry) -> Path:
     if isinstance(source, str) and text in presets:
         preset: Path = presets[text].value
         return preset
-    path = Path(text).expanduser()
-    if path.suffix in (".yaml", ".yml") or os.sep in text or path.is_file():
+    path = Path(os.path.expanduser(text))
+    if path.suffix in (".yaml", ".yml") or os.sep in text or os.path.isfile(path):
         return path
-    raise PipelineError(f"unknown pipeline {text!r}{did_you_mean(text, presets)}, or a YAML file")
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise PipelineError(f"{_shown(path)}: is not UTF-8 text (byte {error.start})") from None
-    except OSError as error:
-        raise PipelineError(f"{_shown(path)}: cannot be read: {error.strerror}") from None
-
-
-def _shown(path: Path) -> str:
-    return os.fspath(path)
+    raise PipelineError(
+        f"unknown pipeline {shown(text)}{did_you_mean(text, presets)}, or a YAML file"
+    )
 
 
 def _validate(source: Source, registry: Registry, path: Path | None = None) -> Pipeline:
@@ -116,7 +107,8 @@ def problem_lines(
         if unknown:
             message += did_you_mean(str(path[-1]), known_keys(path))
         place = source.where(path, key=unknown or context.get("at_key", False))
-        lines.append(f"{place}: {_dotted(path) or document}: {message}")
+        where = shorten(_dotted(path)) or document
+        lines.append(f"{place}: {where}: {shorten(message, MESSAGE)}")
     return list(dict.fromkeys(lines))
 
 

@@ -6,6 +6,7 @@ Only safetensors are read and no code of a model repository is ever run.
 from __future__ import annotations
 
 import importlib
+import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from tokensieve.core.adapter import BoundModel
 from tokensieve.core.bound import BoundEncoder
 from tokensieve.core.errors import ModelError, TokensieveError, did_you_mean
+from tokensieve.core.foreign import shown
 from tokensieve.core.lazy import torch
 from tokensieve.core.plugins import Registry
 from tokensieve.core.session import find_adapter
@@ -96,8 +98,8 @@ def locate(name: str, registry: Registry, also: Iterable[str] = ()) -> str:
     known = registry.entries["model"]
     if name in known:
         return str(known[name].value)
-    folder = Path(name).expanduser()
-    if folder.exists():
+    folder = Path(os.path.expanduser(name))
+    if os.path.exists(folder):
         if not (folder / "config.json").is_file():
             raise ModelError(f"model {name!r}: no Hugging Face model folder: it has no config.json")
         return str(folder)
@@ -105,7 +107,7 @@ def locate(name: str, registry: Registry, also: Iterable[str] = ()) -> str:
         return name.removeprefix(TIMM_HUB)
     hint = did_you_mean(name, [*known, *also])
     raise ModelError(
-        f"unknown model {name!r}{hint}, a local folder, or a Hugging Face id (owner/name)"
+        f"unknown model {shown(name)}{hint}, a local folder, or a Hugging Face id (owner/name)"
     )
 
 

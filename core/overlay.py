@@ -135,9 +135,12 @@ def _overlap(one: Panel, two: Panel) -> bool:
 
 
 def _pixels(panel: Panel, size: tuple[int, int]) -> Box:
-    left, top, right, bottom = panel.box
+    """The panel on a picture of that size; of a strip it may see less than a pixel."""
     width, height = size
-    return round(left * width), round(top * height), round(right * width), round(bottom * height)
+    left = min(round(panel.box[0] * width), width - 1)
+    top = min(round(panel.box[1] * height), height - 1)
+    right, bottom = round(panel.box[2] * width), round(panel.box[3] * height)
+    return left, top, max(right, left + 1), max(bottom, top + 1)
 
 
 def panel_picture(picture: Image.Image) -> Image.Image:
@@ -195,8 +198,8 @@ def _block(
     main = panel_picture(picture)
     views = [main]
     if len(sheets) > 1:
-        small = (round(main.width * OVERVIEW_SCALE), round(main.height * OVERVIEW_SCALE))
-        views += [main.resize(small, Image.Resampling.LANCZOS)] * (len(sheets) - 1)
+        small = [max(1, round(side * OVERVIEW_SCALE)) for side in main.size]
+        views += [main.resize((small[0], small[1]), Image.Resampling.LANCZOS)] * (len(sheets) - 1)
     tokens = range(sheets[0].first, sheets[-1].tokens.stop)
     cells = [_cell(name, f"{len(tokens)} visual tokens", [_original(main, sheets[0])])]
     for frame in frames:

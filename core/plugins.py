@@ -22,6 +22,7 @@ import pluggy
 from tokensieve.core.adapter import Adapter
 from tokensieve.core.components import Component, Merger, Scorer, Selector
 from tokensieve.core.errors import PluginError, did_you_mean
+from tokensieve.core.foreign import shown
 from tokensieve.core.plugin_files import (
     BREAKAGE,
     first_line,
@@ -127,7 +128,8 @@ class Registry:
         entries = self.entries[kind]
         if name not in entries:
             left_out = f"; {'; '.join(self.problems)}" if self.problems else ""
-            raise PluginError(f"unknown {kind} {name!r}{did_you_mean(name, entries)}{left_out}")
+            hint = did_you_mean(name, entries)
+            raise PluginError(f"unknown {kind} {shown(name)}{hint}{left_out}")
         return entries[name].value
 
     def all(self, kind: str) -> Iterator[Entry]:

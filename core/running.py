@@ -7,11 +7,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from tokensieve.core.adapter import Panel
 from tokensieve.core.errors import GuardError, ModelError
 from tokensieve.core.flops import PAPER, Convention, DecoderDims, decoder_flops, kv_bytes
+from tokensieve.core.foreign import foreign, half_character, shown
 from tokensieve.core.lazy import torch
 from tokensieve.core.models import LoadedModel
 from tokensieve.core.pipeline import Pipeline
@@ -111,21 +112,6 @@ class Comparison:
         return Cost(untouched, pruned)
 
 
-def open_image(path: Path | BinaryIO) -> Image:
-    """An upright RGB picture from a file."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except FileNotFoundError:
-        raise ModelError(f"image {path} does not exist") from None
-    except UnidentifiedImageError:
-        raise ModelError(f"{path} is not an image that Pillow can read") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ModelError(f"image {path} cannot be read: {error}") from None
-
-
 def prepare(loaded: LoadedModel, question: Question) -> Any:
     """The processor's tensors for one question, on the model's device and in its dtype."""
     return prepare_batch(loaded, [question])
@@ -134,32 +120,42 @@ def prepare(loaded: LoadedModel, question: Question) -> Any:
 def prepare_batch(loaded: LoadedModel, questions: Sequence[Question]) -> Any:
     """The same for several questions at once; shorter prompts are padded on the left."""
     images = [image for question in questions for image in question.images]
-    try:
+    for question in questions:
+        check_question(question.text)
+    with foreign(ModelError, f"model {loaded.name!r}: the prompt cannot be made"):
         texts = [
             loaded.adapter.prompt(loaded.processor, question.text, list(question.images))
             for question in questions
         ]
-    except (ValueError, TypeError) as error:  # no chat template, or one that fails
-        first = str(error).strip().splitlines()[0]
-        raise ModelError(f"model {loaded.name!r}: the prompt cannot be made: {first}") from error
     return encode_batch(loaded, texts, images)
 
 
 def encode_batch(loaded: LoadedModel, texts: Sequence[str], images: Sequence[Image]) -> Any:
     """The processor's tensors for prompts and the pictures of all of them, in order."""
-    try:
-        inputs = loaded.processor(
-            images=list(images) or None,
-            text=list(texts),
-            return_tensors="pt",
-            **({"padding": True, "padding_side": "left"} if len(texts) > 1 else {}),
-        )
-    except (ValueError, RuntimeError, StopIteration) as error:
-        # a picture too thin for a patch, a placeholder in the question; transformers up to 5.22
-        # says the latter by a bare StopIteration
-        text = str(error).strip().splitlines() or ["other placeholders than pictures"]
-        raise ModelError(f"model {loaded.name!r}: the processor refuses this: {text[0]}") from error
+    more = {"padding": True, "padding_side": "left"} if len(texts) > 1 else {}
+    with foreign(ModelError, f"model {loaded.name!r}: the processor refuses this"):
+        try:
+            inputs = loaded.processor(
+                images=list(images) or None, text=list(texts), return_tensors="pt", **more
+            )
+        except StopIteration:  # how transformers up to 5.22 says it
+            raise ValueError("other placeholders than pictures") from None
     return inputs.to(loaded.model.device, loaded.model.dtype)
+
+
+def check_question(text: str, what: str = "the question") -> None:
+    """Refuse what no tokenizer takes.
+
+    Raises:
+        ModelError: it is no text, or holds half a character.
+    """
+    if not isinstance(text, str):  # of a task that is a plugin
+        raise ModelError(f"{what} is no text, but {shown(text)}")
+    half = half_character(text)
+    if half:
+        raise ModelError(
+            f"{what} has half a character, or bytes that are not UTF-8 ({half}): write it as UTF-8"
+        )
 
 
 def find_panels(

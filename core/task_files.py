@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import importlib
 import io
-import json
+import math
+import os
 import random
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from tokensieve.core.errors import TaskError, TokensieveError, did_you_mean
+from tokensieve.core.foreign import half_character, shorten, shown
+from tokensieve.core.json_lines import Row, json_rows
+from tokensieve.core.parquet_rows import parquet_rows
 from tokensieve.core.tasks import Box, Example, Task, same_text
 
 if TYPE_CHECKING:
@@ -22,6 +27,8 @@ if TYPE_CHECKING:
 KEYS = ("id", "image", "images", "question", "answer", "answers", "boxes")
 SUFFIXES = (".jsonl", ".parquet")
 SIDES = 4
+EXACT = 2**53  # whole numbers up to here are exact as fractions
+_URL = re.compile(r"data:|[A-Za-z][A-Za-z0-9+.-]+:/")  # a single letter is a drive of Windows
 
 
 @dataclass(frozen=True)
@@ -41,16 +48,13 @@ class FileTask(Task):
     def examples(self, count: int, seed: int) -> Sequence[Example]:
         """Rows in an order that ``seed`` draws, so that a sorted file gives no one-sided sample."""
         path = data_file(self.file)
-        rows = list(_rows(path))
+        rows = [(where, _given(row)) for where, row in _rows(path)]
         if not rows:
-            raise TaskError(f"{path}: has no rows")
-        ids = [str(row.get("id", number)) for number, (_, row) in enumerate(rows)]
-        if len(set(ids)) < len(ids):
-            twice = next(name for number, name in enumerate(ids) if name in ids[:number])
-            raise TaskError(f"{path}: the id {twice!r} is given twice")
+            raise TaskError(f"{shorten(str(path))}: has no rows")
+        names = _names(rows)
         order = list(range(len(rows)))
         random.Random(seed).shuffle(order)
-        return [_example(*rows[number], ids[number], path.parent) for number in order[:count]]
+        return [_example(*rows[number], names[number], path.parent) for number in order[:count]]
 
     def score(self, example: Example, answer: str) -> float:
         """1 if any of the accepted answers was given, whatever the case."""
@@ -65,63 +69,67 @@ def is_task_file(text: str) -> bool:
 
 def data_file(path: Path) -> Path:
     """The file itself; a folder stands for its ``data.jsonl`` or ``data.parquet``."""
-    if path.is_dir():
+    name = shorten(str(path))
+    if os.path.isdir(path):
         inside = [path / f"data{suffix}" for suffix in SUFFIXES]
         found = [file for file in inside if file.is_file()]
         if not found:
-            raise TaskError(f"{path}: the folder has neither data.jsonl nor data.parquet")
+            raise TaskError(f"{name}: the folder has neither data.jsonl nor data.parquet")
         return found[0]
     if path.suffix not in SUFFIXES:
-        raise TaskError(f"{path}: is neither a folder nor a .jsonl or .parquet file")
-    if not path.is_file():
-        raise TaskError(f"{path}: does not exist")
+        raise TaskError(f"{name}: is neither a folder nor a .jsonl or .parquet file")
+    if not os.path.isfile(path):
+        raise TaskError(f"{name}: does not exist")
     return path
 
 
-def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every row, and how errors call its place."""
-    return _parquet_rows(path) if path.suffix == ".parquet" else _json_rows(path)
+def _rows(path: Path) -> Iterator[Row]:
+    return parquet_rows(path) if path.suffix == ".parquet" else json_rows(path)
 
 
-def _json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise TaskError(f"{path}: cannot be read: {error}") from None
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise TaskError(f"{path}:{number}: not valid JSON: {error}") from None
-        if not isinstance(row, dict):
-            raise TaskError(f"{path}:{number}: a row is a mapping, not {line.strip()[:40]!r}")
-        yield f"{path}:{number}", row
+def _given(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What a row says: null is how table libraries write a cell without a value."""
+    return {key: value for key, value in row.items() if value is not None}
 
 
-def _parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    try:
-        parquet: Any = importlib.import_module("pyarrow.parquet")
-    except ImportError:
-        message = "reading Parquet needs pyarrow: pip install 'tokensieve[parquet]'"
-        raise TaskError(f"{path}: {message}") from None
-    try:
-        rows = parquet.read_table(path).to_pylist()
-    except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
-        raise TaskError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
-    for number, row in enumerate(rows, start=1):
-        given = {key: value for key, value in row.items() if value is not None}
-        yield f"{path}: row {number}", given
+def _names(rows: Sequence[Row]) -> list[str]:
+    """The id of each row, its number if it has none."""
+    places: dict[str, str] = {}
+    for number, (where, row) in enumerate(rows):
+        name = _text(where, "an id", row["id"]) if "id" in row else str(number)
+        if name in places:
+            raise TaskError(
+                f"{where}: the id {shown(name)} is given twice, first at {places[name]}"
+                " (a row without one takes its number, from 0)"
+            )
+        places[name] = where
+    return list(places)
+
+
+def _text(where: str, what: str, value: Any) -> str:
+    """A text, or the text of a number; tables turn whole numbers beside holes into fractions."""
+    if isinstance(value, str):
+        half = half_character(value)
+        if half:
+            raise TaskError(f"{where}: {what} has half a character ({half}, a lone surrogate)")
+        return value
+    if isinstance(value, float | Decimal) and not math.isfinite(value):
+        raise TaskError(f"{where}: {what} is missing, or no number ({value})")
+    if isinstance(value, float | Decimal) and -EXACT <= value <= EXACT and value == int(value):
+        return str(int(value))
+    if isinstance(value, int | float | Decimal):
+        return str(value)
+    raise TaskError(f"{where}: {what} is text, not {shown(value)}")
 
 
 def _example(where: str, row: dict[str, Any], name: str, folder: Path) -> FileExample:
     unknown = sorted(set(row) - set(KEYS))
     if unknown:
-        raise TaskError(f"{where}: unknown key {unknown[0]!r}{did_you_mean(unknown[0], KEYS)}")
-    question = row.get("question")
-    if not isinstance(question, str):
+        hint = did_you_mean(unknown[0], KEYS)
+        raise TaskError(f"{where}: unknown key {shown(unknown[0])}{hint}")
+    if not isinstance(row.get("question"), str):
         raise TaskError(f"{where}: 'question' is missing, or no text")
+    question = _text(where, "the question", row["question"])
     accepted = _answers(where, row)
     images = tuple(_image(where, entry, folder) for entry in _images(where, row))
     boxes = _boxes(where, row.get("boxes"), len(images))
@@ -129,37 +137,50 @@ def _example(where: str, row: dict[str, Any], name: str, folder: Path) -> FileEx
 
 
 def _answers(where: str, row: dict[str, Any]) -> tuple[str, ...]:
-    """``answer``, or the list ``answers`` of which any is right; numbers are taken as text."""
-    given = row.get("answers", [row["answer"]] if "answer" in row else [])
-    if not isinstance(given, list) or not given:
+    """``answer`` and all of ``answers``: any of them is right; numbers are taken as text."""
+    listed = row.get("answers", [])
+    if not isinstance(listed, list):
+        raise TaskError(f"{where}: 'answers' is a list of those accepted, not {shown(listed)}")
+    if isinstance(row.get("answer"), list):
+        raise TaskError(f"{where}: an answer is text: write a list of those accepted as 'answers'")
+    given = [row["answer"], *listed] if "answer" in row else listed
+    if not given:
         raise TaskError(f"{where}: 'answer' is missing (or 'answers', a list of those accepted)")
-    if not all(isinstance(one, str | int | float) for one in given):
-        raise TaskError(f"{where}: an answer is text, not {given!r}")
-    return tuple(str(one) for one in given)
+    texts = [_text(where, "an answer", one) for one in given]
+    if not all(text.strip() for text in texts):
+        raise TaskError(f"{where}: an answer is empty: every row needs one that can be given")
+    return tuple(dict.fromkeys(texts))
 
 
 def _images(where: str, row: dict[str, Any]) -> list[Any]:
-    given = row.get("images", [row["image"]] if "image" in row else [])
-    if not isinstance(given, list) or not given:
+    """``image``, or the list ``images``."""
+    listed = row.get("images", [])
+    if not isinstance(listed, list):
+        raise TaskError(f"{where}: 'images' is a list of pictures, not {shown(listed)}")
+    if "image" in row and listed and row["image"] not in listed:
+        raise TaskError(f"{where}: 'image' is none of 'images': keep one of the two")
+    given = listed or ([row["image"]] if "image" in row else [])
+    if not given:
         raise TaskError(f"{where}: 'image' is missing (or 'images', a list)")
     return given
 
 
 def _image(where: str, entry: Any, folder: Path) -> Image:
     """A picture: a path relative to the file, or as Parquet files have it, its bytes."""
-    from tokensieve.core.running import open_image
+    from tokensieve.core.pictures import open_image
 
     data = entry.get("bytes") if isinstance(entry, dict) else entry
-    if isinstance(entry, dict) and data is None:
-        entry = entry.get("path")
+    path = entry.get("path") if isinstance(entry, dict) and data is None else entry
+    if isinstance(path, str) and _URL.match(path):
+        raise TaskError(f"{where}: an image is a path of a file, not a URL: {shown(path)}")
     try:
         if isinstance(data, bytes):
             return open_image(io.BytesIO(data))
-        if isinstance(entry, str):
-            return open_image(folder / entry)
+        if isinstance(path, str) and path:
+            return open_image(folder / path)
     except TokensieveError as error:
         raise TaskError(f"{where}: {error}") from None
-    raise TaskError(f"{where}: an image is a path, not {entry!r}")
+    raise TaskError(f"{where}: an image is a path, not {shown(entry)}")
 
 
 def _boxes(where: str, given: Any, images: int) -> tuple[tuple[Box, ...], ...]:
@@ -170,7 +191,7 @@ def _boxes(where: str, given: Any, images: int) -> tuple[tuple[Box, ...], ...]:
         flat = bool(given) and all(not isinstance(entry[0], list) for entry in given)
         groups = [given] if flat and images == 1 else given
         boxes = tuple(tuple(_box(entry) for entry in group) for group in groups)
-    except (TypeError, ValueError, IndexError, KeyError):
+    except (TypeError, ValueError, IndexError, KeyError, OverflowError):
         boxes = ()
     if len(boxes) != images:
         raise TaskError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -66,8 +67,13 @@ class Task(BaseModel, ABC):
 
 
 def same_text(one: str, other: str) -> bool:
-    """Equal but for case and white space."""
-    return one.casefold().split() == other.casefold().split()
+    """Equal but for case, white space, and how Unicode writes a letter (compared after NFC)."""
+    return _words(one) == _words(other)
+
+
+def _words(text: str) -> list[str]:
+    folded = unicodedata.normalize("NFC", text).casefold()
+    return unicodedata.normalize("NFC", folded).split()
 
 
 def fingerprint(examples: Iterable[Example]) -> str:

@@ -9,11 +9,14 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path as FilePath
+from typing import Any, NoReturn
 
 import yaml
 
 from tokensieve.core.errors import PipelineError
+from tokensieve.core.foreign import reason, shorten, shown, unwritable
+from tokensieve.core.text_files import read_text
 
 Path = tuple[str | int, ...]
 Mark = tuple[int, int]
@@ -29,7 +32,11 @@ _SPECIAL = {
 _PREFIX = "tag:yaml.org,2002:"
 _PLAIN = {_PREFIX + kind for kind in ("null", "bool", "int", "float", "str", "timestamp", "merge",
                                       "value", "map", "seq")}  # fmt: skip
+_FALSE_BREAKS = re.compile("[\x85\u2028\u2029]")  # they end a line in YAML 1.1, and for PyYAML
+_ESCAPE_IT = "is not allowed: leave it out, or escape it in double quotes"
 MAX_NODES = 20_000  # a pipeline has dozens; aliases that expand without end stop here
+MAX_DEPTH = 40  # a study has eight or so
+MAX_TEXT = 10_000  # a description has hundreds
 
 
 @dataclass
@@ -51,24 +58,51 @@ class Source:
         return self.name
 
 
+def read_yaml(path: FilePath) -> Source:
+    """Parse a file.
+
+    Raises:
+        PipelineError: with ``FILE:LINE:COL``, or why it cannot be read.
+    """
+    return parse_yaml(read_text(path, PipelineError), shorten(str(path)))
+
+
 def parse_yaml(text: str, name: str) -> Source:
     """Parse ``text``; ``name`` is what errors call the file."""
-    loader = yaml.SafeLoader(text)
-    try:
-        node = loader.get_single_node()
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
-        raise PipelineError(f"{place}: not valid YAML: {error.problem}") from None
-    except yaml.YAMLError as error:
-        raise PipelineError(f"{name}: not valid YAML: {error}".splitlines()[0]) from None
-    finally:
-        loader.dispose()
+    node = _compose(text, name)
     if node is None:
         raise PipelineError(f"{name}:1:1: the file is empty, allowed: a pipeline (see the docs)")
     source = Source(name, None)
     source.data = _Reader(source).read(node, ())
     return source
+
+
+def _compose(text: str, name: str) -> yaml.Node | None:
+    """PyYAML's tree of nodes; whatever it raises has a place."""
+    loader: yaml.SafeLoader | None = None
+    try:
+        breaks = _FALSE_BREAKS.search(text)
+        if breaks:
+            raise yaml.reader.ReaderError(name, breaks.start(), ord(breaks[0]), "unicode", "")
+        loader = yaml.SafeLoader(text)
+        return loader.get_single_node()
+    except yaml.reader.ReaderError as error:  # raised before anything is parsed
+        before = text[: error.position]
+        line, column = before.count("\n") + 1, error.position - before.rfind("\n")
+        sign = shorten(text[error.position])
+        place, problem = f"{name}:{line}:{column}", f"the character {sign} {_ESCAPE_IT}"
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
+        problem = shorten(str(error.problem))
+    except Exception as error:  # numbers of escapes and versions, and nesting
+        mark = loader.get_mark() if loader else None
+        place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
+        problem = reason(error)
+    finally:
+        if loader:
+            loader.dispose()
+    raise PipelineError(f"{place}: not valid YAML: {problem}")
 
 
 class _Reader:
@@ -82,11 +116,13 @@ class _Reader:
         mark = (node.start_mark.line + 1, node.start_mark.column + 1)
         self.source.values[path] = mark
         if node.tag not in _PLAIN:
-            self._fail(mark, f"tag {node.tag!r} is not allowed: write plain values")
+            self._fail(mark, f"tag {shown(node.tag)} is not allowed: write plain values")
         if self.seen > MAX_NODES or id(node) in self.open:
             self._fail(mark, "aliases expand too far")
+        if len(path) > MAX_DEPTH:
+            self._fail(mark, f"lists and mappings in more than {MAX_DEPTH} others")
         if isinstance(node, yaml.ScalarNode):
-            return _scalar(node)
+            return self._scalar(mark, node)
         self.open.add(id(node))
         value = (
             self._mapping(node, path)
@@ -102,22 +138,39 @@ class _Reader:
             mark = (key_node.start_mark.line + 1, key_node.start_mark.column + 1)
             if not isinstance(key_node, yaml.ScalarNode):
                 self._fail(mark, "a key must be plain text")
-            key = str(key_node.value)
+            key = self._text(mark, key_node)
             if key in result:
                 first = self.source.keys[(*path, key)]
-                self._fail(mark, f"duplicate key {key!r}, first given in line {first[0]}")
+                self._fail(mark, f"duplicate key {shown(key)}, first given in line {first[0]}")
             self.source.keys[(*path, key)] = mark
             result[key] = self.read(value_node, (*path, key))
         return result
 
-    def _fail(self, mark: Mark, message: str) -> None:
+    def _scalar(self, mark: Mark, node: yaml.ScalarNode) -> Any:
+        text = self._text(mark, node)
+        if node.style is not None:  # quoted or block text
+            return text
+        try:
+            return _plain(text)
+        except ValueError:  # Python reads no integers of thousands of digits
+            self._fail(mark, f"{shown(node.value)} is too long for a number")
+
+    def _text(self, mark: Mark, node: yaml.ScalarNode) -> str:
+        """Escapes put into quoted text what no file holds plainly, and halves of characters."""
+        halves = str(node.value).encode("utf-16-le", "surrogatepass")
+        text = halves.decode("utf-16-le", "surrogatepass")  # pairs, as JSON escapes them, are one
+        sign = unwritable(text)
+        if sign:
+            self._fail(mark, f"the character {sign} is not allowed")
+        if len(text) > MAX_TEXT:
+            self._fail(mark, f"a text of {len(text):,} characters, allowed: {MAX_TEXT:,}")
+        return text
+
+    def _fail(self, mark: Mark, message: str) -> NoReturn:
         raise PipelineError(f"{self.source.name}:{mark[0]}:{mark[1]}: {message}")
 
 
-def _scalar(node: yaml.ScalarNode) -> Any:
-    text = str(node.value)
-    if node.style is not None:  # quoted or block text
-        return text
+def _plain(text: str) -> Any:
     if text in _SPECIAL:
         return _SPECIAL[text]
     if _INT.match(text):

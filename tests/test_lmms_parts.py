@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from tokensieve.core.study.lmms.benchmark_cell import plain_metrics
 from tokensieve.core.study.lmms.conversation import ask, read_conversation
 from tokensieve.core.study.lmms.generation import read_generation
 from tokensieve.core.study.lmms.scores import Metrics, note_of, read_scores
+from tokensieve.core.study.lmms.task import LmmsTask
 
 GREY = Image.new("RGB", (96, 96), "grey")
 
@@ -82,6 +84,27 @@ class TestConversation:
         message = {"role": "user", "content": [{"type": kind, "url": "a.mp4"}]}
         with pytest.raises(TaskError, match=f"shows the model {kind}: only pictures"):
             read_conversation([message])
+
+    def test_pictures_are_seen_as_everywhere(self) -> None:
+        (clear,) = read_conversation(ask([Image.new("RGBA", (2, 2))], "?")).images
+        assert clear.getpixel((0, 0)) == (255, 255, 255)
+
+    @pytest.mark.parametrize(
+        ("picture", "reason"),
+        [
+            (Image.new("F", (2, 2), float("nan")), "a picture cannot be used: some values are no"),
+            ("no.png", "image no.png does not exist"),
+            (5, "shows the model a int for a picture"),
+        ],
+    )
+    def test_a_picture_that_cannot_be_seen_names_its_question(
+        self, picture: Any, reason: str
+    ) -> None:
+        source = SimpleNamespace(
+            OUTPUT_TYPE="generate_until", doc_to_messages=lambda document: ask([picture], "?")
+        )
+        with pytest.raises(TaskError, match=f"^here: question 3:? {reason}"):
+            LmmsTask(benchmark="b")._example(source, 3, {}, "here")
 
 
 class TestScores:

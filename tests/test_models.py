@@ -11,8 +11,9 @@ import pytest
 from command_line import Call, one_line
 
 from tokensieve.core.models import load_model
+from tokensieve.core.pictures import open_image
 from tokensieve.core.plugins import build_registry
-from tokensieve.core.running import Question, find_panels, open_image
+from tokensieve.core.running import Question, find_panels
 
 REGISTRY = build_registry()
 

@@ -250,3 +250,26 @@ def test_every_preset_answers_on_every_family(
     pruned = data["visual_tokens_per_layer"][-1]
     assert pruned < data["visual_tokens"] or preset == "none"
     assert data["pruned"]["tokens"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("model", "size", "drawn"),
+    [
+        ("tiny-llava", (2000, 1), True),
+        ("tiny-llava", (1, 1), True),
+        ("tiny-internvl", (2000, 1), True),
+        ("tiny-llava-hd", (2000, 1), False),  # a line in a border of 191 times its height
+        ("tiny-llava-hd", (1, 1), False),
+    ],
+)
+def test_run_draws_strips_and_pixels_or_says_that_it_does_not(
+    model: str, size: tuple[int, int], drawn: bool, call: Call, tmp_path: Path
+) -> None:
+    Image.new("RGB", size, (200, 10, 10)).save(tmp_path / "odd.png")
+    shown = call(
+        "run", "--model", model, "--image", "odd.png", "--prompt", "what?", "--pipeline", "fastv",
+        "--repeats", "1", "--max-new-tokens", "2",
+    )  # fmt: skip
+    assert shown.code == 0, shown.err
+    assert (tmp_path / "odd-fastv.png").is_file() is drawn
+    assert ("no overlay" in shown.err) is not drawn

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from pydantic import Field
 from study_helpers import RAISING, study_of
 
 from tokensieve.core.study.cell import Worker
@@ -70,6 +71,106 @@ def test_what_breaks_is_failed_with_its_traceback(worker: Worker, tmp_path: Path
     result = worker.run(cell)
     assert result.status == "failed"
     assert "the scorer has no idea" in result.cell["traceback"]
+    assert "at questions 'digits-" in result.cell["traceback"]
+
+
+class Odd(Task):
+    """Five questions; the fourth is what a test makes of it."""
+
+    name = "odd"
+    question: str = Field("what?", exclude=True)
+    mode: str = Field("RGB", exclude=True)
+    value: Any = Field(0, exclude=True)
+    verdict: Any = Field(1.0, exclude=True)
+
+    def examples(self, count: int, seed: int) -> list[Example]:
+        plain, odd = Image.new("RGB", (96, 96)), Image.new(self.mode, (96, 96), self.value)
+        return [
+            Example(f"row {n}", (odd if n == 3 else plain,), self.question if n == 3 else "?", "a")
+            for n in range(5)
+        ]
+
+    def score(self, example: Example, answer: str) -> float:
+        if isinstance(self.verdict, Exception):
+            raise self.verdict
+        return self.verdict if example.id == "row 3" else 0.0
+
+
+def odd_cell(worker: Worker, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> PlannedCell:
+    worker._questions.clear()  # it knows them by their content
+    task = Odd.model_construct(**{**Odd().__dict__, **changes})
+    monkeypatch.setattr("tokensieve.core.study.cell._task", lambda cell, registry: task)
+    monkeypatch.setattr("tokensieve.core.study.task_spec._registered_task", lambda *a: task)
+    return cell_of("none", tasks=["odd"], samples=5)
+
+
+MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
+    "half a character": ({"question": "a \ud83d"}, r"ModelError: the question has half"),
+    "placeholder": ({"question": "a <image>"}, "the processor refuses this: "),
+    "no text": ({"question": None}, "ModelError: the question is no text, but None"),
+    "NaN in the picture": ({"mode": "F", "value": float("nan")}, "ModelError: a picture cannot"),
+    "score is NaN": ({"verdict": float("nan")}, "TaskError: task 'odd' scores an answer nan"),
+    "score is text": ({"verdict": "yes"}, "TaskError: task 'odd' scores an answer 'yes'"),
+    "score is missing": ({"verdict": None}, "TaskError: task 'odd' scores an answer None"),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_the_question_that_failed_is_named(
+    case: str, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes, message = MISTAKES[case]
+    result = worker.run(odd_cell(worker, monkeypatch, **changes))
+    assert result.status == "failed"
+    assert message in result.cell["error"]
+    assert result.cell["error"].endswith("(at question 'row 3')")
+    assert len(result.cell["error"]) < 300
+
+
+@pytest.mark.parametrize(
+    "error",
+    [IndexError("list index out of range"), KeyError("pixel_values"), TypeError("a\nb"),
+     AttributeError(), StopIteration(), AssertionError("x" * 9999), MemoryError()],
+    ids=lambda error: type(error).__name__,
+)  # fmt: skip
+def test_whatever_a_processor_raises_names_the_question(
+    error: Exception, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert worker.run(cell_of("none")).status == "done"  # loads the model
+    cell = odd_cell(worker, monkeypatch, question="this one")
+    assert worker._loaded is not None
+    kind = type(worker._loaded[1].processor)
+    process = kind.__call__
+
+    def fail(self: Any, *arguments: Any, **named: Any) -> Any:
+        if any("this one" in text for text in named["text"]):
+            raise error
+        return process(self, *arguments, **named)
+
+    monkeypatch.setattr(kind, "__call__", fail)
+    result = worker.run(cell)
+    assert result.status == "failed"
+    assert result.cell["error"].startswith("ModelError: model 'tiny-llava': the processor refuses")
+    assert result.cell["error"].endswith("(at question 'row 3')")
+    assert len(result.cell["error"]) < 400
+
+
+def test_a_scorer_of_answers_that_raises_names_the_question(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = worker.run(odd_cell(worker, monkeypatch, verdict=KeyError("target")))
+    assert result.cell["error"] == "KeyError: 'target' (at question 'row 0')"
+
+
+def test_pictures_of_a_plugin_are_seen_as_those_of_files(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clear black and 16-bit white look like white."""
+    answers = []
+    for mode, value in [("RGBA", 0), ("I;16", 65535), ("L", 255)]:
+        cell = odd_cell(worker, monkeypatch, mode=mode, value=value)
+        answers.append([line["answer"] for line in worker.run(cell).lines["samples.jsonl"]])
+    assert answers[0] == answers[1] == answers[2]
 
 
 class Mixed(Task):

@@ -12,8 +12,9 @@ import typer
 
 from tokensieve.core.cli.options import Plugins, console, open_registry, table
 from tokensieve.core.errors import PipelineError
+from tokensieve.core.foreign import reason
 from tokensieve.core.plugins import Entry
-from tokensieve.core.yaml_source import parse_yaml
+from tokensieve.core.yaml_source import read_yaml
 
 
 class Kind(StrEnum):
@@ -67,8 +68,8 @@ def _summary(entry: Entry) -> str:
 
 def _file_summary(path: Path) -> str:
     try:
-        data = parse_yaml(path.read_text(encoding="utf-8"), str(path)).data
-    except (PipelineError, OSError, UnicodeDecodeError) as error:
+        data = read_yaml(path).data
+    except PipelineError as error:
         print(error, file=sys.stderr)
         return "(cannot be read)"
     return str(data.get("description", "")) if isinstance(data, dict) else ""
@@ -78,7 +79,7 @@ def _model_summary(folder: Path) -> str:
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-    except (OSError, ValueError) as error:
-        print(f"model folder {folder}: {error}", file=sys.stderr)
+        return f"model_type {config.get('model_type')}, {size / 1e6:.1f} MB, {folder}"
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        print(f"model folder {folder}: {reason(error)}", file=sys.stderr)
         return "(cannot be read)"
-    return f"model_type {config.get('model_type')}, {size / 1e6:.1f} MB, {folder}"

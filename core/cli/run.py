@@ -17,8 +17,9 @@ from tokensieve.core.cli.run_report import as_json, print_report, save_overlay
 from tokensieve.core.errors import ModelError
 from tokensieve.core.loading import load_pipeline
 from tokensieve.core.models import DTYPES, answering, load_model
+from tokensieve.core.pictures import open_image
 from tokensieve.core.plugins import Example, Registry
-from tokensieve.core.running import Question, compare, open_image, prepare
+from tokensieve.core.running import Question, check_question, compare, prepare
 
 DEFAULT_MODEL = "tiny-llava"
 DEFAULT_EXAMPLE = "scene"
@@ -97,6 +98,7 @@ def _question(
     images: Sequence[Path] | None, prompt: str | None, registry: Registry
 ) -> tuple[list[Path], str]:
     """Pictures and question; without ``--image`` those of the example."""
+    check_question(prompt or "", "--prompt")
     if images:
         if prompt is None:
             raise ModelError("--prompt is missing: the question about --image")

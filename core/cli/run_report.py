@@ -9,15 +9,18 @@ from typing import Any
 from rich.table import Table
 
 from tokensieve.core import units
+from tokensieve.core.adapter import Panel
 from tokensieve.core.cli.options import console, table
 from tokensieve.core.errors import ModelError
 from tokensieve.core.flops import COMPUTE, PAPER
+from tokensieve.core.foreign import foreign, shorten
 from tokensieve.core.models import LoadedModel
 from tokensieve.core.running import Answer, Comparison, Cost, Question, find_panels
 from tokensieve.core.trace import StageTrace
 
 SLOWER = "slower here"
 EMPTY = "(empty answer)"
+WIDEST = 8.0  # times the picture: a few pixels in a wide border cannot be drawn
 
 
 def print_report(
@@ -101,6 +104,12 @@ def _footnotes(loaded: LoadedModel, result: Comparison) -> list[str]:
     ]
 
 
+def _border(panel: Panel) -> float:
+    """How many times larger than the picture a panel is, on its longer side."""
+    left, top, right, bottom = panel.box
+    return max(right - left, bottom - top)
+
+
 def save_overlay(
     path: Path, loaded: LoadedModel, pipeline: str, question: Question, result: Comparison
 ) -> Path | None:
@@ -108,7 +117,7 @@ def save_overlay(
     from tokensieve.core.overlay import Frame, draw_overlay
 
     panels = find_panels(loaded, question, result.visual_tokens)
-    if panels is None:
+    if panels is None or any(_border(panel) > WIDEST for group in panels for panel in group):
         return None
     frames = [
         Frame(boundary_name(stage), stage.kept[0].tolist(), stage.after[0] - len(stage.kept[0]))
@@ -125,10 +134,8 @@ def save_overlay(
             ("pruned", result.pruned.text or EMPTY),
         ],
     )
-    try:
+    with foreign(ModelError, f"overlay {shorten(str(path))} cannot be written"):
         picture.save(path)
-    except OSError as error:
-        raise ModelError(f"overlay {path} cannot be written: {error.strerror}") from None
     return path
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from tokensieve.core.errors import StudyError
 from tokensieve.core.plugins import Registry
 from tokensieve.core.study.executors import ExecutorName
 from tokensieve.core.study.lmms.task import with_include
-from tokensieve.core.yaml_source import Source, parse_yaml
+from tokensieve.core.yaml_source import Source, read_yaml
 
 if TYPE_CHECKING:
     from tokensieve.core.study.running import Study
@@ -111,7 +112,7 @@ def study(  # noqa: PLR0913 - one parameter per option
 
 def _built_in(file: Path | None, registry: Registry) -> Path | None:
     """The file of a registered study, where there is no file of that name."""
-    if file is None or file.exists() or file.suffix:
+    if file is None or os.path.exists(file) or file.suffix:
         return file
     found: Path = registry.get("study", str(file))
     return found
@@ -122,7 +123,7 @@ def _document(file: Path | None, lists: dict[str, Any]) -> Source:
     if file is not None:
         if lists:
             raise StudyError("give a FILE.yaml, or --model-id, --task, --pipeline and --budget")
-        source = parse_yaml(_text(file), str(file))
+        source = read_yaml(file)
         if isinstance(source.data, dict):
             source.data.setdefault("name", file.stem)
         return source
@@ -132,13 +133,6 @@ def _document(file: Path | None, lists: dict[str, Any]) -> Source:
     budgets = [parse_keep(text) for text in lists.get("budgets", DEFAULT_BUDGETS)]
     data = {"name": "study", "pipelines": list(DEFAULT_PIPELINES), **lists, "budgets": budgets}
     return Source("<options>", data)
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise StudyError(f"{file}: cannot be read: {getattr(error, 'strerror', error)}") from None
 
 
 def _change(source: Source, changes: dict[str, Any], of_models: dict[str, Any]) -> None:

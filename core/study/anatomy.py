@@ -20,13 +20,12 @@ from tokensieve.core.lazy import torch
 from tokensieve.core.models import Loaded, LoadedClassifier
 from tokensieve.core.pipeline import Pipeline
 from tokensieve.core.plugins import Registry
-from tokensieve.core.running import Question
 from tokensieve.core.scoring import combined_scores
 from tokensieve.core.session import attach, check
 from tokensieve.core.stage import AScoreTerm, ScoreTerm, Stage
 from tokensieve.core.study.parts import term_label
 from tokensieve.core.study.relevance import relevant_tokens
-from tokensieve.core.study.subjects import subject_of
+from tokensieve.core.study.subjects import naming, question_of, subject_of
 from tokensieve.core.tasks import Example
 from tokensieve.core.view import View
 
@@ -113,9 +112,10 @@ def examine(
     """One record per example, plain data: see :func:`examine_one`."""
     able, missing = able_terms(loaded, terms, boundary)
     for example in examples:
-        record = examine_one(
-            loaded, example, able, boundary, seed=seed, batch=batch, plugins=plugins
-        )
+        with naming([example]):
+            record = examine_one(
+                loaded, example, able, boundary, seed=seed, batch=batch, plugins=plugins
+            )
         yield {**record, "missing": missing}
 
 
@@ -150,7 +150,7 @@ def examine_one(
     if the token helps. ``relevant`` is empty where nobody knows where the answer lies.
     """
     subject = subject_of(loaded)
-    question = Question(example.question, tuple(example.images))
+    question = question_of(example)
     with torch.inference_mode():
         inputs = subject.prepare([question])
         scores = score_tokens(loaded, inputs, terms, boundary, seed, plugins)
@@ -164,7 +164,7 @@ def examine_one(
         "rows": sum(panel.rows for panel in flat) if flat else 1,
         "columns": flat[0].columns if flat else len(worth),
         "panels": [[[p.rows, p.columns, list(p.box)] for p in group] for group in panels or []],
-        "pictures": [_encoded(image) for image in example.images],
+        "pictures": [_encoded(image) for image in question.images],
         "relevant": relevant_tokens(panels, example.boxes) if panels else [],
         "log_likelihood": full,
         "loo": worth,
@@ -223,7 +223,7 @@ def _repeated(value: Any, times: int) -> Any:
 
 def _encoded(image: Image) -> str:
     """A small JPEG in base64, for the report."""
-    small = image.convert("RGB")
+    small = image.copy()
     small.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=PICTURE_QUALITY)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import time
 import traceback
@@ -12,21 +13,28 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tokensieve.core.errors import AttachError, UnsupportedError
+from tokensieve.core.errors import AttachError, TaskError, UnsupportedError
+from tokensieve.core.foreign import shorten, shown
 from tokensieve.core.lazy import torch
-from tokensieve.core.loading import load_pipeline
+from tokensieve.core.loading import MESSAGE, load_pipeline
 from tokensieve.core.models import Loaded, load_model
 from tokensieve.core.plugin_files import BREAKAGE
 from tokensieve.core.plugins import Registry, build_registry
 from tokensieve.core.quiet import quiet_transformers
-from tokensieve.core.running import Question
 from tokensieve.core.session import Session, attach
 from tokensieve.core.study.grid import DRAW, PlannedCell
 from tokensieve.core.study.lmms.benchmark_cell import run_benchmark
 from tokensieve.core.study.lmms.task import LmmsTask
 from tokensieve.core.study.measures import sample_records, summarise, unmet_reason
 from tokensieve.core.study.store import CellResult
-from tokensieve.core.study.subjects import Subject, subject_of, untouched
+from tokensieve.core.study.subjects import (
+    Subject,
+    naming,
+    prepare_named,
+    question_named,
+    subject_of,
+    untouched,
+)
 from tokensieve.core.task_files import FileTask
 from tokensieve.core.tasks import Example, Task
 
@@ -56,7 +64,7 @@ class Questions:
             batch = self.examples[start : start + size]
             inputs = self.prepared.get((start, size))
             if inputs is None:
-                inputs = subject.prepare(_questions(batch))
+                inputs = prepare_named(subject, batch)
                 self._keep((start, size), inputs)
             yield batch, inputs
 
@@ -65,10 +73,6 @@ class Questions:
         self.bytes += sum(tensor.nbytes for tensor in tensors)
         if self.bytes <= CACHE_BYTES:
             self.prepared[place] = inputs
-
-
-def _questions(examples: Sequence[Example]) -> list[Question]:
-    return [Question(example.question, example.images) for example in examples]
 
 
 class Worker:
@@ -166,7 +170,8 @@ class Worker:
 def failure(error: BaseException) -> dict[str, Any]:
     """What is written down of an exception."""
     text = str(error).strip()
-    first = f"{type(error).__name__}: {text.splitlines()[0] if text else 'no message'}"
+    said = shorten(text.splitlines()[0], MESSAGE) if text else "no message"
+    first = f"{type(error).__name__}: {said}{question_named(error)}"
     whole = "".join(traceback.format_exception(error))
     return {"status": "failed", "error": first, "traceback": whole, "summary": {}}
 
@@ -200,6 +205,22 @@ def _task(cell: PlannedCell, registry: Registry) -> Task:
     return kind.model_validate(wanted["parameters"])
 
 
+def scored_by(task: Task, example: Example, answer: str) -> float:
+    """What the task says of an answer.
+
+    Raises:
+        TaskError: it is no number: the mean of a cell would be none either.
+    """
+    score: Any = task.score(example, answer)
+    try:
+        number = float(score)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise TaskError(f"task {task.name!r} scores an answer {shown(score)}, allowed: 0 to 1")
+    return number
+
+
 @contextmanager
 def _pruned(cell: PlannedCell, loaded: Loaded, registry: Registry) -> Iterator[Session | None]:
     """The cell's pipeline on the model; None if it has no stages."""
@@ -224,22 +245,23 @@ def _answers(
         texts = subject.answers(inputs, cell.config["max_new_tokens"])
         seconds = (time.perf_counter() - start) / len(examples)
         trace = untouched(loaded, inputs) if session is None else session.trace
-        scored = [
-            (example, text, questions.task.score(example, text))
-            for example, text in zip(examples, texts, strict=True)
-        ]
+        scored = []
+        for example, text in zip(examples, texts, strict=True):
+            with naming([example]):
+                scored.append((example, text, scored_by(questions.task, example, text)))
         return sample_records(scored, trace, loaded.bound.dims, seconds)
 
     records = []
     with torch.inference_mode():
         for batch in questions.batches(subject, cell.how.batch):
-            try:
-                records += asked(batch)
-            except UnsupportedError:  # some pictures do not fit into one tensor
-                if len(batch[0]) == 1:
-                    raise
-                ones = [[example] for example in batch[0]]
-                records += [asked((one, subject.prepare(_questions(one))))[0] for one in ones]
+            with naming(batch[0]):
+                try:
+                    records += asked(batch)
+                except UnsupportedError:  # some pictures do not fit into one tensor
+                    if len(batch[0]) == 1:
+                        raise
+                    ones = [[example] for example in batch[0]]
+                    records += [asked((one, prepare_named(subject, one)))[0] for one in ones]
             tick(len(batch[0]))
     return records
 

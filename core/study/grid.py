@@ -13,7 +13,8 @@ from typing import Any
 
 from tokensieve.core.budgets import Budget, whole
 from tokensieve.core.components import Component
-from tokensieve.core.errors import StudyError
+from tokensieve.core.errors import StudyError, TaskError
+from tokensieve.core.foreign import foreign
 from tokensieve.core.loading import load_pipeline
 from tokensieve.core.pipeline import Pipeline
 from tokensieve.core.plugins import PROJECT, Registry, kind_of
@@ -252,7 +253,9 @@ def _hash_of(file: Path) -> str:
 
 def know_task(spec: TaskSpec, samples: int, registry: Registry) -> KnownTask:
     """Name, parameters and code of a task, how many questions it has, and a hash of all of them."""
-    examples = spec.task.examples(samples, DRAW)
+    with foreign(TaskError, f"task {spec.title!r}: its questions cannot be used"):
+        examples = spec.task.examples(samples, DRAW)
+        content = fingerprint(examples)
     if not examples:
         raise StudyError(f"task {spec.title!r} has no examples")
     parameters = spec.task.model_dump(mode="json", exclude_defaults=True)
@@ -267,7 +270,7 @@ def know_task(spec: TaskSpec, samples: int, registry: Registry) -> KnownTask:
         "parameters": parameters,
         "code": code,
         "samples": len(examples),
-        "examples": fingerprint(examples),
+        "examples": content,
     }
     return KnownTask(facts, [replace(example, images=()) for example in examples])
 

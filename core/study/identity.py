@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from tokensieve.core.errors import ModelError
+from tokensieve.core.foreign import foreign
 from tokensieve.core.models import TIMM_KEY, load_config, locate
 from tokensieve.core.plugins import Registry
 from tokensieve.core.session import find_adapter
@@ -51,13 +52,11 @@ def light_config(spec: ModelSpec, registry: Registry) -> Any:
 
 
 def _plain_config(folder: Path) -> Any:
-    try:
+    with foreign(ModelError, f"model {str(folder)!r}: config.json cannot be read"):
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         if TIMM_KEY in config:
             config.setdefault("model_type", "timm_wrapper")
         return SimpleNamespace(**config)
-    except (OSError, ValueError, TypeError) as error:
-        raise ModelError(f"model {str(folder)!r}: config.json cannot be read: {error}") from None
 
 
 @lru_cache(maxsize=64)

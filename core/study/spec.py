@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from pydantic import (
 from tokensieve.core.budgets import Budget
 from tokensieve.core.component_fields import as_list, located, registry_of
 from tokensieve.core.errors import ModelError, PipelineError, StudyError, did_you_mean
+from tokensieve.core.foreign import shown
 from tokensieve.core.loading import Place, load_pipeline, problem_lines
 from tokensieve.core.models import DTYPES, locate
 from tokensieve.core.pipeline import Pipeline
@@ -29,7 +31,7 @@ from tokensieve.core.stage import ScoreTerms, Stage
 from tokensieve.core.study.claims import check_claim
 from tokensieve.core.study.parts import BASELINES, Part, folder_of, term_label
 from tokensieve.core.study.task_spec import TaskSpec
-from tokensieve.core.yaml_source import Source, parse_yaml
+from tokensieve.core.yaml_source import Source, read_yaml
 
 LEAST_SEEDS = 3  # fewer draws say nothing about the spread of random pruning
 DEVICE = re.compile(r"cpu|mps|cuda(:\d+)?")
@@ -96,9 +98,9 @@ class PipelineSpec(Part):
         if isinstance(value, dict | Pipeline):
             return value
         if not isinstance(value, str):
-            raise ValueError(f"a pipeline is a preset, a file or a mapping, not {value!r}")
+            raise ValueError(f"a pipeline is a preset, a file or a mapping, not {shown(value)}")
         beside = folder_of(info) / value
-        source = beside if beside.suffix in (".yaml", ".yml") and beside.is_file() else value
+        source = beside if beside.suffix in (".yaml", ".yml") and os.path.isfile(beside) else value
         try:
             return load_pipeline(source, registry=registry_of(info))
         except PipelineError as error:
@@ -149,7 +151,7 @@ class StudySpec(Part):
     budgets: Annotated[tuple[StudyBudget, ...], BeforeValidator(_some)]
     tasks: Annotated[tuple[TaskSpec, ...], BeforeValidator(_some)]
     samples: int = Field(default=200, ge=1, strict=True)
-    seeds: tuple[Annotated[int, Field(ge=0, strict=True)], ...] = (0, 1, 2)
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**63, strict=True)], ...] = (0, 1, 2)
     anatomy: AnatomySpec | None = None
     claims: Annotated[tuple[str, ...], BeforeValidator(as_list)] = ()
     max_new_tokens: int = Field(default=16, ge=1, strict=True)
@@ -223,12 +225,7 @@ def load_study(path: Path, registry: Registry) -> StudySpec:
     Raises:
         PipelineError: with ``FILE:LINE:COL: where: what, what is allowed``.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise PipelineError(f"{path}: cannot be read: {reason}") from None
-    source = parse_yaml(text, str(path))
+    source = read_yaml(path)
     if isinstance(source.data, dict):
         source.data.setdefault("name", path.stem)
     return read_study(source, registry, path.parent)

@@ -131,7 +131,7 @@ class Store:
         try:
             data = json.loads((path / "cell.json").read_text(encoding="utf-8"))
             reason = _flaw(path, data)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
         if reason:
             raise CorruptCell(f"{path}: corrupt cell ({reason})")

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from tokensieve.core.errors import ModelError
+from tokensieve.core.foreign import foreign, shown
 from tokensieve.core.lazy import torch
 from tokensieve.core.models import Loaded, LoadedClassifier, LoadedModel
-from tokensieve.core.running import Question, find_panels, prepare_batch
-from tokensieve.core.tasks import same_text
+from tokensieve.core.pictures import as_seen
+from tokensieve.core.running import Question, check_question, find_panels, prepare_batch
+from tokensieve.core.tasks import Example, same_text
 from tokensieve.core.trace import Trace
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from tokensieve.core.adapter import Panel
+
+
+ONE, SEVERAL = "at question ", "at questions "  # how notes of exceptions begin
 
 
 class Subject(ABC):
@@ -89,9 +95,14 @@ class Talker(Subject):
 
     def with_answer(self, inputs: Any, answer: str) -> tuple[dict[str, Any], Tensor]:
         """The prompt with the answer's tokens behind it; per-token inputs grow with it."""
-        plain = self.loaded.processor.tokenizer(answer, add_special_tokens=False)["input_ids"]
+        check_question(answer, "the answer")
+        with foreign(ModelError, f"model {self.loaded.name!r}: the tokenizer refuses the answer"):
+            tokenizer = self.loaded.processor.tokenizer
+            plain = tokenizer(answer, add_special_tokens=False)["input_ids"]
         if not plain:
-            raise ModelError(f"the answer {answer!r} has no tokens: its likelihood says nothing")
+            raise ModelError(
+                f"the answer {shown(answer)} has no tokens: its likelihood says nothing"
+            )
         ids = torch.tensor(plain, device=self.loaded.model.device)
         length, extended = inputs["input_ids"].shape[1], dict(inputs)
         for name, value in inputs.items():
@@ -131,7 +142,8 @@ class Namer(Subject):
             raise ModelError(
                 f"model {self.loaded.name!r} is a classifier: a question needs exactly one picture"
             )
-        inputs = self.loaded.processor(images, return_tensors="pt")
+        with foreign(ModelError, f"model {self.loaded.name!r}: the processor refuses this"):
+            inputs = self.loaded.processor(images, return_tensors="pt")
         return inputs.to(self.loaded.model.device, self.loaded.model.dtype)
 
     def answers(self, inputs: Any, max_new_tokens: int) -> list[str]:
@@ -161,7 +173,9 @@ class Namer(Subject):
         """The pictures alone, and the class that is called like the answer."""
         numbers = [n for n, name in enumerate(self.classes) if same_text(name, answer)]
         if not numbers:
-            raise ModelError(f"the answer {answer!r} is no class of model {self.loaded.name!r}")
+            raise ModelError(
+                f"the answer {shown(answer)} is no class of model {self.loaded.name!r}"
+            )
         return dict(inputs), torch.tensor(numbers[0], device=self.loaded.model.device)
 
     def log_likelihood(self, inputs: dict[str, Any], answer: Tensor) -> Tensor:
@@ -173,6 +187,48 @@ class Namer(Subject):
 def subject_of(loaded: Loaded) -> Subject:
     """How the model is asked."""
     return Namer(loaded) if isinstance(loaded, LoadedClassifier) else Talker(loaded)
+
+
+def question_of(example: Example) -> Question:
+    """What a model is asked: the pictures of any task, as a person sees them."""
+    return Question(example.question, tuple(as_seen(image) for image in example.images))
+
+
+def prepare_named(subject: Subject, examples: Sequence[Example]) -> Any:
+    """The inputs of a batch; an error names the question that it comes from.
+
+    Of a batch that is refused each question is tried alone, so that the right one is named.
+    """
+    with naming(examples):
+        try:
+            return subject.prepare([question_of(example) for example in examples])
+        except Exception:
+            for example in examples if len(examples) > 1 else ():
+                with naming([example]):
+                    subject.prepare([question_of(example)])
+            raise
+
+
+@contextmanager
+def naming(examples: Sequence[Example]) -> Iterator[None]:
+    """Whatever is raised inside carries a note of the questions that it is about."""
+    try:
+        yield
+    except Exception as error:
+        if not any(note.startswith((ONE, SEVERAL)) for note in _notes(error)):  # innermost first
+            first, last = shown(examples[0].id), shown(examples[-1].id)
+            one = f"{ONE}{first}"
+            error.add_note(one if len(examples) == 1 else f"{SEVERAL}{first} to {last}")
+        raise
+
+
+def question_named(error: BaseException) -> str:
+    """`` (at question ID)`` where :func:`naming` knows which one it was, else nothing."""
+    return "".join(f" ({note})" for note in _notes(error) if note.startswith(ONE))
+
+
+def _notes(error: BaseException) -> list[str]:
+    return list(getattr(error, "__notes__", ()))
 
 
 def untouched(loaded: Loaded, inputs: Any) -> Trace:

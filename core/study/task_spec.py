@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -53,10 +54,14 @@ def _file_task(given: dict[str, Any], info: ValidationInfo) -> Task:
         hint = did_you_mean(extra[0], ["file", "name", "samples"])
         raise located(f"unknown key{hint}", (extra[0],), at_key=True)
     try:
-        file = data_file((folder_of(info) / Path(str(given["file"])).expanduser()).resolve())
+        file = data_file(Path(os.path.realpath(folder_of(info) / _expanded(given["file"]))))
     except TaskError as error:
         raise located(str(error), ("file",)) from None
     return FileTask(file=file)
+
+
+def _expanded(given: Any) -> str:
+    return os.path.expanduser(str(given))
 
 
 def _benchmark(given: dict[str, Any], info: ValidationInfo) -> Task:

@@ -10,6 +10,7 @@ from typing import Any
 
 from tokensieve.core.errors import ModelError, UnsupportedError
 from tokensieve.core.flops import DecoderDims, decoder_flops
+from tokensieve.core.foreign import foreign
 from tokensieve.core.lazy import torch
 from tokensieve.core.models import LoadedModel
 from tokensieve.core.running import encode_batch
@@ -125,13 +126,9 @@ class Answerer:
         return tokens
 
     def _inputs(self, batch: Sequence[Conversation]) -> Any:
-        try:
+        # no chat template, or one that refuses a turn
+        with foreign(ModelError, f"model {self.loaded.name!r}: the prompt cannot be made"):
             texts = [conversation.prompt(self.loaded) for conversation in batch]
-        except (ValueError, TypeError) as error:  # no chat template, or one that refuses a turn
-            first = str(error).strip().splitlines()[0]
-            raise ModelError(
-                f"model {self.loaded.name!r}: the prompt cannot be made: {first}"
-            ) from error
         images = [image for conversation in batch for image in conversation.images]
         return encode_batch(self.loaded, texts, images)
 

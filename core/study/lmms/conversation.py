@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokensieve.core.errors import TaskError
 from tokensieve.core.models import LoadedModel
-from tokensieve.core.running import open_image
+from tokensieve.core.pictures import as_seen, open_image
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -83,4 +83,4 @@ def _picture(value: Any) -> Image:
         return open_image(Path(value))
     if not isinstance(value, Image.Image):
         raise TaskError(f"shows the model a {type(value).__name__} for a picture")
-    return value if value.mode == "RGB" else value.convert("RGB")
+    return as_seen(value)

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import Field
 
-from tokensieve.core.errors import TaskError
+from tokensieve.core.errors import ModelError, TaskError
 from tokensieve.core.study.lmms import library
 from tokensieve.core.study.lmms.conversation import Conversation, ask, read_conversation
 from tokensieve.core.study.lmms.scores import Metrics
@@ -53,6 +53,8 @@ class LmmsTask(Task):
             shown = first_turn(source, document)
         except TaskError as error:
             raise TaskError(f"{where}: question {number} {error}") from None
+        except ModelError as error:  # of its pictures
+            raise TaskError(f"{where}: question {number}: {error}") from None
         return Example(str(number), shown.images, shown.text, str(source.doc_to_target(document)))
 
     def score(self, example: Example, answer: str) -> float:

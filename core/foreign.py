@@ -1,0 +1,85 @@
+"""What comes from elsewhere, in one short line: values, paths, and errors of other libraries."""
+
+from __future__ import annotations
+
+import re
+import reprlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tokensieve.core.errors import TokensieveError
+
+MOST = 200  # characters of what others say
+SPEAKING = (OSError, SyntaxError, ValueError, RuntimeError)  # their text says enough by itself
+_NO_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+
+
+class _Short(reprlib.Repr):
+    """``repr``, cut off early: of texts, of lists, and in depth."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = self.maxlong = 60
+        self.maxlevel = self.maxlist = self.maxdict = 3
+
+
+_SHORT = _Short()
+
+
+def shown(value: Any) -> str:
+    """``repr(value)`` in 200 characters at most, however long, deep or wide it is."""
+    try:
+        return shorten(_SHORT.repr(value))
+    except ValueError:  # an integer of more digits than Python writes down
+        return f"a very long {type(value).__name__}"
+
+
+def shorten(text: str, most: int = MOST) -> str:
+    """The text in one line that any terminal takes, its middle left out where it is long."""
+    if len(text) > most:
+        half = most // 2
+        text = f"{text[:half]} ... ({len(text):,} characters) ... {text[-half // 2 :]}"
+    return "".join(sign if sign.isprintable() else _escaped(sign) for sign in text)
+
+
+def unwritable(text: str) -> str | None:
+    """A character that no text holds, as it would be escaped: control codes, half characters."""
+    found = _NO_TEXT.search(text)
+    return _escaped(found[0]) if found else None
+
+
+def half_character(text: str) -> str | None:
+    """A lone surrogate: half a character, or a byte that was not UTF-8; None if there is none."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return _escaped(text[error.start])
+    return None
+
+
+def reason(error: BaseException) -> str:
+    """The first line of what ``error`` says; its kind where that alone says little."""
+    lines = str(getattr(error, "strerror", None) or error).strip().splitlines()
+    kind = type(error).__name__
+    if isinstance(error, RecursionError):
+        return "it is nested too deep"
+    if not lines:
+        return kind
+    speaks = isinstance(error, (*SPEAKING, TokensieveError))
+    return shorten(lines[0] if speaks else f"{kind}: {lines[0]}")
+
+
+@contextmanager
+def foreign(kind: type[TokensieveError], message: str) -> Iterator[None]:
+    """Whatever is raised inside, that is not ours, becomes ``message: reason`` in one line."""
+    try:
+        yield
+    except TokensieveError:
+        raise
+    except Exception as error:
+        raise kind(f"{message}: {reason(error)}") from error
+
+
+def _escaped(sign: str) -> str:
+    return sign.encode("unicode_escape").decode("ascii")
