@@ -70,15 +70,19 @@ class LlavaModel(LlamaLikeModel):
     def __init__(self, model: Any) -> None:
         super().__init__(model, "llava")
         config = model.config
+        if config.vision_config.model_type not in VISION_MODELS:
+            raise AttachError(
+                f"adapter llava: the vision encoder is a {config.vision_config.model_type}, "
+                f"supported: {', '.join(sorted(VISION_MODELS))}: how its images stand among the "
+                "tokens is not known"
+            )
         self.placeholder_ids = placeholder_ids(config, ["image_token_id"])
         vision = config.vision_config
         self.side = vision.image_size // vision.patch_size
         self.small = _Small((self.side, self.side))
         self.has_cls = vision.model_type == "clip_vision_model"
         self.crops_cls = config.vision_feature_select_strategy == "default"
-        self.tokens = self.side**2
-        if vision.model_type in VISION_MODELS:
-            self.tokens += int(self.has_cls) - int(self.crops_cls)
+        self.tokens = self.side**2 + int(self.has_cls) - int(self.crops_cls)
         self._find_vision(config)
 
     def _find_vision(self, config: Any) -> None:
@@ -86,10 +90,6 @@ class LlavaModel(LlamaLikeModel):
         vision, layer = config.vision_config, config.vision_feature_layer
         names = VISION_SIGNALS - {"clip_relevance"}
         self.missing = {"clip_relevance": NO_TEXT_TOWER}
-        if vision.model_type not in VISION_MODELS:
-            reason = f"the vision encoder is a {vision.model_type}"
-            self.missing |= dict.fromkeys(names, reason)
-            return
         if not isinstance(layer, int):
             reason = f"the projector reads several vision layers ({layer})"
             self.missing |= dict.fromkeys(names, reason)
@@ -261,10 +261,8 @@ class LlavaAdapter(Adapter):
         deepest = max(map(abs, [reads] if isinstance(reads, int) else reads))
         vision.num_hidden_layers = max(vision.num_hidden_layers, deepest)
         vision.image_size = 4 * vision.patch_size
-        tokens = 16
-        if vision.model_type in VISION_MODELS:
-            has_cls = vision.model_type == "clip_vision_model"
-            tokens += int(has_cls) - int(config.vision_feature_select_strategy == "default")
+        has_cls = vision.model_type == "clip_vision_model"
+        tokens = 16 + int(has_cls) - int(config.vision_feature_select_strategy == "default")
         shrunk.image_seq_length = tokens
         size = ModelSize(
             "shrunk", "llava", "", dims, tokens, config.text_config.vocab_size, NARROW_ENCODER

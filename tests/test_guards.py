@@ -114,6 +114,26 @@ def test_head_norm_over_all_heads() -> None:
         tokensieve.attach(model, HALF)
 
 
+@pytest.mark.parametrize("kind", ["dynamic", "longrope"])
+def test_rope_that_turns_by_the_length(kind: str) -> None:
+    """Angles of contiguous positions would be those of a shorter sequence."""
+    model = build("llava")
+    model.model.language_model.rotary_emb.rope_type = kind
+    with pytest.raises(AttachError, match="positions: keep"):
+        tokensieve.attach(model, HALF)
+    with tokensieve.attach(model, {**HALF, "positions": "keep"}), torch.no_grad():
+        model.model.language_model.rotary_emb.rope_type = "default"
+        model(**batch_of("llava"))
+
+
+def test_encoder_whose_images_are_not_runs_of_tokens() -> None:
+    """Pixtral puts a separator behind every row: a run of placeholders is a row, not an image."""
+    model = build("llava")
+    model.config.vision_config.model_type = "pixtral"
+    with pytest.raises(AttachError, match="the vision encoder is a pixtral"):
+        tokensieve.attach(model, HALF)
+
+
 def test_attributes_that_moved(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not an AttributeError from inside: one line that says what to do."""
     model = build("llava")

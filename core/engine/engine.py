@@ -36,6 +36,8 @@ from tokensieve.core.stage import IMAGE
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+CHANGING_ROPE = ("dynamic", "longrope", "unknown")
+"""Kinds of RoPE whose angles depend on how long the sequence is, or may."""
 KEPT_AHEAD = 16
 """Passes of the encoder that are remembered for prompts to come."""
 
@@ -51,6 +53,12 @@ class Engine(BaseEngine):
         if bound.mrope and pipeline.mrope_positions is not None:
             policy = pipeline.mrope_positions
         self.rows = RowSubstitution(bound, reindex=policy == "reindex")
+        kind = str(getattr(bound.rotary, "rope_type", "unknown"))
+        if policy == "reindex" and any(word in kind for word in CHANGING_ROPE):
+            raise AttachError(
+                f"RoPE of type {kind!r} turns by the length of the sequence, so positions cannot "
+                "be counted anew: use `positions: keep`"
+            )
         self._vision_signals = self.needs.signals & bound.provides & VISION_SIGNALS
         self._ahead: deque[VisionRecord] = deque(maxlen=KEPT_AHEAD)
         if not bound.placeholder_ids:
