@@ -26,6 +26,7 @@ from tokensieve.adapters.vision import (
     raster,
     seen_heads,
     watch_layers,
+    watch_projector,
 )
 from tokensieve.core.adapter import Adapter, BoundModel, Panel, VisionRecord
 from tokensieve.core.errors import AttachError, UnsupportedError
@@ -102,19 +103,16 @@ class InternVLModel(LlamaLikeModel):
         layers: dict[float | None, Any] = {}
         if "encoder_layers" in self.provides:
             layers = chosen_layers(self.encoder_layers, self.vision_layer, signals, depths)
-        projector: Any = self.inner.multi_modal_projector
-        call = Signature.of(projector)
-
-        def finish(module: Any, args: Any, kwargs: dict[str, Any], features: Tensor) -> None:
-            record = self._record(call.first(args, kwargs), passing.seen, layers)
-            record.outputs = features.detach().flatten(0, 1)
-            passing.seen = {}
-            deliver(record)
 
         def pair(layer: Any) -> Callable[[], tuple[Any, Any]]:
             return lambda: (layer.attention.q_norm, layer.attention.k_norm)
 
-        handles = [projector.register_forward_hook(finish, with_kwargs=True)]
+        handles = watch_projector(
+            passing,
+            self.inner.multi_modal_projector,
+            lambda features: self._record(features, passing.seen, layers),
+            deliver,
+        )
         projections = {depth: pair(layer) for depth, layer in layers.items()}
         handles += watch_layers(passing, self.inner.vision_tower, projections)
         return handles

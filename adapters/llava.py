@@ -26,6 +26,7 @@ from tokensieve.adapters.vision import (
     raster,
     seen_heads,
     watch_layers,
+    watch_projector,
 )
 from tokensieve.core.adapter import Adapter, BoundModel, Panel, VisionRecord
 from tokensieve.core.errors import AttachError
@@ -127,19 +128,15 @@ class LlavaModel(LlamaLikeModel):
         def output(module: Any, args: Any, result: Any) -> None:
             passing.seen["output"] = result[0] if isinstance(result, tuple) else result
 
-        projector: Any = self.inner.multi_modal_projector
-        call = Signature.of(projector)
-
-        def finish(module: Any, args: Any, kwargs: dict[str, Any], features: Tensor) -> None:
-            record = self._record(call.first(args, kwargs), passing.seen, layers)
-            record.outputs = features.detach().flatten(0, 1)
-            passing.seen = {}
-            deliver(record)
-
         def pair(layer: Any) -> Callable[[], tuple[Any, Any]]:
             return lambda: (layer.self_attn.q_proj, layer.self_attn.k_proj)
 
-        handles = [projector.register_forward_hook(finish, with_kwargs=True)]
+        handles = watch_projector(
+            passing,
+            self.inner.multi_modal_projector,
+            lambda features: self._record(features, passing.seen, layers),
+            deliver,
+        )
         projections = {depth: pair(layer) for depth, layer in layers.items()}
         handles += watch_layers(passing, self.inner.vision_tower, projections)
         if "cls_feature" in signals:

@@ -11,10 +11,13 @@ from tokensieve.core.errors import SignalError
 from tokensieve.core.hooks import own
 from tokensieve.core.lazy import torch
 from tokensieve.core.signals import EncoderAttention
+from tokensieve.core.signature import Signature
 from tokensieve.core.tensors import at_least_float32
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from tokensieve.core.adapter import VisionRecord
 
 ATTENTION_SIGNALS = frozenset({"vision_attention", "vision_keys", "encoder_layers"})
 """Signals for which queries and keys have to be captured."""
@@ -148,6 +151,24 @@ def watch_layers(
         },
     )
     return [late, encoder.register_forward_pre_hook(late.refresh)]
+
+
+def watch_projector(
+    passing: Pass,
+    projector: Any,
+    record: Callable[[Tensor], VisionRecord],
+    deliver: Callable[[VisionRecord], None],
+) -> list[Any]:
+    """Deliver a record of the features that enter the projector, and of those that leave it."""
+    signature = Signature.of(projector)
+
+    def finish(module: Any, args: Any, kwargs: dict[str, Any], output: Tensor) -> None:
+        made = record(signature.first(args, kwargs))
+        made.outputs = output.detach().flatten(0, 1)
+        passing.seen = {}
+        deliver(made)
+
+    return [projector.register_forward_hook(finish, with_kwargs=True)]
 
 
 def chosen_layers(

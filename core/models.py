@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokensieve.core.adapter import BoundModel
+from tokensieve.core.binding import find_adapter
 from tokensieve.core.bound import BoundEncoder
 from tokensieve.core.errors import ModelError, TokensieveError, did_you_mean
 from tokensieve.core.foreign import shown
 from tokensieve.core.lazy import torch
 from tokensieve.core.plugins import Registry
-from tokensieve.core.session import find_adapter
 
 if TYPE_CHECKING:
     from torch import device as Device

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tokensieve.core.fit import check_depth
 from tokensieve.core.flops import PAPER, Convention, DecoderDims, decoder_flops, kv_bytes
 from tokensieve.core.pipeline import Pipeline
-from tokensieve.core.session import check_depth
 
 
 @dataclass(frozen=True)

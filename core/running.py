@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from tokensieve.core.adapter import Panel
 from tokensieve.core.errors import GuardError, ModelError
+from tokensieve.core.fit import check
 from tokensieve.core.flops import PAPER, Convention, DecoderDims, decoder_flops, kv_bytes
 from tokensieve.core.foreign import foreign, half_character, shown
 from tokensieve.core.lazy import torch
 from tokensieve.core.models import LoadedModel
 from tokensieve.core.pipeline import Pipeline
-from tokensieve.core.session import attach, check
+from tokensieve.core.session import attach
 from tokensieve.core.trace import Trace
 
 if TYPE_CHECKING:

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import importlib
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from copy import deepcopy
 from functools import wraps
-from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from tokensieve.core.binding import bind, layout_errors
 from tokensieve.core.bound import Bound
 from tokensieve.core.errors import AttachError, GuardError, UnsupportedError, did_you_mean
+from tokensieve.core.fit import check
 from tokensieve.core.hooks import NOT_PICKLED, forget_hooks
 from tokensieve.core.loading import PipelineLike, load_pipeline
-from tokensieve.core.pipeline import Cut, Pipeline
-from tokensieve.core.plugins import Registry, build_registry
-from tokensieve.core.signature import unknown_release
-from tokensieve.core.stage import IMAGE
+from tokensieve.core.pipeline import Pipeline
+from tokensieve.core.plugins import build_registry
 
 if TYPE_CHECKING:
     from tokensieve.core.engine.base import BaseEngine
@@ -213,7 +211,7 @@ def attach(
     bound = bind(model, registry)
     refuse_second(model)
     check(loaded, bound)
-    with _layout_errors(model):
+    with layout_errors(model):
         engine = _build_engine(bound, loaded, seed)
         session = Session(model, loaded, bound, engine)
         session._plugins = tuple(plugins)
@@ -241,104 +239,10 @@ def refuse_second(model: Any) -> None:
         )
 
 
-@contextmanager
-def _layout_errors(model: Any) -> Iterator[None]:
-    """What an adapter or the engine looks for on a model and does not find: one line."""
-    try:
-        yield
-    except AttributeError as error:
-        raise AttachError(f"{type(model).__name__}: {error}: {unknown_release()}") from error
-
-
 def session_of(model: Any) -> Session | None:
     """The session on a model, if there is one."""
     session: Session | None = getattr(model, "__dict__", {}).get(_SLOT)
     return session
-
-
-def bind(model: Any, registry: Registry | None = None) -> Bound:
-    """Find the adapter of a model and bind it."""
-    registry = registry or build_registry()
-    known = [entry.value for entry in registry.all("adapter") if entry.value.recognises(model)]
-    adapter = known[0] if known else find_adapter(getattr(model, "config", None), registry)
-    with _layout_errors(model):
-        bound: Bound = adapter.bind(model)
-    return bound
-
-
-def find_adapter(config: Any, registry: Registry | None = None) -> Any:
-    """The adapter class for a model config; an error lists the supported families."""
-    registry = registry or build_registry()
-    kind = getattr(config, "model_type", None)
-    supported: dict[str, str] = {}
-    for entry in registry.all("adapter"):
-        for model_type in entry.value.model_types:
-            supported[model_type] = entry.name
-        if kind in entry.value.model_types:
-            return entry.value
-    shown = ", ".join(f"{model_type} ({name})" for model_type, name in sorted(supported.items()))
-    raise AttachError(
-        f"no adapter for model_type {kind!r}, supported: {shown}; "
-        "an adapter is a plugin (see docs/architecture.md)"
-    )
-
-
-def check(pipeline: Pipeline, bound: Bound) -> None:
-    """Refuse a pipeline that this model cannot run; say which stage, signal and adapter."""
-    check_depth(pipeline, bound.dims.layers, bound.layer_word)
-    for cut in pipeline.cuts(bound.dims.layers):
-        where = _place(pipeline, cut)
-        for component in cut.stage.components():
-            _check_component(where, component, cut.at, bound)
-        refusal = bound.refusal(cut)
-        if refusal is not None:
-            raise AttachError(f"{where}: adapter {bound.name}: {refusal}")
-
-
-def check_depth(pipeline: Pipeline, depth: int, unit: str = "decoder layer") -> None:
-    """Refuse a pipeline whose boundaries do not fit a model of ``depth`` layers."""
-    cuts = pipeline.cuts(depth)
-    for cut in cuts:
-        if cut.at >= depth:
-            raise AttachError(
-                f"{_place(pipeline, cut)}: the model has {depth} {unit}s, allowed: 0 to "
-                f"{depth - 1} (or give the pipeline the `depth` it was tuned for, to have it "
-                "scaled)"
-            )
-    if any(b.at <= a.at for a, b in pairwise(cuts)):
-        shown = [cut.at for cut in cuts]
-        raise AttachError(f"{pipeline.name}: {depth} {unit}s are too few for {shown}")
-
-
-def _place(pipeline: Pipeline, cut: Cut) -> str:
-    where = "image" if cut.at == IMAGE else f"boundary {cut.written_at}"
-    return f"stage {cut.number + 1} ({pipeline.name}) at {where}"
-
-
-def _check_component(where: str, component: Any, at: int, bound: Bound) -> None:
-    missing = sorted(component.required() - bound.provides)
-    if missing:
-        signal = missing[0]
-        why = bound.missing.get(signal, "no such signal")
-        alternatives = ", ".join(sorted(bound.provides))
-        raise AttachError(
-            f"{where}: {component.name!r} needs {signal}; adapter {bound.name} provides none "
-            f"({why}): use another scorer or drop the stage (available: {alternatives})"
-        )
-    history = component.required() & bound.history
-    if not history:
-        return
-    if at == 0:
-        raise AttachError(
-            f"{where}: {component.name!r} needs {sorted(history)[0]}, but no {bound.layer_word} "
-            "has run yet: use boundary 1 or later"
-        )
-    span = component.history(at)
-    if span is None or span[0] >= at:
-        raise AttachError(
-            f"{where}: {component.name!r} reads layers from {span[0] if span else '-'} on, but "
-            f"only layers 0 to {at - 1} have run: start earlier or prune later"
-        )
 
 
 _REFUSED = {

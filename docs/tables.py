@@ -30,9 +30,9 @@ from table_markup import code, table
 
 from tokensieve.core.cli import app
 from tokensieve.core.errors import TokensieveError
+from tokensieve.core.fit import check
 from tokensieve.core.loading import load_pipeline
 from tokensieve.core.pipeline import Pipeline
-from tokensieve.core.session import check
 from tokensieve.core.signals import SIGNALS
 from tokensieve.core.sizes import SIZES
 from tokensieve.core.testing import CHECKS

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from tiny_models import IMAGE, Prompt, inputs
 
-from tokensieve.core.session import bind
+from tokensieve.core.binding import bind
 from tokensieve.core.testing import oracle
 from tokensieve.core.testing.oracle import Conversation, Turn, turn_of
 

@@ -21,11 +21,12 @@ from tokensieve.core.bench.result import BenchResult, Comparison, Spread, Varian
 from tokensieve.core.bench.subject import Subject, memory_errors
 from tokensieve.core.engine.cache import find_cache
 from tokensieve.core.errors import AttachError
+from tokensieve.core.fit import check
 from tokensieve.core.flops import COMPUTE, decoder_flops
 from tokensieve.core.loading import load_pipeline
 from tokensieve.core.pipeline import Pipeline
 from tokensieve.core.plugins import build_registry
-from tokensieve.core.session import Session, attach, check
+from tokensieve.core.session import Session, attach
 
 UNTOUCHED = "untouched"
 HOOK_RUNS = 3

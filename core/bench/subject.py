@@ -12,11 +12,11 @@ import torch
 from transformers import AutoModelForImageTextToText
 
 from tokensieve.core.adapter import BoundModel
+from tokensieve.core.binding import bind
 from tokensieve.core.engine.cache import cache_argument, find_cache
 from tokensieve.core.engine.masks import check_backend
 from tokensieve.core.errors import ModelError
 from tokensieve.core.plugins import build_registry
-from tokensieve.core.session import bind
 from tokensieve.core.sizes import ModelSize
 
 if TYPE_CHECKING:

@@ -106,8 +106,8 @@ def _families(model: str | None, registry: Registry) -> list[tuple[Any, Any]]:
     """Adapters to check, each with the user's config or None."""
     if model is None:
         return [(entry.value, None) for entry in registry.all("adapter")]
+    from tokensieve.core.binding import find_adapter
     from tokensieve.core.models import load_config
-    from tokensieve.core.session import find_adapter
 
     config = load_config(model, registry)
     adapter = find_adapter(config, registry)

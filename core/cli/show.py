@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 
 from tokensieve.core import units
+from tokensieve.core.binding import find_adapter
 from tokensieve.core.bound import Bound
 from tokensieve.core.cli.options import (
     Keep,
@@ -27,7 +28,6 @@ from tokensieve.core.models import load_config
 from tokensieve.core.pipeline import Pipeline, scaling_notes
 from tokensieve.core.plugins import Registry
 from tokensieve.core.readings import Readings, read_budgets
-from tokensieve.core.session import find_adapter
 from tokensieve.core.sizes import SIZES
 
 

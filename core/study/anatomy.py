@@ -16,12 +16,13 @@ from pydantic import PrivateAttr, TypeAdapter
 
 from tokensieve.core.components import Selector
 from tokensieve.core.errors import AttachError
+from tokensieve.core.fit import check
 from tokensieve.core.lazy import torch
 from tokensieve.core.models import Loaded, LoadedClassifier
 from tokensieve.core.pipeline import Pipeline
 from tokensieve.core.plugins import Registry
 from tokensieve.core.scoring import combined_scores
-from tokensieve.core.session import attach, check
+from tokensieve.core.session import attach
 from tokensieve.core.stage import AScoreTerm, ScoreTerm, Stage
 from tokensieve.core.study.parts import term_label
 from tokensieve.core.study.relevance import relevant_tokens

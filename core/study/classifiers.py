@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tokensieve.core.binding import find_adapter
 from tokensieve.core.errors import StudyError
 from tokensieve.core.models import class_names, load_config
 from tokensieve.core.plugins import Registry
-from tokensieve.core.session import find_adapter
 from tokensieve.core.study.identity import light_config
 from tokensieve.core.study.spec import ModelSpec
 from tokensieve.core.study.task_spec import TaskSpec

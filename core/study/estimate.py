@@ -10,10 +10,10 @@ from statistics import median
 from types import SimpleNamespace
 from typing import Any
 
+from tokensieve.core.binding import find_adapter
 from tokensieve.core.errors import TokensieveError
 from tokensieve.core.models import load_config, locate
 from tokensieve.core.plugins import Registry
-from tokensieve.core.session import find_adapter
 from tokensieve.core.study.grid import PlannedCell
 from tokensieve.core.study.store import Cell
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from tokensieve.core.binding import find_adapter
 from tokensieve.core.errors import ModelError
 from tokensieve.core.foreign import foreign
 from tokensieve.core.models import TIMM_KEY, load_config, locate
 from tokensieve.core.plugins import Registry
-from tokensieve.core.session import find_adapter
 from tokensieve.core.study.spec import ModelSpec
 
 CHUNK = 1 << 20

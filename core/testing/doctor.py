@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from tokensieve.core.binding import bind
 from tokensieve.core.errors import AttachError, TokensieveError
 from tokensieve.core.lazy import torch
-from tokensieve.core.session import attach, bind
+from tokensieve.core.session import attach
 from tokensieve.core.testing.oracle import Conversation, oracle_classes, oracle_logits, turn_of
 
 if TYPE_CHECKING:
