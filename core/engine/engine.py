@@ -140,9 +140,11 @@ class Engine(BaseEngine):
         state.positions = axes.expand(-1, state.batch, -1)
 
     def _end(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
-        state = self._end_state()
+        call, state = self.call, self._end_state()
         if state is None or output is None:  # the forward raised
             return
+        if call is not None and state.cache is not None:  # else the prompt runs again
+            call.records.clear()
         state.guard.check(output, state.cache, state.past + state.length)
         if state.layout is not None:
             self._conclude(state)
