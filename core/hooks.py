@@ -6,6 +6,7 @@ nothing in a copy, and say so when they are pickled.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from tokensieve.core.errors import UnsupportedError
@@ -14,20 +15,21 @@ NOT_PICKLED = "a model with a pipeline on it cannot be pickled: detach first, sa
 
 
 class OwnHook:
-    """A hook that is left out of copies.
+    """A hook that is left out of copies, and does nothing once it is not ``alive`` any more.
 
-    Compiled code runs it outside of what was compiled.
+    Compiled code runs it outside of what was compiled, and may keep it after it was removed.
     """
 
     _torchdynamo_disable = True
 
-    def __init__(self, call: Any) -> None:
+    def __init__(self, call: Any, alive: Callable[[], bool]) -> None:
         self._call = call
+        self._alive = alive
         self.__module__ = call.__module__
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the hook."""
-        return self._call(*args, **kwargs)
+        return self._call(*args, **kwargs) if self._alive() else None
 
     def __deepcopy__(self, memo: Any) -> Any:
         """In a copy nothing runs."""
@@ -42,10 +44,10 @@ def _nothing(*args: Any, **kwargs: Any) -> None:
     """What a hook is in a copy."""
 
 
-def own(handle: Any) -> Any:
+def own(handle: Any, alive: Callable[[], bool] = lambda: True) -> Any:
     """Make the hook of a handle one that stays; returns the handle."""
     hooks = handle.hooks_dict_ref()
-    hooks[handle.id] = OwnHook(hooks[handle.id])
+    hooks[handle.id] = OwnHook(hooks[handle.id], alive)
     return handle
 
 

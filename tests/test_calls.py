@@ -318,6 +318,26 @@ def test_compiled_models_are_pruned_or_refused() -> None:
         torch.testing.assert_close(model(**batch).logits, untouched)
 
 
+def test_hooks_that_somebody_kept_do_nothing_after_detach() -> None:
+    """Compiled code can go on running them."""
+    model, batch = build("llava"), inputs("llava", [prompt("llava", 1)])
+    with torch.no_grad():
+        untouched = model(**batch).logits
+        session = tokensieve.attach(model, DEEP)
+        model(**batch)
+        kept = {
+            (module, name): dict(getattr(module, name))
+            for module in model.modules()
+            for name in ("_forward_hooks", "_forward_pre_hooks")
+        }
+        session.detach()
+        for (module, name), hooks in kept.items():
+            for number, hook in hooks.items():
+                if type(hook).__name__ == "OwnHook":
+                    getattr(module, name)[number] = lambda *args, hook=hook: hook(*args, {}, None)
+        assert torch.equal(model(**batch).logits, untouched)
+
+
 # ---------------------------------------------------------------- what is visual
 
 

@@ -99,7 +99,7 @@ class BaseEngine(ABC):
                 self._install()
                 for handle in self._handles:
                     if isinstance(handle, RemovableHandle):
-                        own(handle)
+                        own(handle, lambda: not self.removed)
         except BaseException:
             self.remove()
             raise

@@ -129,8 +129,6 @@ class EncoderEngine(BaseEngine):
         def hook(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
             state = self.state
             self.called = True
-            if self.removed:
-                return None
             if state is None:
                 raise refuse(f"a block was called without {type(self.bound.encoder).__name__}")
             state.guard.enter(index)

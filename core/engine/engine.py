@@ -36,6 +36,7 @@ from tokensieve.core.stage import IMAGE
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
 CHANGING_ROPE = ("dynamic", "longrope", "unknown")
 """Kinds of RoPE whose angles depend on how long the sequence is, or may."""
 KEPT_AHEAD = 16
@@ -194,8 +195,7 @@ class Engine(BaseEngine):
                 return
             wanted = torch.arange(state.length - min(last, state.length), state.length)
         there = torch.zeros(state.batch, state.length, dtype=torch.bool, device=wanted.device)
-        valid = torch.ones_like(state.columns, dtype=torch.bool)
-        valid = valid if state.valid is None else state.valid
+        valid = torch.ones_like(state.columns).bool() if state.valid is None else state.valid
         there.scatter_(1, state.columns.to(there.device), valid.to(there.device))
         if state.new_padding is not None:
             there |= ~state.new_padding.to(there.device)
@@ -249,8 +249,6 @@ class Engine(BaseEngine):
         def hook(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
             state = self.state
             self.called = True
-            if self.removed:
-                return None
             if state is None:
                 raise refuse(f"the decoder was called without {type(self.bound.inner).__name__}")
             state.guard.enter(index)
