@@ -8,7 +8,15 @@ from typing import Any
 
 import pytest
 import torch
-from oracle import Conversation, Turn, conversation_of, oracle_logits, turn_of, vision_inputs
+from oracle import (
+    Conversation,
+    Turn,
+    conversation_of,
+    oracle_logits,
+    together,
+    turn_of,
+    vision_inputs,
+)
 from tiny_models import DEFAULT_IMAGES, FAMILIES, IMAGE, SPECIAL, Prompt, build, continuing, inputs
 
 import tokensieve
@@ -211,14 +219,12 @@ def _two_turns(
         }
         everything = vision_inputs(first)
         if new_image:
-            everything = {
-                k: torch.cat([v, vision_inputs(second)[k]]) for k, v in everything.items()
-            }
+            everything = together(everything, vision_inputs(second))
         if family == "qwen-vl":
             again["mm_token_type_ids"] = (history == IMAGE).int()
             again["image_grid_thw"] = everything["image_grid_thw"]
         if new_image:
-            again["pixel_values"] = second["pixel_values"]
+            again |= {k: second[k] for k in ("pixel_values", "image_sizes") if k in second}
         if family == "qwen-vl" and not new_image:
             del again["image_grid_thw"]
         with recorded_logits(model) as steps:

@@ -146,7 +146,7 @@ def _reduction(board: Board, layout: Layout, outcome: Outcome, stage: Stage) -> 
     counts = _counts(groups, stay, outcome.splits, adaptive=stage.select.adaptive_count)
     empty = torch.zeros(len(layout.samples), layout.length, dtype=torch.bool, device=stay.device)
     drop = groups.put(empty, ~stay)
-    rank = _ranks(groups, layout, outcome, extra)
+    rank = _ranks(groups, layout, outcome, stay, extra)
     reduction = reduce_rows(layout, drop, counts, rank)
     if merged is None or stage.merge is None:
         return reduction
@@ -182,12 +182,13 @@ def _counts(groups: Groups, stay: Tensor, splits: list[Split], *, adaptive: bool
     return counts
 
 
-def _ranks(groups: Groups, layout: Layout, outcome: Outcome, extra: Tensor | None) -> Tensor | None:
+def _ranks(
+    groups: Groups, layout: Layout, outcome: Outcome, stay: Tensor, extra: Tensor | None
+) -> Tensor | None:
     """``[samples, rows]`` order of the rows, where it is not the raster order.
 
-    An image's tokens share the rank of its first row, and are told apart behind the comma: an
-    extra token in front, the kept ones as the selector arranged them, appended ones, an extra
-    token behind.
+    The tokens of an image change places among themselves: an extra token in front, the kept ones
+    as the selector arranged them, appended ones, an extra token behind.
     """
     merged, width = outcome.merged, groups.valid.shape[1]
     appended = None if merged is None else merged.appended
@@ -199,10 +200,12 @@ def _ranks(groups: Groups, layout: Layout, outcome: Outcome, extra: Tensor | Non
         own = torch.where(appended > 0, width + appended, own)
     if extra is not None and merged is not None:
         own = torch.where(extra, 2 * width + 1 if merged.extra_last else -1, own)
-    wide = 3 * width + 4
-    rows = torch.arange(1, layout.length + 1, device=own.device) * wide
-    ranks = rows.expand(len(layout.samples), -1)
-    return groups.put(ranks, (groups.image_starts + 1) * wide + 1 + own)
+    last = torch.iinfo(groups.rows.dtype).max
+    turns = (groups.image_starts * (3 * width + 4) + 1 + own).masked_fill(~stay, last)
+    places = groups.rows.masked_fill(~stay, last).sort(dim=1).values
+    taken = torch.empty_like(places).scatter(1, turns.argsort(dim=1, stable=True), places)
+    rows = torch.arange(layout.length, device=own.device)
+    return groups.put(rows.expand(len(layout.samples), -1), taken)
 
 
 def _written(

@@ -13,8 +13,8 @@ from tokensieve.core.adapter import BoundModel
 from tokensieve.core.budgets import Schedule
 from tokensieve.core.engine.cache import check_cache, find_cache
 from tokensieve.core.engine.guard import ForwardGuard
-from tokensieve.core.engine.layout import read_layout
-from tokensieve.core.engine.state import ForwardState
+from tokensieve.core.engine.layout import TEXT, Images
+from tokensieve.core.engine.state import SEPARATORS, ForwardState
 from tokensieve.core.errors import UnsupportedError
 from tokensieve.core.trace import Trace
 
@@ -68,7 +68,7 @@ def begin_forward(
     trace = Trace(notes=list(notes))
     state = ForwardState(batch, length, past, cache, padding, None, trace, [], guard)
     if length > 1 and ids is not None:
-        _read(state, bound, schedule, _placeholders(bound, ids), ids, seed)
+        _read(state, bound, schedule, given, ids, seed)
     elif length > 1:
         if any(_holds_something(given.get(name)) for name in VISION_ARGUMENTS):
             raise UnsupportedError(
@@ -112,21 +112,24 @@ def _given_cache(given: dict[str, Any]) -> Cache | None:
     return cache
 
 
-def _placeholders(bound: BoundModel, ids: Tensor) -> Tensor:
-    """``[batch, rows]`` bool: visual tokens."""
-    return torch.isin(ids, torch.tensor(bound.placeholder_ids, device=ids.device))
+def _marks(bound: BoundModel, ids: Tensor) -> Tensor:
+    """``[batch, rows]`` the placeholder that stands for a visual token, ``TEXT`` elsewhere."""
+    visual = torch.isin(ids, torch.tensor(bound.placeholder_ids, device=ids.device))
+    return ids.masked_fill(~visual, TEXT)
 
 
 def _read(
     state: ForwardState,
     bound: BoundModel,
     schedule: Schedule,
-    visual: Tensor,
-    ids: Tensor | None,
+    given: Mapping[str, Any],
+    ids: Tensor,
     seed: int,
 ) -> None:
     """Fill in the layout, if there are visual tokens: the one transfer from the device."""
     padding = state.new_padding
+    marks = _marks(bound, ids)
+    visual = marks != TEXT
     if padding is not None:
         visual = visual & padding.to(visual.device)
     flags = visual.cpu()
@@ -134,10 +137,13 @@ def _read(
         return
     state.tail = min(_tail(row) for row in flags.tolist())
     real = None if padding is None else padding.cpu()
-    layout = read_layout(flags.tolist(), None if real is None else real.tolist(), bound.split_run)
+    images = Images(bound.picture_tokens(given), bound.split_run)
+    layout = images.read(marks.tolist(), None if real is None else real.tolist())
     state.layout = layout
     state.origin = torch.where(visual, visual.long().cumsum(dim=1) - 1, -1)
-    state.keys = prompt_keys(ids, real, state.batch, seed)
+    if any(block.separators for block in layout.blocks()):
+        state.carried[SEPARATORS] = ~visual
+    state.keys = prompt_keys(ids, real, seed)
     for block in layout.blocks():
         state.original[block.sample, block.image] = block.length
         state.targets[block.sample, block.image] = schedule.counts(block.length)
@@ -152,16 +158,18 @@ def _tail(flags: list[bool]) -> int:
 
 
 def image_sizes(bound: BoundModel, ids: Tensor) -> dict[tuple[int, int], int]:
-    """Visual tokens of each image ``(sample, image)`` of a prompt ``[batch, rows]``."""
-    visual = _placeholders(bound, ids).tolist()
-    blocks = read_layout(visual, None, bound.split_run).blocks()
-    return {(block.sample, block.image): block.length for block in blocks}
+    """Visual tokens of each image ``(sample, image)`` of a prompt ``[batch, rows]``.
+
+    Empty where a run of placeholders need not be an image: the pictures have to tell.
+    """
+    if bound.separated:
+        return {}
+    layout = Images(None, bound.split_run).read(_marks(bound, ids).tolist(), None)
+    return {(block.sample, block.image): block.length for block in layout.blocks()}
 
 
-def prompt_keys(ids: Tensor | None, real: Tensor | None, batch: int, seed: int) -> list[int]:
+def prompt_keys(ids: Tensor, real: Tensor | None, seed: int) -> list[int]:
     """One integer per sample from its unpadded prompt and the seed."""
-    if ids is None:
-        return [zlib.crc32(str(seed).encode())] * batch
     rows = ids.tolist()
     keep = [[True] * len(row) for row in rows] if real is None else real.tolist()
     return [
