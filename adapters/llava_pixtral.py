@@ -19,6 +19,7 @@ from tokensieve.adapters.synthetic import (
 )
 from tokensieve.adapters.vision import (
     NO_TEXT_TOWER,
+    RAN_PAST,
     CapturedLayer,
     Pass,
     chosen_layers,
@@ -31,7 +32,7 @@ from tokensieve.adapters.vision import (
     watch_projector,
 )
 from tokensieve.core.adapter import Adapter, BoundModel, Panel, VisionRecord
-from tokensieve.core.errors import AttachError, UnsupportedError
+from tokensieve.core.errors import AttachError, SignalError, UnsupportedError
 from tokensieve.core.flops import DecoderDims
 from tokensieve.core.lazy import torch
 from tokensieve.core.shrinking import Grid, ShrinkPlan
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 
 NARROW_PIXTRAL = {**NARROW_ENCODER, "hidden_size": 32}  # 2-D RoPE turns a head in quarters
 PATCH = 16
-SIZES = "image_sizes"
+IMAGE_SIZES = "image_sizes"
 
 
 class LlavaPixtralModel(LlamaLikeModel):
@@ -95,12 +96,12 @@ class LlavaPixtralModel(LlamaLikeModel):
         layers: dict[float | None, Any] = {}
         if "encoder_layers" in self.provides:
             layers = chosen_layers(self.encoder_layers, self.vision_layer, signals, depths)
-        call = Signature.of(tower, [SIZES])
+        call = Signature.of(tower, [IMAGE_SIZES])
         attending = Signature.of(self.encoder_layers[0].attention, ["position_embeddings"])
 
         def begin(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
             named = call.named(args, kwargs)
-            passing.seen = {"grids": self._grids(named[call.names[0]], named.get(SIZES))}
+            passing.seen = {"grids": self._grids(named[call.names[0]], named.get(IMAGE_SIZES))}
 
         def angles(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
             passing.seen["angles"] = attending.named(args, kwargs)["position_embeddings"]
@@ -124,6 +125,8 @@ class LlavaPixtralModel(LlamaLikeModel):
     def _record(
         self, features: Tensor, seen: dict[Any, Any], layers: dict[float | None, Any]
     ) -> VisionRecord:
+        if "grids" not in seen or (layers and "angles" not in seen):
+            raise SignalError(RAN_PAST)
         grids: list[Grid] = seen["grids"]
         sizes = [rows * columns for rows, columns in grids]
         record = VisionRecord(sizes)
@@ -150,17 +153,17 @@ class LlavaPixtralModel(LlamaLikeModel):
         passing = Pass()
         tower: Any = self.inner.vision_tower
         projector: Any = self.inner.multi_modal_projector
-        call = Signature.of(tower, [SIZES])
+        call = Signature.of(tower, [IMAGE_SIZES])
 
         def before(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
             rest = call.named(args, kwargs)
             pixels = rest.pop(call.names[0])
-            full = self._grids(pixels, rest.get(SIZES))
+            full = self._grids(pixels, rest.get(IMAGE_SIZES))
             small = plan(full)
             passing.seen = {"full": full, "small": small}
             sides = [(rows * self.patch, columns * self.patch) for rows, columns in small]
             pictures = self._resized(pixels, full, sides)
-            return (pictures,), {**rest, SIZES: torch.tensor(sides, device=pixels.device)}
+            return (pictures,), {**rest, IMAGE_SIZES: torch.tensor(sides, device=pixels.device)}
 
         def after(module: Any, args: Any, output: Tensor) -> Tensor:
             full, small = passing.seen["full"], passing.seen["small"]
@@ -194,7 +197,7 @@ class LlavaPixtralModel(LlamaLikeModel):
         Raises:
             UnsupportedError: nothing says how large they are, and a run of placeholders is a row.
         """
-        pixels, sizes = given.get("pixel_values"), given.get(SIZES)
+        pixels, sizes = given.get("pixel_values"), given.get(IMAGE_SIZES)
         counts = encoded_tokens(given, "image")
         if sizes is not None or pixels is not None:
             counts = [rows * columns for rows, columns in self._grids(pixels, sizes)]
@@ -207,7 +210,7 @@ class LlavaPixtralModel(LlamaLikeModel):
 
     def panels(self, size: tuple[int, int], processor: Any, inputs: Any) -> list[Panel]:
         """The whole picture, resized by the processor."""
-        grids = self._grids(inputs["pixel_values"], inputs.get(SIZES))
+        grids = self._grids(inputs["pixel_values"], inputs.get(IMAGE_SIZES))
         return [Panel(rows, columns, (0.0, 0.0, 1.0, 1.0)) for rows, columns in grids]
 
 
@@ -285,5 +288,5 @@ class LlavaPixtralAdapter(Adapter):
         return {
             "input_ids": random_prompts(size, text, run, batch, special),
             "pixel_values": random_pixels(batch, 3, side * patch, side * patch),
-            SIZES: torch.tensor([[side * patch, side * patch]] * batch),
+            IMAGE_SIZES: torch.tensor([[side * patch, side * patch]] * batch),
         }

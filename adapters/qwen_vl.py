@@ -140,8 +140,9 @@ class QwenVLModel(LlamaLikeModel):
         for depth, block in chosen.items():
             attention = self.visual.blocks[block].attn
             projected = seen[block].unflatten(-1, (3, attention.num_heads, -1))
-            queries, keys, _ = (part.transpose(0, 1)[None] for part in projected.unbind(1))
-            parts = rotated_parts(queries, keys, seen["angles"], frames)
+            queries, keys, _ = (part.transpose(0, 1)[None] for part in projected.float().unbind(1))
+            cos, sin = seen["angles"]
+            parts = rotated_parts(queries, keys, (cos.float(), sin.float()), frames)
             scale = float(attention.scaling)
             record.layers[depth] = CapturedLayer(parts, scale, False, pool)
         return record

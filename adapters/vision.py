@@ -236,8 +236,8 @@ def rotated_parts(
         angles: cosines and sines ``[patches, width]``.
         sizes: patches of each image (or frame), in the order of the pass.
     """
-    cos, sin = (part.float() for part in angles)
-    turned = [part.float() * cos + _turned(part.float()) * sin for part in (queries, keys)]
+    cos, sin = angles
+    turned = [part * cos + _turned(part) * sin for part in (queries, keys)]
     return list(zip(*(part.split(list(sizes), 2) for part in turned), strict=True))
 
 

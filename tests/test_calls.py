@@ -17,7 +17,7 @@ import tokensieve
 from tokensieve.core.errors import GuardError, SignalError, UnsupportedError
 from tokensieve.core.session import session_of
 
-FAMILIES = ("llava", "qwen-vl", "internvl")
+FAMILIES = ("llava", "qwen-vl", "internvl", "llava-pixtral")
 VISION = {"name": "vision", "at": 0, "score": "cls-attention", "keep": 0.4}
 DEEP = {
     "name": "deep",
@@ -281,6 +281,7 @@ def test_projections_that_are_exchanged_while_attached(family: str) -> None:
         "llava": ("vision_tower.encoder.layers.1.self_attn", "k_proj"),
         "qwen-vl": ("visual.blocks.1.attn", "qkv"),
         "internvl": ("vision_tower.encoder.layer.2.attention", "k_norm"),
+        "llava-pixtral": ("vision_tower.transformer.layers.2.attention", "k_proj"),
     }[family]
     try:
         owner = model.model.get_submodule(where[0])

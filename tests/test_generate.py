@@ -276,7 +276,7 @@ def test_session_survives_a_failed_forward(models: dict[str, Any]) -> None:
         expected = model(**batch).logits
     with tokensieve.attach(model, PIPELINE), torch.no_grad():
         with pytest.raises((IndexError, RuntimeError, ValueError)):
-            model(**{**batch, "pixel_values": batch["pixel_values"][:1]})
+            model(**{**batch, "pixel_values": batch["pixel_values"][:, :1]})
         assert torch.equal(model(**batch).logits, expected)
 
 

@@ -15,8 +15,8 @@ import tokensieve
 from tokensieve.core.errors import AttachError, GuardError, UnsupportedError
 
 HALF = {"name": "half", "positions": "reindex", "at": 2, "score": "attention", "keep": 0.5}
-FAMILIES = ("llava", "qwen-vl", "internvl")
-IMAGES: dict[str, Any] = {"llava": 1, "qwen-vl": (3, 4), "internvl": 1}
+FAMILIES = ("llava", "qwen-vl", "internvl", "llava-pixtral")
+IMAGES: dict[str, Any] = {"llava": 1, "qwen-vl": (3, 4), "internvl": 1, "llava-pixtral": (3, 4)}
 
 
 def batch_of(family: str) -> dict[str, Any]:

@@ -127,9 +127,10 @@ class BaseEngine(ABC):
         leave(self, current(self))
 
     @contextmanager
-    def expecting(self, prompt: Any) -> Iterator[Call]:
-        """The call of one ``generate``; it remembers the ids that it was given."""
+    def expecting(self, prompt: Any, asked: dict[str, Any]) -> Iterator[Call]:
+        """The call of one ``generate``; it remembers the ids that it was given, and the rest."""
         call = enter(self, "generate")
+        call.asked = asked
         call.prompt = prompt if isinstance(prompt, torch.Tensor) and prompt.ndim > 1 else None
         try:
             yield call

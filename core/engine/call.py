@@ -57,7 +57,7 @@ class Call:
     """One call of ``generate``, of the model, or of its inner module: the outermost of them.
 
     Attributes:
-        prompt: the ids that ``generate`` was called with.
+        prompt: the ids that ``generate`` was called with; ``asked`` what else by name.
         arguments: of the model's own forward that runs.
         forwards: how many forwards have been checked in it; ``before`` at the model's last start.
         state: the forward that runs.
@@ -68,6 +68,7 @@ class Call:
     engine: Any
     owner: Owner
     prompt: Tensor | None = None
+    asked: dict[str, Any] = field(default_factory=dict)
     arguments: dict[str, Any] = field(default_factory=dict)
     forwards: int = 0
     before: int = 0

@@ -19,8 +19,8 @@ from tokensieve.core.engine.guard import refuse
 from tokensieve.core.engine.prompt import (
     INNER_ARGUMENTS,
     begin_forward,
-    ids_for_embeds,
     image_sizes,
+    with_prompt,
 )
 from tokensieve.core.engine.reduction import Groups, Reduction
 from tokensieve.core.engine.rows import REPLACED, RowSubstitution
@@ -120,7 +120,7 @@ class Engine(BaseEngine):
         self.called = True
         masks.check_backend(self.bound.attention_backend)
         call = enter(self, "inner")
-        given = ids_for_embeds(self._inner_call.named(args, kwargs), call.prompt)
+        given = with_prompt(self._inner_call.named(args, kwargs), call.prompt, call.asked)
         call.state = state = begin_forward(
             self.bound, self.schedule, given, self.notes, self.seed, self._new_guard()
         )

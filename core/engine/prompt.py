@@ -29,6 +29,8 @@ INNER_ARGUMENTS = ("input_ids", "inputs_embeds", "attention_mask")
 
 VISION_ARGUMENTS = ("pixel_values", "pixel_values_videos", "mm_encoder_outputs")
 """By what a caller hands pictures over, beside the tokens."""
+PICTURE_ARGUMENTS = frozenset({"image_sizes", "image_grid_thw", "video_grid_thw"})
+"""What says how large pictures are whose features the caller merged himself."""
 NO_IDS = (
     "inputs_embeds without input_ids are taken for text, and nothing of them is pruned: give the "
     "input_ids beside them to have their images pruned"
@@ -85,10 +87,13 @@ def _holds_something(value: Any) -> bool:
     return any(part is not None for part in values)
 
 
-def ids_for_embeds(given: dict[str, Any], prompt: Tensor | None) -> dict[str, Any]:
-    """The arguments with the ids that ``generate`` was given beside ``inputs_embeds``.
+def with_prompt(
+    given: dict[str, Any], prompt: Tensor | None, asked: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The arguments of a forward on ``inputs_embeds``, with what ``generate`` was given beside.
 
-    Beams and returned sequences repeat every sample.
+    That are the ids, and what describes pictures (``image_sizes``), which the model's own forward
+    is not told. Beams and returned sequences repeat every sample.
     """
     embeds = given.get("inputs_embeds")
     if embeds is None or given.get("input_ids") is not None or prompt is None:
@@ -97,7 +102,14 @@ def ids_for_embeds(given: dict[str, Any], prompt: Tensor | None) -> dict[str, An
     if prompt.shape[1] != length or batch % prompt.shape[0]:
         return given
     repeated = prompt.repeat_interleave(batch // prompt.shape[0], dim=0)
-    return {**given, "input_ids": repeated.to(embeds.device)}
+    said = {name: asked[name] for name in PICTURE_ARGUMENTS & asked.keys()}
+    told = {name: value for name, value in given.items() if value is not None}
+    return {
+        **given,
+        **(said if batch == prompt.shape[0] else {}),
+        **told,
+        "input_ids": repeated.to(embeds.device),
+    }
 
 
 def _given_cache(given: dict[str, Any]) -> Cache | None:
