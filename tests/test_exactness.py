@@ -18,6 +18,7 @@ from oracle import (
     vision_inputs,
 )
 from tiny_models import DEFAULT_IMAGES, FAMILIES, IMAGE, SPECIAL, Prompt, build, continuing, inputs
+from torch.testing import assert_close
 
 import tokensieve
 
@@ -136,7 +137,7 @@ def _compare_generation(
         conversation = conversation_of(family, prompt, session.trace, sample, generated)
         expected = oracle_logits(model, family, conversation, policy)[-STEPS:]
         actual = torch.stack([step[sample] for step in steps])
-        torch.testing.assert_close(actual, expected, atol=1e-6, rtol=0)
+        assert_close(actual, expected, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("use_cache", [True, False])
@@ -158,7 +159,7 @@ def test_forward_gives_oracle_logits_at_every_text_token(
         expected = oracle_logits(model, family, conversation, policy)
         real = batch["attention_mask"][sample].bool()
         text = torch.tensor(conversation.ids) != IMAGE
-        torch.testing.assert_close(logits[sample][real][text], expected[text], atol=1e-6, rtol=0)
+        assert_close(logits[sample][real][text], expected[text], atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -179,7 +180,7 @@ def test_batch_equals_its_samples(
                 mine = [stage.kept[0].tolist() for stage in session.trace.stages]
                 assert [per_stage[sample].tolist() for per_stage in kept] == mine
             real = batch["attention_mask"][sample].bool()
-            torch.testing.assert_close(together[sample][real], alone, atol=1e-6, rtol=0)
+            assert_close(together[sample][real], alone, atol=1e-6, rtol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize("new_image", [False, True], ids=["text", "image"])
@@ -196,7 +197,7 @@ def test_second_turn_equals_the_whole_conversation(
         plain, whole = _two_turns(models[family], family, "none", new_image)
         if not torch.allclose(plain, whole, atol=1e-6):
             pytest.skip("the untouched model's second turn is not its own whole run either")
-    torch.testing.assert_close(actual, expected, atol=1e-6, rtol=0)
+    assert_close(actual, expected, atol=1e-6, rtol=0)
 
 
 def _two_turns(
@@ -258,4 +259,4 @@ def test_padding_token_does_not_matter() -> None:
         batch["input_ids"] = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, 7)
         two = model(**batch).logits
     real = batch["attention_mask"].bool()
-    torch.testing.assert_close(one[real], two[real], atol=1e-9, rtol=0)
+    assert_close(one[real], two[real], atol=1e-9, rtol=0, equal_nan=True)

@@ -159,7 +159,10 @@ class Engine(BaseEngine):
     def _restore_length(
         self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any
     ) -> Any:
-        """Give the caller one row per input token back; rows of dropped tokens are zero."""
+        """Give the caller one row per input token back; rows of dropped tokens are not a number.
+
+        Nobody who reads such a row by mistake, to score or to compute a loss, gets an answer.
+        """
         state = self.state
         if state is None or state.columns is None:
             return None
@@ -175,8 +178,8 @@ class Engine(BaseEngine):
         columns = state.columns.to(hidden.device)
         if state.layout is not None and state.layout.ragged():
             assert state.valid is not None
-            hidden = hidden * state.valid.to(hidden.device)[..., None]
-        full = hidden.new_zeros(hidden.shape[0], state.length, hidden.shape[2])
+            hidden = hidden.masked_fill(~state.valid.to(hidden.device)[..., None], torch.nan)
+        full = hidden.new_full((hidden.shape[0], state.length, hidden.shape[2]), torch.nan)
         index = columns[..., None].expand(*columns.shape, hidden.shape[2])
         full.scatter_(1, index, hidden)
         if whole:
