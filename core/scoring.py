@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tokensieve.core.errors import PluginError
 from tokensieve.core.lazy import torch
@@ -120,18 +120,18 @@ def counted(turns: Tensor, kept: Tensor) -> Tensor:
     return (place + 1).masked_fill(~kept, 0)
 
 
-def check_mask(name: str, kept: object, available: Tensor) -> None:
+def check_mask(name: str, kept: Any, available: Tensor) -> None:
     """A selector's answer is a mask: numbers would be read as other tokens.
 
     Raises:
         PluginError: it is not.
     """
-    good = isinstance(kept, torch.Tensor) and kept.dtype == torch.bool
-    if not good or kept.shape != available.shape:
+    good = isinstance(kept, torch.Tensor) and kept.shape == available.shape
+    if not good or kept.dtype != torch.bool:
         raise PluginError(f"selector {name!r} must return a bool tensor {tuple(available.shape)}")
 
 
-def check_turns(name: str, turns: object, available: Tensor) -> None:
+def check_turns(name: str, turns: Any, available: Tensor) -> None:
     """A selector's turns are integers, one for each token.
 
     Raises:
