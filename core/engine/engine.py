@@ -12,13 +12,14 @@ from tokensieve.core.adapter import BoundModel, VisionRecord
 from tokensieve.core.engine import masks
 from tokensieve.core.engine.base import BaseEngine
 from tokensieve.core.engine.cache import check_cache, find_cache
-from tokensieve.core.engine.call import Call, Decided, enter
+from tokensieve.core.engine.call import decided_before, enter
 from tokensieve.core.engine.decision import decide
 from tokensieve.core.engine.evidence import find_evidence
 from tokensieve.core.engine.guard import refuse
 from tokensieve.core.engine.prompt import (
     INNER_ARGUMENTS,
     begin_forward,
+    check_whole,
     ids_for_embeds,
     image_sizes,
 )
@@ -92,14 +93,10 @@ class Engine(BaseEngine):
         self._watch_transitions()
         if bound.dims.layers in self.cuts:  # behind the hooks that look at what the layer gives
             keep(bound.layers[-1].register_forward_hook(self._behind_last))
-        if self._needs_evidence:
+        if self._vision_signals or self.shrinker is not None:
             signals, depths = self._vision_signals, self.needs.depths
             self._handles += bound.watch_vision(signals, depths, self._see)
             keep(bound.decoder.register_forward_pre_hook(self._identify, with_kwargs=True))
-
-    @property
-    def _needs_evidence(self) -> bool:
-        return bool(self._vision_signals) or self.shrinker is not None
 
     def remove(self) -> None:
         """Take every hook away and forget all tensors."""
@@ -128,9 +125,9 @@ class Engine(BaseEngine):
             self.bound, self.schedule, given, self.notes, self.seed, self._new_guard()
         )
         if state is not None and call.prompt is not None and state.past == 0:
-            _check_whole(state.length, call.prompt.shape[1])
+            check_whole(state.length, call.prompt.shape[1])
         if state is not None and state.layout is not None:
-            state.decided = _decided(call, state, given.get("input_ids"))
+            state.decided = decided_before(call, state, given.get("input_ids"))
 
     def _positions(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
         state = self.state
@@ -299,21 +296,3 @@ class Engine(BaseEngine):
         if state.decided is None or state.layout is None:
             return fresh()
         return state.decided.decide(cut.at, state.layout, fresh)
-
-
-def _decided(call: Call, state: ForwardState, ids: Tensor | None) -> Decided | None:
-    """What was decided for this prompt, if its forwards repeat it."""
-    if state.cache is not None or call.owner != "generate" or ids is None:
-        return None
-    if call.decided is None or not call.decided.holds(ids):
-        call.decided = Decided(ids)
-    return call.decided
-
-
-def _check_whole(rows: int, tokens: int) -> None:
-    """The first forward of ``generate`` runs all of the prompt."""
-    if rows < tokens:
-        raise UnsupportedError(
-            f"the prompt of {tokens} tokens is run in parts, the first of {rows}: chunked prefill "
-            "is not supported while pruning: leave it out or detach"
-        )

@@ -20,9 +20,7 @@ def read_claim(text: str) -> Pair:
     """
     one, sign, other = (part.strip() for part in text.partition(">"))
     if not (one and sign and other) or one == other:
-        raise StudyError(
-            f"{shorten(text)!r}: two different names with > between, such as 'A > B'"
-        )
+        raise StudyError(f"{shorten(text)!r}: two different names with > between, such as 'A > B'")
     return one, other
 
 
