@@ -43,6 +43,14 @@ STAGES: dict[str, list[dict[str, Any]]] = {
         {"at": 2, "score": "attention", "keep": {"share": 0.6, "of": "current"}},
         {"at": 5, "score": "random", "keep": 2, "scope": "sample"},
     ],
+    "behind-the-last": [{"at": 6, "score": "attention", "keep": 0.3}],
+    "also-behind-the-last": [
+        {"at": [2, 6], "score": "ttv", "keep": [0.7, 0.2]},
+    ],
+    "adaptive-behind-the-last": [
+        {"at": 1, "score": "attention", "select": {"selector": "threshold", "value": 0.6}},
+        {"at": 6, "score": "ttv", "select": {"selector": "threshold", "value": 0.6}},
+    ],
     "adaptive": [
         {"at": 1, "score": "attention", "select": {"selector": "threshold", "value": 0.6}},
         {"at": 4, "score": "iga", "select": {"selector": "threshold", "rule": "iqr", "value": 0.1}},
@@ -90,7 +98,7 @@ def models() -> dict[str, Any]:
 def test_keeping_everything_is_bit_identical(family: str, policy: str, attention: str) -> None:
     model = build(family, torch.float32, attention)
     batch = inputs(family, prompts(family), dtype=torch.float32)
-    everywhere = {"at": list(range(6)), "score": "random", "keep": 1.0}
+    everywhere = {"at": list(range(7)), "score": "random", "keep": 1.0}
     with torch.no_grad():
         untouched = model(**batch).logits
         ids = model.generate(**batch, max_new_tokens=3, do_sample=False)

@@ -103,3 +103,12 @@ def leave(engine: Any, call: Call | None) -> None:
     """Forget a call."""
     if call is not None:
         _CALLS.set(tuple(other for other in _CALLS.get() if other is not call))
+
+
+def decided_before(call: Call, state: ForwardState, ids: Tensor | None) -> Decided | None:
+    """What was decided for this prompt, if its forwards repeat it."""
+    if state.cache is not None or call.owner != "generate" or ids is None:
+        return None
+    if call.decided is None or not call.decided.holds(ids):
+        call.decided = Decided(ids)
+    return call.decided

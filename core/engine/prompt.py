@@ -188,3 +188,12 @@ def prompt_keys(ids: Tensor, real: Tensor | None, seed: int) -> list[int]:
         zlib.crc32(repr((seed, [t for t, r in zip(row, flags, strict=True) if r])).encode())
         for row, flags in zip(rows, keep, strict=True)
     ]
+
+
+def check_whole(rows: int, tokens: int) -> None:
+    """The first forward of ``generate`` runs all of the prompt."""
+    if rows < tokens:
+        raise UnsupportedError(
+            f"the prompt of {tokens} tokens is run in parts, the first of {rows}: chunked prefill "
+            "is not supported while pruning: leave it out or detach"
+        )

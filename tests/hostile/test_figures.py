@@ -19,7 +19,9 @@ def test_every_kind_is_tried_as_often_as_we_say() -> None:
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider"]
     done = subprocess.run([*command, *files], capture_output=True, text=True, check=True)
     lines = [line for line in done.stdout.splitlines() if "::" in line]
-    found = Counter(line.split("::")[0].rpartition("test_")[2].removesuffix(".py") for line in lines)
+    found = Counter(
+        line.split("::")[0].rpartition("test_")[2].removesuffix(".py") for line in lines
+    )
     assert {kind: found[kind] for kind in KINDS} == {kind: row[0] for kind, row in FIGURES.items()}
 
 

@@ -232,7 +232,8 @@ def run(
     decoder = SlowDecoder(model)
     runs: list[LayerRun] = []
     outcome = Outcome([], [], torch.empty(0), [], runs)
-    for number in range(len(decoder.language.layers)):
+    depth = len(decoder.language.layers)
+    for number in range(depth + 1):
         for stage in stages:
             if stage[0] != number:
                 continue
@@ -241,6 +242,8 @@ def run(
                 rows = stage[1](state, outcome)
             else:
                 rows = _shorten(state, stage[1], stage[2], outcome, reindex)
+        if number == depth:
+            break
         leaving, layer_run = decoder.run_layer(number, rows)
         runs.append(layer_run)
         rows = Rows(leaving, rows.positions, rows.image, rows.visual, rows.names)
