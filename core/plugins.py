@@ -89,6 +89,7 @@ class Registry:
         entries: per kind, the entries by name.
         problems: one line for each installed plugin that was left out.
         owner: who is registering at the moment.
+        sources: what the plugin files held that were loaded, by path: the code that runs.
     """
 
     entries: dict[str, dict[str, Entry]] = field(
@@ -96,6 +97,7 @@ class Registry:
     )
     problems: list[str] = field(default_factory=list)
     owner: str = PROJECT
+    sources: dict[str, bytes] = field(default_factory=dict)
 
     def add(self, component: type[Component] | type[Adapter] | type[Task]) -> None:
         """Register a component, adapter or task class under its ``name``.
@@ -139,7 +141,7 @@ class Registry:
     def copy(self) -> Registry:
         """A registry with the same entries, to which more can be added."""
         entries = {kind: dict(named) for kind, named in self.entries.items()}
-        return Registry(entries, list(self.problems), self.owner)
+        return Registry(entries, list(self.problems), self.owner, dict(self.sources))
 
     def _put_files(self, kind: str, folder: Path) -> None:
         if not folder.is_dir():
@@ -228,6 +230,7 @@ def _build(files: tuple[tuple[Path, bytes], ...]) -> Registry:
     for point in points:
         _load_installed(registry, point)
     for path, source in files:
+        registry.sources[str(path)] = source
         _register(registry, load_plugin_file(path, source), str(path))
     return registry
 
