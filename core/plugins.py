@@ -23,6 +23,7 @@ from tokensieve.core.adapter import Adapter
 from tokensieve.core.components import Component, Merger, Scorer, Selector
 from tokensieve.core.errors import PluginError, did_you_mean
 from tokensieve.core.foreign import shown
+from tokensieve.core.names import reserved
 from tokensieve.core.plugin_files import (
     BREAKAGE,
     first_line,
@@ -152,6 +153,12 @@ class Registry:
     def _put(self, kind: str, name: str, value: Any) -> None:
         if not isinstance(name, str) or not name.strip():
             raise PluginError(f"{value!r} has no name: set the class attribute `name`")
+        own = reserved(name) if kind == "pipeline" and self.owner != PROJECT else None
+        if own is not None:
+            raise PluginError(
+                f"pipeline {name!r} is added by {self.owner!r} but the name {own!r} is reserved: "
+                "rename it"
+            )
         taken = self.entries[kind].get(name)
         if taken is not None:
             raise PluginError(

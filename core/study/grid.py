@@ -12,13 +12,14 @@ from typing import Any
 
 from tokensieve.core.budgets import Budget, whole
 from tokensieve.core.loading import load_pipeline
+from tokensieve.core.names import BASELINES
 from tokensieve.core.pipeline import Pipeline
 from tokensieve.core.plugins import PROJECT, Registry
 from tokensieve.core.study.classifiers import check_answerable, classes_of
 from tokensieve.core.study.code import Files, code_of, digest_of
 from tokensieve.core.study.identity import model_identity
 from tokensieve.core.study.known_tasks import KnownTask, Tasks, known_tasks, task_path
-from tokensieve.core.study.parts import BASELINES, budget_title
+from tokensieve.core.study.parts import budget_title
 from tokensieve.core.study.spec import PipelineSpec, StudySpec
 from tokensieve.core.study.task_spec import TaskSpec
 

@@ -10,9 +10,6 @@ from pydantic import BaseModel, ConfigDict, ValidationInfo
 from tokensieve.core.component_fields import dump_component
 from tokensieve.core.stage import ScoreTerm
 
-BASELINES = ("none", "random", "uniform", "downsample")
-"""What every method is held against; in every study."""
-
 
 class Part(BaseModel):
     """A mapping in the file; unknown keys are mistakes."""
