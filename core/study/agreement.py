@@ -7,16 +7,22 @@ from pathlib import Path
 from typing import Any
 
 from tokensieve.core.components import Component
-from tokensieve.core.errors import StudyError
+from tokensieve.core.errors import ModelError, StudyError
 from tokensieve.core.fingerprints import combined, fingerprint_of
 from tokensieve.core.foreign import shorten, shown
 from tokensieve.core.loading import load_pipeline
-from tokensieve.core.models import Loaded
+from tokensieve.core.models import Loaded, locate
 from tokensieve.core.plugins import Registry
 from tokensieve.core.study.anatomy import read_terms
 from tokensieve.core.study.code import code_files, code_of, digest_of
 from tokensieve.core.study.grid import PlannedCell, versions_of
-from tokensieve.core.study.identity import adapter_code, file_hash, files_hash, revision_of
+from tokensieve.core.study.identity import (
+    adapter_code,
+    file_hash,
+    files_hash,
+    model_files,
+    revision_of,
+)
 from tokensieve.core.study.known_tasks import differing, task_files, task_parameters
 from tokensieve.core.tasks import Example, Task
 
@@ -63,14 +69,20 @@ def components_of(cell: PlannedCell, registry: Registry) -> list[Component]:
     return list(load_pipeline(cell.config["pipeline"]["resolved"], registry=registry).components())
 
 
-def check_weights(cell: PlannedCell, found: Mapping[str, str]) -> None:
-    """The files that a model is loaded from, by their hashes.
+def check_weights(cell: PlannedCell, registry: Registry) -> None:
+    """The files that a model is loaded from; those of the Hub are known by their revision.
 
     Raises:
         StudyError: naming the file.
     """
     planned = cell.config["model"].get("sha256")
-    if planned is None or files_hash(dict(found)) == planned:
+    if planned is None:
+        return
+    try:
+        found = model_files(Path(locate(cell.how.model, registry)))
+    except ModelError:  # the folder is gone
+        found = {}
+    if files_hash(found) == planned:
         return
     files = {Path(file).name: file for file in [*cell.how.weights, *found]}
     wanted = {Path(file).name: digest for file, digest in cell.how.weights.items()}

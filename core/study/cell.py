@@ -17,7 +17,7 @@ from tokensieve.core.errors import AttachError, TaskError, UnsupportedError
 from tokensieve.core.foreign import shorten, shown
 from tokensieve.core.lazy import torch
 from tokensieve.core.loading import MESSAGE, load_pipeline
-from tokensieve.core.models import Loaded, load_model, locate
+from tokensieve.core.models import Loaded, load_model
 from tokensieve.core.plugin_files import BREAKAGE
 from tokensieve.core.plugins import Registry, build_registry
 from tokensieve.core.quiet import quiet_transformers
@@ -30,7 +30,6 @@ from tokensieve.core.study.agreement import (
     check_weights,
 )
 from tokensieve.core.study.grid import PlannedCell
-from tokensieve.core.study.identity import model_files
 from tokensieve.core.study.known_tasks import DRAW
 from tokensieve.core.study.lmms.benchmark_cell import run_benchmark
 from tokensieve.core.study.lmms.task import LmmsTask
@@ -128,8 +127,7 @@ class Worker:
             self._loaded = None
             self._questions.clear()
             wanted, device = cell.config["model"], cell.how.device
-            folder = Path(locate(cell.how.model, registry))
-            check_weights(cell, model_files(folder))
+            check_weights(cell, registry)
             loaded = load_model(
                 cell.how.model,
                 registry,
@@ -137,7 +135,7 @@ class Worker:
                 dtype=cell.how.dtype,
                 attention=None if wanted["attention"] == "default" else wanted["attention"],
             )
-            check_weights(cell, model_files(folder))  # nothing changed while it was read
+            check_weights(cell, registry)  # nothing changed while it was read
             check_loaded(cell, loaded, registry)
             self._loaded = (identity, loaded)
         return self._loaded[1]
