@@ -34,6 +34,7 @@ from tokensieve.core.plugin_files import (
 )
 from tokensieve.core.signals import SIGNALS
 from tokensieve.core.tasks import Task
+from tokensieve.core.watching import watched
 
 PROJECT = "tokensieve"
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -91,6 +92,7 @@ class Registry:
         problems: one line for each installed plugin that was left out.
         owner: who is registering at the moment.
         sources: what the plugin files held that were loaded, by path: the code that runs.
+        reads: the files that each of them opened meanwhile.
     """
 
     entries: dict[str, dict[str, Entry]] = field(
@@ -99,6 +101,7 @@ class Registry:
     problems: list[str] = field(default_factory=list)
     owner: str = PROJECT
     sources: dict[str, bytes] = field(default_factory=dict)
+    reads: dict[str, set[str]] = field(default_factory=dict)
 
     def add(self, component: type[Component] | type[Adapter] | type[Task]) -> None:
         """Register a component, adapter or task class under its ``name``.
@@ -142,7 +145,9 @@ class Registry:
     def copy(self) -> Registry:
         """A registry with the same entries, to which more can be added."""
         entries = {kind: dict(named) for kind, named in self.entries.items()}
-        return Registry(entries, list(self.problems), self.owner, dict(self.sources))
+        return Registry(
+            entries, list(self.problems), self.owner, dict(self.sources), dict(self.reads)
+        )
 
     def _put_files(self, kind: str, folder: Path) -> None:
         if not folder.is_dir():
@@ -238,7 +243,8 @@ def _build(files: tuple[tuple[Path, bytes], ...]) -> Registry:
         _load_installed(registry, point)
     for path, source in files:
         registry.sources[str(path)] = source
-        _register(registry, load_plugin_file(path, source), str(path))
+        with watched() as registry.reads[str(path)]:
+            _register(registry, load_plugin_file(path, source), str(path))
     return registry
 
 

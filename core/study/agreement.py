@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,15 @@ from tokensieve.core.study.identity import (
     model_files,
     revision_of,
 )
-from tokensieve.core.study.known_tasks import differing, task_files, task_parameters
+from tokensieve.core.study.known_tasks import (
+    DRAW,
+    differing,
+    read_data,
+    task_files,
+    task_parameters,
+)
 from tokensieve.core.tasks import Example, Task
+from tokensieve.core.watching import watched
 
 AGAIN = "has changed since the study was planned: start it again"
 
@@ -109,24 +116,29 @@ def check_loaded(cell: PlannedCell, loaded: Loaded, registry: Registry) -> None:
         raise StudyError(f"model {wanted['name']!r}: its adapter in {file} {AGAIN}")
 
 
-def check_examples(cell: PlannedCell, task: Task, examples: Sequence[Example]) -> None:
-    """The very examples that are asked next.
+def draw_planned(cell: PlannedCell, task: Task, registry: Registry) -> list[Example]:
+    """The very examples that are asked next, if they are those of the plan.
 
     Raises:
         StudyError: naming the file that changed, and the first example that is another one.
     """
-    wanted = cell.config["task"]
+    wanted, files = cell.config["task"], cell.how.files
+    with watched() as read:
+        examples = list(task.examples(wanted["samples"], DRAW))
     prints = [fingerprint_of(example) for example in examples]
+    own = read_data(task, read, registry)
     if combined(prints) == wanted["examples"]:
-        return
-    number = differing(cell.how.prints, prints)
-    which = f"example {shown(examples[number].id)}" if number < len(examples) else "an example"
-    files = cell.how.files
-    changed = [file for file in files if _hash_now(file) != files[file]]
-    new = [str(file) for file in task_files(task, examples) if str(file) not in files]
+        if wanted.get("reads") == (files_hash(own) if own else None):
+            return examples
+        which = "its data"
+    else:
+        number = differing(cell.how.prints, prints)
+        which = f"example {shown(examples[number].id)}" if number < len(examples) else "an example"
+    changed = [file for file in files if _hash_now(file, files[file]) != files[file]]
+    new = [str(file) for file in [*own, *task_files(task, examples)] if str(file) not in files]
     where = shorten((*changed, *new, *code_files_of_task(cell, task))[0])
     raise StudyError(
-        f"task {wanted['name']!r}: {which} is not the one that was planned: {where} "
+        f"task {wanted['name']!r}: {which} is not what was planned: {where} "
         + (AGAIN if changed or new else "gives other examples here than where it was planned")
     )
 
@@ -136,9 +148,10 @@ def code_files_of_task(cell: PlannedCell, task: Task) -> list[str]:
     return [str(cell.how.file or type(task).__module__), *cell.how.plugins]
 
 
-def _hash_now(file: str) -> str | None:
+def _hash_now(file: str, planned: str) -> str | None:
+    """As long as the one of the plan; None if the file is gone."""
     try:
-        return file_hash(Path(file))
+        return file_hash(Path(file))[: len(planned)]
     except OSError:
         return None
 

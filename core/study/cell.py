@@ -24,13 +24,12 @@ from tokensieve.core.quiet import quiet_transformers
 from tokensieve.core.session import Session, attach
 from tokensieve.core.study.agreement import (
     check_code,
-    check_examples,
     check_loaded,
     check_plugins,
     check_weights,
+    draw_planned,
 )
 from tokensieve.core.study.grid import PlannedCell
-from tokensieve.core.study.known_tasks import DRAW
 from tokensieve.core.study.lmms.benchmark_cell import run_benchmark
 from tokensieve.core.study.lmms.task import LmmsTask
 from tokensieve.core.study.measures import sample_records, summarise, unmet_reason
@@ -145,8 +144,7 @@ class Worker:
         place = (json.dumps(task, sort_keys=True), str(cell.how.file))
         if place not in self._questions:
             chosen = _task(cell, registry)
-            examples = list(chosen.examples(task["samples"], DRAW))
-            check_examples(cell, chosen, examples)
+            examples = draw_planned(cell, chosen, registry)
             self._questions[place] = Questions(chosen, examples)
         return self._questions[place]
 

@@ -22,6 +22,9 @@ from tokensieve.core.plugin_files import module_of
 from tokensieve.core.plugins import PROJECT, Registry, kind_of
 
 SHORT = 16  # hexadecimal digits of a hash that stand in a configuration
+CODE = frozenset({".py", ".pyc", ".so", ".pyd"})
+CACHES = frozenset({".cache", "__pycache__", ".git"})
+SYSTEM = ("/proc", "/sys", "/dev", "/etc", "/usr")
 Files = dict[str, str]
 """Hashes by path."""
 
@@ -35,7 +38,8 @@ def code_of(parts: Iterable[Any], registry: Registry) -> dict[str, str]:
     """What the code of components, tasks and adapters is, wherever it lies.
 
     Of a component the hash of its own file; of a plugin also those of the modules that it imports
-    and that are no installed distribution's, and its version if it is one itself. So a scorer that
+    and that are no installed distribution's, of the data that it reads while it is loaded, and its
+    version if it is a distribution itself. So a scorer that
     is edited is run anew, whether it is a plugin file or lies in a checkout.
     """
     found: dict[str, set[str]] = {}
@@ -64,7 +68,9 @@ def _code(part: Any, registry: Registry) -> tuple[str, Files]:
     owner = PROJECT if entry is None else entry.owner
     if _is_file(owner, registry):
         source, module = registry.sources[owner], module_of(Path(owner))
-        return owner, {owner: digest_of(source), **_imported(source, _Module("", module))}
+        imported = _imported(source, _Module("", module))
+        read = data_files(registry.reads[owner])
+        return owner, {owner: digest_of(source), **imported, **read}
     try:
         file = str(inspect.getsourcefile(kind))
         source = Path(file).read_bytes()
@@ -75,6 +81,21 @@ def _code(part: Any, registry: Registry) -> tuple[str, Files]:
     if owner != PROJECT:
         own |= _imported(source, _module(sys.modules[kind.__module__]))
     return owner, own
+
+
+def data_files(paths: Iterable[str]) -> Files:
+    """Hashes by path of what was read and may change: no code, no caches, nothing installed."""
+    found = {}
+    for path in sorted(paths):
+        file = _changeable(path)
+        cache = CACHES & set(Path(path).parts)
+        if file is None or cache or file.suffix in CODE or path.startswith(SYSTEM):
+            continue
+        try:
+            found[str(file)] = digest_of(file.read_bytes())
+        except OSError:  # gone meanwhile: whoever reads it next will say so
+            continue
+    return found
 
 
 def _is_file(owner: str, registry: Registry) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,15 @@ from tokensieve.core.errors import StudyError, TaskError
 from tokensieve.core.fingerprints import combined, fingerprint_of
 from tokensieve.core.foreign import foreign, shown
 from tokensieve.core.plugins import PROJECT, Registry
-from tokensieve.core.study.code import Files, code_of
-from tokensieve.core.study.identity import file_hash
+from tokensieve.core.study.code import Files, code_of, data_files
+from tokensieve.core.study.identity import file_hash, files_hash
 from tokensieve.core.study.lmms.task import LmmsTask
 from tokensieve.core.study.redraw import Draw, Redraw
 from tokensieve.core.study.spec import StudySpec
 from tokensieve.core.study.task_spec import TaskSpec
 from tokensieve.core.task_files import FileTask
 from tokensieve.core.tasks import Example, Task
+from tokensieve.core.watching import watched
 
 DRAW = 0  # all cells of a task answer the same examples, or they could not be paired
 
@@ -33,7 +34,7 @@ class KnownTask:
         facts: what a result depends on.
         examples: the questions without their pictures.
         prints: the fingerprint of each example, so that one that differs can be named.
-        files: hashes of the files that a task without code reads, to name the one that changed.
+        files: hashes of the files that were read for it, to name the one that changed.
     """
 
     facts: dict[str, Any]
@@ -64,9 +65,11 @@ def known_tasks(spec: StudySpec, registry: Registry, plugins: Sequence[str]) -> 
 def know_task(spec: TaskSpec, samples: int, registry: Registry) -> KnownTask:
     """Name, parameters and code of a task, how many questions it has, and a hash of all of them."""
     with foreign(TaskError, f"task {spec.title!r}: its questions cannot be used"):
-        examples = list(spec.task.examples(samples, DRAW))
+        with watched() as read:
+            examples = list(spec.task.examples(samples, DRAW))
         prints = _printed(spec.title, examples)
         files = {str(file): file_hash(file) for file in task_files(spec.task, examples)}
+        own = read_data(spec.task, read, registry)
     if not examples:
         raise StudyError(f"task {spec.title!r} has no examples")
     facts = {
@@ -76,8 +79,19 @@ def know_task(spec: TaskSpec, samples: int, registry: Registry) -> KnownTask:
         "code": code_of([spec.task], registry),
         "samples": len(examples),
         "examples": combined(prints),
+        **({"reads": files_hash(own)} if own else {}),
     }
-    return KnownTask(facts, [_without_pictures(example) for example in examples], prints, files)
+    bare = [_without_pictures(example) for example in examples]
+    return KnownTask(facts, bare, prints, {**files, **own})
+
+
+def read_data(task: Task, read: Iterable[str], registry: Registry) -> Files:
+    """What a plugin's task read to draw its examples: answers may be scored by it, too.
+
+    Of a task without code, all that matters is in its examples.
+    """
+    entry = registry.entries["task"].get(task.name)
+    return {} if entry is None or entry.owner == PROJECT else data_files(read)
 
 
 def task_parameters(task: Task) -> dict[str, Any]:

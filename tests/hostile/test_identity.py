@@ -28,6 +28,7 @@ from plugin_sources import good_source, write
 from pydantic import BaseModel
 from study_helpers import spec_of, study_of
 
+from tokensieve.core import plugins as plugins_module
 from tokensieve.core.errors import PipelineError, PluginError, StudyError, TaskError
 from tokensieve.core.fingerprints import fingerprint
 from tokensieve.core.loading import load_pipeline
@@ -393,6 +394,11 @@ def test_a_copy_has_the_same_print(value: Any) -> None:
 TASK = """
 from PIL import Image
 import tokensieve
+
+def read(file, mode="r"):
+    with open(file, mode) as stream:
+        return stream.read()
+
 {imports}
 
 class Grey(tokensieve.Task):
@@ -661,6 +667,64 @@ def test_examples_that_nobody_can_tell_apart_are_refused(case: str, tmp_path: Pa
     finally:
         Image.new = before
     clear(caught.value, "task 'grey'")
+
+
+READS = {
+    "at import, for scores": {
+        "imports": "KNOWN = read({file!r})", "score": "len(KNOWN) / 100"},
+    "at import, for questions": {
+        "imports": "KNOWN = read({file!r})", "question": "KNOWN"},
+    "while drawing": {"question": "read({file!r})"},
+    "while drawing, for scores": {
+        "imports": "KEPT = []", "question": "'?' + str(KEPT.append(read({file!r})))",
+        "score": "len(KEPT[0]) / 100"},
+    "as bytes": {"question": "str(read({file!r}, 'rb'))"},
+    "by pathlib": {
+        "imports": "from pathlib import Path; KNOWN = Path({file!r}).read_text()",
+        "score": "len(KNOWN) / 100"},
+    "by numpy": {
+        "imports": "import numpy; KNOWN = str(numpy.genfromtxt({file!r}, 'U9'))",
+        "score": "len(KNOWN) / 100"},
+    "by Pillow": {
+        "imports": "try:\n    Image.open({file!r})\nexcept OSError:\n    pass"},
+    "by a function of the system": {
+        "imports": "import os; KNOWN = os.read(os.open({file!r}, os.O_RDONLY), 99)",
+        "score": "len(KNOWN) / 100"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("change", ["edited", "removed", "emptied"])
+@pytest.mark.parametrize("case", READS)
+def test_data_that_a_task_reads_by_itself_is_part_of_it(
+    case: str, change: str, tmp_path: Path, worker: Worker
+) -> None:
+    file = write(tmp_path / "known.txt", "grey")
+    parts = {key: text.format(file=str(file)) for key, text in READS[case].items()}
+    plugin = write(tmp_path / "grey.py", task_source(**parts))
+    changes: dict[str, Any] = {"tasks": [{"task": "grey", "samples": 2}]}
+    cell = planned("none", [plugin], **changes)
+    if change == "removed":
+        file.unlink()
+    else:
+        write(file, "gray, or grey" if change == "edited" else "")
+        plugins_module._build.cache_clear()  # as in a new process
+        assert planned("none", [plugin], **changes).key != cell.key
+    result = Worker().run(cell)
+    failed(result, file.name)
+    write(file, "grey")
+    assert worker.run(cell).status == "done"
+
+
+@pytest.mark.parametrize("how", ["pathlib.Path({!r}).read_bytes()", "numpy.load({!r})"])
+def test_data_that_a_scorer_reads_is_part_of_it(how: str, tmp_path: Path, worker: Worker) -> None:
+    file = tmp_path / "factors.npy"
+    np.save(file, np.arange(3))
+    source = f"import numpy, pathlib\nKNOWN = {how.format(str(file))}\n{good_source('mine')}"
+    plugin = write(tmp_path / "plugin.py", source)
+    cell = planned("mine", [plugin], pipelines=[MINE])
+    assert worker.run(cell).status == "done"
+    np.save(file, np.arange(4))
+    failed(worker.run(cell), str(file))
 
 
 def rows(*given_: dict[str, Any]) -> str:
