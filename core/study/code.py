@@ -5,9 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import inspect
-import site
 import sys
-import sysconfig
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from importlib.machinery import PathFinder
@@ -20,11 +18,9 @@ from tokensieve.core.errors import PluginError
 from tokensieve.core.foreign import reason
 from tokensieve.core.plugin_files import module_of
 from tokensieve.core.plugins import PROJECT, Registry, kind_of
+from tokensieve.core.watching import changeable
 
 SHORT = 16  # hexadecimal digits of a hash that stand in a configuration
-CODE = frozenset({".py", ".pyc", ".so", ".pyd"})
-CACHES = frozenset({".cache", "__pycache__", ".git"})
-SYSTEM = ("/proc", "/sys", "/dev", "/etc", "/usr")
 Files = dict[str, str]
 """Hashes by path."""
 
@@ -84,18 +80,8 @@ def _code(part: Any, registry: Registry) -> tuple[str, Files]:
 
 
 def data_files(paths: Iterable[str]) -> Files:
-    """Hashes by path of what was read and may change: no code, no caches, nothing installed."""
-    found = {}
-    for path in sorted(paths):
-        file = _changeable(path)
-        cache = CACHES & set(Path(path).parts)
-        if file is None or cache or file.suffix in CODE or path.startswith(SYSTEM):
-            continue
-        try:
-            found[str(file)] = digest_of(file.read_bytes())
-        except OSError:  # gone meanwhile: whoever reads it next will say so
-            continue
-    return found
+    """Hashes by path of data that was read; what is gone meanwhile has none."""
+    return {path: digest_of(Path(path).read_bytes()) for path in paths if Path(path).is_file()}
 
 
 def _is_file(owner: str, registry: Registry) -> bool:
@@ -168,7 +154,7 @@ def _located(name: str) -> tuple[Path | None, _Module]:
     if not _may_change(name):
         return None, _Module("", None)
     if loaded is not None:
-        return _changeable(getattr(loaded, "__file__", None)), _module(loaded)
+        return changeable(getattr(loaded, "__file__", None)), _module(loaded)
     places, origin = None, None
     for part in name.split("."):
         try:
@@ -178,7 +164,7 @@ def _located(name: str) -> tuple[Path | None, _Module]:
         if spec is None:
             return None, _Module("", None)
         places, origin = list(spec.submodule_search_locations or ()), spec.origin
-    return _changeable(origin), _Module(name if places else parent, None)
+    return changeable(origin), _Module(name if places else parent, None)
 
 
 def _held(module: ModuleType | None) -> Iterator[tuple[Path | None, _Module]]:
@@ -188,7 +174,7 @@ def _held(module: ModuleType | None) -> Iterator[tuple[Path | None, _Module]]:
         if not isinstance(value, ModuleType):
             inner = sys.modules.get(str(getattr(value, "__module__", "")))
         if isinstance(inner, ModuleType) and inner is not module and _may_change(inner.__name__):
-            yield _changeable(getattr(inner, "__file__", None)), _module(inner)
+            yield changeable(getattr(inner, "__file__", None)), _module(inner)
 
 
 def _module(loaded: ModuleType) -> _Module:
@@ -198,21 +184,3 @@ def _module(loaded: ModuleType) -> _Module:
 def _may_change(name: str) -> bool:
     """Whether a module is neither Python's nor ours."""
     return name.partition(".")[0] not in {*sys.stdlib_module_names, PROJECT}
-
-
-def _changeable(file: Any) -> Path | None:
-    """The file, if it lies where nobody installs anything: a version says nothing of it."""
-    if not isinstance(file, str) or not Path(file).is_file():
-        return None
-    path = Path(file).resolve()
-    inside = any(path.is_relative_to(folder) for folder in installed_places())
-    return None if inside or {"site-packages", "dist-packages"} & set(path.parts) else path
-
-
-@lru_cache(maxsize=1)
-def installed_places() -> tuple[Path, ...]:
-    """Where Python and installed distributions lie."""
-    named = sysconfig.get_paths()
-    keys = ("stdlib", "platstdlib", "purelib", "platlib")
-    folders = [*(named[key] for key in keys), *site.getsitepackages(), site.getusersitepackages()]
-    return tuple(Path(folder).resolve() for folder in folders)
