@@ -17,7 +17,6 @@ from tokensieve.core.study.anatomy import read_terms
 from tokensieve.core.study.code import code_files, code_of, digest_of
 from tokensieve.core.study.grid import PlannedCell, versions_of
 from tokensieve.core.study.identity import (
-    adapter_code,
     file_hash,
     files_hash,
     model_files,
@@ -51,7 +50,7 @@ def check_plugins(cell: PlannedCell, registry: Registry) -> None:
 
 
 def check_code(cell: PlannedCell, task: Task, registry: Registry) -> None:
-    """Components, task, what they import, and the versions of what is installed.
+    """Components, task, adapter, what they import, and the versions of what is installed.
 
     Raises:
         StudyError: naming the file that is not the one that was planned.
@@ -62,6 +61,9 @@ def check_code(cell: PlannedCell, task: Task, registry: Registry) -> None:
         if versions.get(name) != planned:
             raise StudyError(f"{name} {versions.get(name)} runs here, not {planned}: {AGAIN}")
     _compare([task], config["task"]["code"], registry)
+    if "code" in config["model"]:
+        adapter = registry.get("adapter", config["model"]["family"])
+        _compare([adapter], config["model"]["code"], registry)
     if task_parameters(task) != config["task"]["parameters"]:  # where definitions lie in a folder
         raise StudyError(f"task {config['task']['name']!r} ({cell.how.file}) {AGAIN}")
     if config["kind"] == "anatomy":
@@ -98,8 +100,8 @@ def check_weights(cell: PlannedCell, registry: Registry) -> None:
     raise StudyError(f"model {cell.config['model']['name']!r}: {where} {AGAIN}")
 
 
-def check_loaded(cell: PlannedCell, loaded: Loaded, registry: Registry) -> None:
-    """The revision of a model of the Hub, and the code of its adapter.
+def check_loaded(cell: PlannedCell, loaded: Loaded) -> None:
+    """The revision of a model of the Hub, and whose adapter sees it.
 
     Raises:
         StudyError: it is another one.
@@ -111,9 +113,9 @@ def check_loaded(cell: PlannedCell, loaded: Loaded, registry: Registry) -> None:
             f"model {wanted['name']!r}: revision {revision} was loaded, not {wanted['revision']}: "
             f"it {AGAIN}"
         )
-    if adapter_code(loaded.adapter, registry).get("code") != wanted.get("code"):
-        file = next(iter(code_files([loaded.adapter], registry)), loaded.adapter.name)
-        raise StudyError(f"model {wanted['name']!r}: its adapter in {file} {AGAIN}")
+    if loaded.adapter.name != wanted["family"]:
+        what = f"adapter {loaded.adapter.name!r}, not {wanted['family']!r}"
+        raise StudyError(f"model {wanted['name']!r} is loaded by {what}: its plugin {AGAIN}")
 
 
 def draw_planned(cell: PlannedCell, task: Task, registry: Registry) -> list[Example]:

@@ -135,7 +135,7 @@ class Worker:
                 attention=None if wanted["attention"] == "default" else wanted["attention"],
             )
             check_weights(cell, registry)  # nothing changed while it was read
-            check_loaded(cell, loaded, registry)
+            check_loaded(cell, loaded)
             self._loaded = (identity, loaded)
         return self._loaded[1]
 

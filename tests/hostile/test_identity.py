@@ -290,8 +290,13 @@ def test_examples_that_nobody_can_tell_apart_are_refused(case: str, tmp_path: Pa
     clear(caught.value, "task 'grey'")
 
 
-@pytest.mark.parametrize("change", ["edited", "removed", "emptied"])
-@pytest.mark.parametrize("case", READS)
+@pytest.mark.parametrize(
+    ("case", "change"),
+    [
+        *((case, "edited") for case in READS),
+        *((case, how) for case in list(READS)[:3] for how in ("removed", "emptied")),
+    ],
+)
 def test_data_that_a_task_reads_by_itself_is_part_of_it(
     case: str, change: str, tmp_path: Path, worker: Worker
 ) -> None:
@@ -406,6 +411,53 @@ def test_what_no_model_is_loaded_from_changes_nothing(
     before = model_files(place)
     write(place / case, "x")
     assert model_files(place) == before
+
+
+ADAPTER = """
+import tokensieve
+from tokensieve.core.plugins import build_registry
+
+class Own(build_registry().get("adapter", "llava")):
+    name = "own"
+    model_types = ("own_llava",)
+    FACTOR = 1
+
+@tokensieve.hookimpl
+def tokensieve_register(registry):
+    registry.add(Own)
+"""
+
+
+@pytest.mark.parametrize("edit", ["edited", "removed", "not registered"])
+def test_an_edited_adapter_gives_no_result(edit: str, tmp_path: Path, worker: Worker) -> None:
+    plugin = write(tmp_path / "own.py", ADAPTER)
+    cell = planned("none", [plugin])
+    code = {"own.py": cell.how.sources[str(plugin)]}
+    config = {**cell.config, "model": {**cell.config["model"], "family": "own", "code": code}}
+    own = PlannedCell(key_of(config), config, cell.how)
+    if edit == "removed":
+        plugin.unlink()
+    else:
+        write(plugin, ADAPTER.replace(*(("= 1", "= 2") if edit == "edited" else ("add", "all"))))
+    failed(worker.run(own), str(plugin))
+
+
+def test_a_model_that_another_adapter_sees_gives_no_result(worker: Worker) -> None:
+    cell = planned("none", [])
+    config = {**cell.config, "model": {**cell.config["model"], "family": "qwen-vl"}}
+    failed(worker.run(PlannedCell(key_of(config), config, cell.how)), "adapter 'llava'")
+
+
+@pytest.mark.parametrize("revision", ["abc", "None"])
+def test_another_revision_gives_no_result(revision: str, worker: Worker) -> None:
+    cell = planned("none", [])
+    model = {k: v for k, v in cell.config["model"].items() if k != "sha256"}
+    config = {**cell.config, "model": {**model, "revision": revision}}
+    result = worker.run(PlannedCell(key_of(config), config, cell.how))
+    if revision == "None":  # the folder that is loaded has no revision either
+        assert result.status == "done"
+    else:
+        failed(result, "revision None was loaded, not abc")
 
 
 @pytest.mark.parametrize("package", ["tokensieve", "torch", "transformers"])
