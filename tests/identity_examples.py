@@ -86,8 +86,6 @@ class Numbers(list[Any]):
 
 
 class Text(str):
-    """A text that knows more."""
-
     language = ""
 
 

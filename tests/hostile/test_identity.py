@@ -6,6 +6,7 @@ import copy
 import json
 import shutil
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ from identity_examples import (
 )
 from PIL import Image
 from plugin_sources import good_source, write
-from study_helpers import spec_of, study_of
+from study_helpers import Heard, spec_of, study_of
 
 from tokensieve.core.errors import PipelineError, PluginError, StudyError, TaskError
 from tokensieve.core.fingerprints import fingerprint
@@ -67,6 +68,7 @@ from tokensieve.core.study.executors.ray import RemoteWorker
 from tokensieve.core.study.executors.slurm import RunShare
 from tokensieve.core.study.grid import PlannedCell, key_of
 from tokensieve.core.study.identity import model_files
+from tokensieve.core.study.running import run_study
 from tokensieve.core.study.store import (
     CellResult,
     CorruptCell,
@@ -212,6 +214,29 @@ def test_a_plugin_that_changes_while_its_cell_runs_gives_no_result(
     source = good_source("mine").replace("view.hidden.norm(dim=-1)", once)
     plugin = write(tmp_path / "plugin.py", source)
     failed(worker.run(planned("mine", [plugin], pipelines=[MINE])), str(plugin))
+
+
+def test_an_edit_while_a_study_runs_fails_the_cells_that_come_after_it(tmp_path: Path) -> None:
+    """In processes of their own; the next start plans anew, and runs what it has to."""
+    plugin = write(tmp_path / "plugin.py", good_source("mine"))
+    changes = {**ONE, "pipelines": [MINE], "budgets": [32, 24]}
+    study, heard = study_of([plugin], **changes), Heard()
+    reports = heard.reports()
+
+    def done(cell: PlannedCell, result: CellResult) -> None:
+        reports.done(cell, result)
+        write(plugin, good_source("mine") + "# edited\n")
+
+    cells = run_study(study, tmp_path / "out", replace(reports, done=done), workers=1)
+    late = [cell for cell in cells if cell.config["pipeline"]["name"] == "mine"]
+    assert [cell.status for cell in late].count("failed") >= 1
+    for cell in late:
+        if cell.status == "failed":
+            clear(cell.error, str(plugin))
+    again = run_study(study_of([plugin], **changes), tmp_path / "out", Heard().reports(), workers=1)
+    mine = [cell.status for cell in again if cell.config["pipeline"]["name"] == "mine"]
+    assert mine == ["done", "done"]
+    assert "failed" not in {cell.status for cell in again}
 
 
 @pytest.mark.parametrize("edited", ["a", "b"])
