@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+import re
 import sys
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from tokensieve.core.errors import StudyError
+from tokensieve.core.names import folded
 from tokensieve.core.study import disk
-from tokensieve.core.study.grid import key_of, title_of
+from tokensieve.core.study.flaws import BROKEN, FORMAT, checksum, read_cell, read_plain, sum_of
+from tokensieve.core.study.grid import title_of
 
-FORMAT = 1
+KEY = re.compile(r"[0-9a-f]{16}")
 
 
 @dataclass
@@ -128,11 +131,7 @@ class Store:
         path = self.folder / key
         if not path.exists():
             return None
-        try:
-            data = json.loads((path / "cell.json").read_text(encoding="utf-8"))
-            reason = _flaw(path, data)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        data, reason = read_cell(path)
         if reason:
             raise CorruptCell(f"{path}: corrupt cell ({reason})")
         return Cell(path, data)
@@ -192,9 +191,9 @@ class Store:
             sums = {}
             for name, records in result.lines.items():
                 disk.write(part / name, "".join(json.dumps(record) + "\n" for record in records))
-                sums[name] = _checksum(part / name)
+                sums[name] = checksum(part / name)
             data = json.loads(json.dumps({"format": FORMAT, **result.cell, "files": sums}))
-            text = json.dumps({**data, "checksum": _sum_of(data)}, indent=1)
+            text = json.dumps({**data, "checksum": sum_of(data)}, indent=1)
             disk.write(part / "cell.json", text + "\n")
             disk.put(part, final)
         finally:
@@ -211,36 +210,17 @@ class Store:
     def _listed(self) -> Sequence[str] | None:
         """The keys of the last study; None if nobody wrote them down."""
         try:
-            manifest = json.loads((self.path / "manifest.json").read_text(encoding="utf-8"))
-            return [str(key) for key in manifest["cells"]]
-        except (OSError, ValueError, KeyError, TypeError):
+            listed = json.loads(read_plain(self.path / "manifest.json"))["cells"]
+        except BROKEN:
             return None
+        spoilt = not isinstance(listed, list) or not all(
+            isinstance(key, str) and KEY.fullmatch(key) for key in listed
+        )
+        return None if spoilt else listed
 
 
 def _to_stderr(line: str) -> None:
     print(line, file=sys.stderr)
-
-
-def _flaw(path: Path, data: dict[str, Any]) -> str | None:
-    """What is wrong with a cell; its checksum is taken out of ``data``."""
-    if data["format"] != FORMAT:
-        return f"format {data['format']!r}, not {FORMAT}"
-    if key_of(data["config"]) != path.name:
-        return "its configuration is not its own"
-    stated = data.pop("checksum")
-    files = data["files"]
-    if stated != _sum_of(data) or any(_checksum(path / name) != files[name] for name in files):
-        return "a checksum does not match"
-    return None
-
-
-def _checksum(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _sum_of(data: dict[str, Any]) -> str:
-    """Of ``cell.json`` itself, as far as it is data."""
-    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:
@@ -265,3 +245,24 @@ def unfinished(
         else:
             there[key] = cell
     return pending, there
+
+
+def check_folder_name(out: Path) -> None:
+    """Refuse a folder beside one that is the same where names have no case and one Unicode form.
+
+    Raises:
+        StudyError: there is one; two studies would meet in it when they are copied.
+    """
+    place = out.absolute()
+    try:
+        others = [other for other in place.parent.iterdir() if other.is_dir()]
+    except OSError:  # not there yet, or not to be seen
+        return
+    for other in others:
+        own = unicodedata.normalize("NFC", other.name) == unicodedata.normalize("NFC", place.name)
+        same = own and place.exists() and other.samefile(place)
+        if other.name != place.name and folded(other.name) == folded(place.name) and not same:
+            raise StudyError(
+                f"--out {out}: {other.name!r} lies beside it, which is the same folder on other "
+                "file systems: give the study another `name`, or choose another --out"
+            )
