@@ -27,6 +27,16 @@ KINDS = {
 }
 
 
+def kind_of(nodeid: str) -> str:
+    """The kind that a test belongs to: the word behind ``test_`` in its file's name."""
+    return Path(nodeid.split("::")[0]).stem.removeprefix("test_").split("_")[0]
+
+
+def files() -> list[str]:
+    """All files of cases."""
+    return [str(path) for path in sorted(HERE.glob("test_*.py")) if kind_of(path.name) in KINDS]
+
+
 class Counting:
     """A plugin of pytest: per kind, how many cases were tried and how many held."""
 
@@ -36,7 +46,7 @@ class Counting:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """A case counts where its test was called, or could not be set up."""
-        kind = Path(report.nodeid.split("::")[0]).stem.removeprefix("test_")
+        kind = kind_of(report.nodeid)
         if kind not in KINDS or report.skipped:
             return
         if report.when == "call" or (report.when == "setup" and report.failed):
@@ -47,8 +57,7 @@ class Counting:
 def main() -> int:
     """Run all kinds; write the figures if every one of them was run."""
     counting, start = Counting(), time.monotonic()
-    files = [str(HERE / f"test_{kind}.py") for kind in KINDS]
-    code = int(pytest.main(["-q", "-p", "no:cacheprovider", *files], plugins=[counting]))
+    code = int(pytest.main(["-q", "-p", "no:cacheprovider", *files()], plugins=[counting]))
     rows = {kind: [counting.tried[kind], counting.held[kind]] for kind in KINDS}
     figures = {"cases": rows, "seconds": round(time.monotonic() - start)}
     TABLE.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
