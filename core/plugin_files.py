@@ -11,7 +11,10 @@ from pathlib import Path
 from types import ModuleType
 
 from tokensieve.core.errors import PluginError
+from tokensieve.core.foreign import reason
+from tokensieve.core.plain_files import MEGABYTE, read_plain
 
+MOST = 4 * MEGABYTE  # a scorer has a few thousand bytes
 BREAKAGE = (Exception, SystemExit)  # a plugin that calls sys.exit() must not end the program
 
 
@@ -28,11 +31,11 @@ def read_plugin_file(path: Path) -> bytes:
     if path.suffix != ".py":
         raise PluginError(f"plugin file {path} is not a Python file (*.py)")
     try:
-        return path.read_bytes()
+        return read_plain(path, MOST)
     except FileNotFoundError:
         raise PluginError(f"plugin file {path} does not exist") from None
-    except OSError as error:
-        raise PluginError(f"plugin file {path} cannot be read: {error.strerror}") from None
+    except (OSError, ValueError) as error:
+        raise PluginError(f"plugin file {path} cannot be read: {reason(error)}") from None
 
 
 def load_plugin_file(path: Path, source: bytes) -> ModuleType:

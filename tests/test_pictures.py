@@ -203,7 +203,7 @@ def test_places_without_a_picture(tmp_path: Path) -> None:
         (tmp_path / "\udcff.png", r"\\udcff.png does not exist"),
         (tmp_path / "a\0b", "null byte"),
         (tmp_path / ("a" * 3000), "name too long"),
-        (tmp_path / "pipe", "is no plain file"),
+        (tmp_path / "pipe", "is no regular file"),
     ]:
         with pytest.raises(ModelError, match=message) as caught:
             open_image(place)
