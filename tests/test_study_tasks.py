@@ -201,7 +201,7 @@ WRONG = {
     "infinity by size": (json.dumps({**GOOD, "answer": 0}).replace("0", "1e999"), "1e999 is no"),
     "key twice": ('{"answer": "a", "answer": "b"}', "2: not valid JSON: the key 'answer' is given"),
     "nested key twice": ('{"image": {"path": 1, "path": 2}}', "the key 'path' is given twice"),
-    "no end of brackets": ("[" * 100_000, r"2: not valid JSON: lists .* more than 64 others \(column 65"),
+    "no end of brackets": ("[" * 100_000, "2: not valid JSON: lists .* more than 64"),
     "many brackets": ({**GOOD, "boxes": json.loads("[" * 60 + "]" * 60)}, "2: 'boxes' is a list"),
     "long number": (f'{{"id": {"9" * 5000}}}', "2: not valid JSON: a number of 5,000 digits"),
     "large box": ({**GOOD, "boxes": [[0, 0, 1, 10**400]]}, "2: 'boxes' is a list of"),

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-import yaml
-
-from tokensieve.core.errors import StudyError, did_you_mean
+from tokensieve.core.errors import PipelineError, StudyError, did_you_mean
+from tokensieve.core.yaml_source import read_yaml
 
 Pair = tuple[str, str]
 
@@ -42,9 +41,8 @@ def check_claim(text: str, pipelines: Collection[str], scorers: Collection[str])
 def stored_claims(folder: Path) -> list[Pair]:
     """The claims of the study whose results lie in ``folder``; none if its file cannot be read."""
     try:
-        document = yaml.safe_load((folder / "study.yaml").read_text(encoding="utf-8"))
-        given = document.get("claims") or []
+        given = read_yaml(folder / "study.yaml").data.get("claims") or []
         listed = given if isinstance(given, list) else [given]
         return [read_claim(str(text)) for text in listed]
-    except (OSError, ValueError, AttributeError, yaml.YAMLError, StudyError):
+    except (AttributeError, PipelineError, StudyError):
         return []

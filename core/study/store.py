@@ -13,10 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from tokensieve.core.errors import StudyError
+from tokensieve.core.foreign import shown
+from tokensieve.core.json_text import read_json
+from tokensieve.core.plain_files import MEGABYTE, read_plain
 from tokensieve.core.study import disk
 from tokensieve.core.study.grid import key_of, title_of
+from tokensieve.core.text_files import read_text
 
 FORMAT = 1
+LINES = ("samples.jsonl", "anatomy.jsonl")
+"""The files of a cell beside ``cell.json``."""
+MOST = 1024 * MEGABYTE  # of any file
 
 
 @dataclass
@@ -129,8 +136,10 @@ class Store:
         if not path.exists():
             return None
         try:
-            data = json.loads((path / "cell.json").read_text(encoding="utf-8"))
+            data = read_json(path / "cell.json", CorruptCell, MOST)
             reason = _flaw(path, data)
+        except CorruptCell as error:
+            reason = str(error)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
         if reason:
@@ -211,9 +220,9 @@ class Store:
     def _listed(self) -> Sequence[str] | None:
         """The keys of the last study; None if nobody wrote them down."""
         try:
-            manifest = json.loads((self.path / "manifest.json").read_text(encoding="utf-8"))
+            manifest = read_json(self.path / "manifest.json", StudyError, MOST)
             return [str(key) for key in manifest["cells"]]
-        except (OSError, ValueError, KeyError, TypeError):
+        except (StudyError, KeyError, TypeError):
             return None
 
 
@@ -229,13 +238,16 @@ def _flaw(path: Path, data: dict[str, Any]) -> str | None:
         return "its configuration is not its own"
     stated = data.pop("checksum")
     files = data["files"]
+    strange = sorted(set(files) - set(LINES))
+    if strange:
+        return f"no file of a cell: {shown(strange[0])}"
     if stated != _sum_of(data) or any(_checksum(path / name) != files[name] for name in files):
         return "a checksum does not match"
     return None
 
 
 def _checksum(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return hashlib.sha256(read_plain(path, MOST)).hexdigest()
 
 
 def _sum_of(data: dict[str, Any]) -> str:
@@ -246,7 +258,7 @@ def _sum_of(data: dict[str, Any]) -> str:
 def _read_lines(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for line in read_text(path, CorruptCell, MOST).splitlines()]
 
 
 def unfinished(
