@@ -132,9 +132,9 @@ def load_config(name: str, registry: Registry, also: Iterable[str] = ()) -> Any:
     where = locate(name, registry, also)
     with _one_line(name):
         from transformers import AutoConfig
-        from transformers.utils import cached_file
 
-        file = Path(where, CONFIG) if os.path.isdir(where) else Path(cached_file(where, CONFIG))
+        local = os.path.isdir(where)
+        file = Path(where, CONFIG) if local else _cached(where)
         with TemporaryDirectory() as folder:  # what was looked at is what is loaded
             write_config(read_config(file), Path(folder))
             try:
@@ -144,7 +144,7 @@ def load_config(name: str, registry: Registry, also: Iterable[str] = ()) -> Any:
                     raise ModelError(f"model {shown(name)} cannot be loaded: {NEVER_RUN}") from None
                 raise
         config.name_or_path = where
-        if not os.path.isdir(where):  # <cache>/snapshots/<commit>/config.json
+        if not local:  # <cache>/snapshots/<commit>/config.json
             config._commit_hash = file.parent.name
         return config
 
@@ -193,11 +193,17 @@ def load_model(
             )
         model = _weights(kind, where, config, dtype, attention)
         if not os.path.isdir(where):  # they are in the cache now
-            check_folder(Path(transformers.utils.cached_file(where, CONFIG)).parent)
+            check_folder(_cached(where).parent)
         processor = reader.from_pretrained(where, trust_remote_code=False)
         model = model.to(place).eval()
         whole = LoadedModel if adapter.answers_questions else LoadedClassifier
         return whole(name, model, processor, adapter, adapter.bind(model))
+
+
+def _cached(name: str) -> Path:
+    """The config of a model of the Hub, on this machine."""
+    hub: Any = importlib.import_module("transformers.utils.hub")
+    return Path(hub.cached_file(name, CONFIG))
 
 
 def _weights(kind: Any, where: str, config: Any, dtype: str, attention: str | None) -> Any:

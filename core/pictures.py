@@ -61,6 +61,8 @@ def open_image(source: Path | BinaryIO) -> Image:
             raise ModelError(f"image {name} is a folder, not a picture") from None
         except FileNotFoundError:
             raise ModelError(f"image {name} does not exist") from None
+        except Image.DecompressionBombError:
+            raise ValueError(f"it is far too large, allowed: {MOST_PIXELS:,} pixels") from None
         except UnidentifiedImageError:
             raise ModelError(f"image {name} is not an image that Pillow can read") from None
         with image:

@@ -15,7 +15,8 @@ STEPS = 200_000  # about a second; published templates take some hundreds
 MOST_TEXT = 1_000_000  # characters of one text
 MOST_ITEMS = 10_000  # of one list
 MOST_BITS = 1000
-MOST_NUMBER = 100  # widths, bases and counts that filters and methods take
+MOST_NUMBER = 16  # of what pads
+PADDING = frozenset({"indent", "round", "tojson"})
 MOST_POWER = 64
 TEXT_STEP = 1000  # characters that are handled in the time of one step
 METHODS: dict[type, frozenset[str]] = {
@@ -148,13 +149,14 @@ def check_filter(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 def _check_growth(name: str, given: Sequence[Any]) -> None:
     """Refuse what makes much of little: long separators, widths, texts put in many times."""
     meter().weighed(list(given))
-    for value in given[1:]:
+    for value in given[1:] if name in PADDING else ():
         if isinstance(value, int) and abs(value) > MOST_NUMBER:
             raise TooMuchError(f"{name} takes {shown(value)}, allowed: {MOST_NUMBER}")
-    first, *more = [str(value) if not isinstance(value, list) else value for value in given]
+    first, *more = given or [""]
     if name == "replace" and len(more) > 1:
-        times = first.count(more[0]) if more[0] else len(first) + 1
-        check_length(len(first) + times * len(more[1]))
+        text, old, new = map(str, (first, *more[:2]))
+        check_length(len(text) + (text.count(old) if old else len(text) + 1) * len(new))
     if name == "join" and more:
-        separator, parts = (more[0], first) if isinstance(given[0], list) else (first, more[0])
-        check_length(len(separator) * len(parts) + sum(len(str(part)) for part in parts))
+        separator, parts = (more[0], first) if isinstance(first, list) else (first, more[0])
+        parts = parts if isinstance(parts, list) else list(str(parts))
+        check_length(len(str(separator)) * len(parts) + sum(len(str(part)) for part in parts))

@@ -14,20 +14,20 @@ TICK, WEIGHED, ROUNDS, JOINED = "a step", "its weight", "its rounds", "its texts
 
 
 class _Meters(NodeTransformer):
-    def visit_For(self, node: nodes.For) -> nodes.Node:
+    def visit_For(self, node: Any) -> Any:
         """Every round costs what its body is long, every entry what the condition is."""
         test = 0 if node.test is None else _weight([node.test])
         self._tick(node)
         node.iter = _filtered(node.iter, ROUNDS, nodes.Const(test, lineno=node.lineno))
         return node
 
-    def visit_Macro(self, node: nodes.Macro) -> nodes.Node:
+    def visit_Macro(self, node: nodes.Macro) -> Any:
         return self._tick(node)
 
-    def visit_CallBlock(self, node: nodes.CallBlock) -> nodes.Node:
+    def visit_CallBlock(self, node: nodes.CallBlock) -> Any:
         return self._tick(node)
 
-    def visit_Block(self, node: nodes.Block) -> nodes.Node:
+    def visit_Block(self, node: nodes.Block) -> Any:
         return self._tick(node)
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
@@ -47,12 +47,12 @@ class _Meters(NodeTransformer):
             node.node = _filtered(node.node, WEIGHED)
         return node
 
-    def _tick(self, node: Any) -> nodes.Node:
+    def _tick(self, node: Any) -> Any:
         weight = nodes.Const(_weight(node.body), lineno=node.lineno)
         self.generic_visit(node)
         step = nodes.ExprStmt(_filtered(weight, TICK), lineno=node.lineno)
         node.body.insert(0, step)
-        return node  # type: ignore[no-any-return] - any of the nodes with a body
+        return node
 
 
 def _filtered(node: nodes.Expr, name: str, *args: nodes.Expr) -> nodes.Filter:

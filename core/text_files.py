@@ -43,14 +43,15 @@ def decoded(data: bytes, name: str, kind: type[TokensieveError]) -> str:
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
-        before, what = data[: error.start], f" (byte {error.start})"
+        start = error.start
     else:
-        before, what = b"", ""
+        start = 0
         if not wide:
             return text.removeprefix(MARK)
+    before = b"" if wide else data[:start]
     line = before.count(b"\n") + 1
     column = len(before[before.rfind(b"\n") + 1 :].decode(errors="replace")) + 1
-    what = f", but {wide}" if wide else what
+    what = f", but {wide}" if wide else f" (byte {start})"
     raise kind(f"{name}:{line}:{column}: is not UTF-8 text{what}: save it as UTF-8")
 
 

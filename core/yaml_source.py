@@ -34,6 +34,7 @@ _PLAIN = {_PREFIX + kind for kind in ("null", "bool", "int", "float", "str", "ti
                                       "value", "map", "seq")}  # fmt: skip
 _FALSE_BREAKS = re.compile("[\x85\u2028\u2029]")  # they end a line in YAML 1.1, and for PyYAML
 _ESCAPE_IT = "is not allowed: leave it out, or escape it in double quotes"
+MAX_BYTES = 1 << 18  # a large study has some thousands
 MAX_NODES = 20_000  # a pipeline has dozens; aliases that expand without end stop here
 MAX_DEPTH = 40  # a study has eight or so
 TOO_DEEP = f"lists and mappings in more than {MAX_DEPTH} others"
@@ -66,7 +67,7 @@ def read_yaml(path: FilePath) -> Source:
     Raises:
         PipelineError: with ``FILE:LINE:COL``, or why it cannot be read.
     """
-    return parse_yaml(read_text(path, PipelineError), shorten(str(path)))
+    return parse_yaml(read_text(path, PipelineError, MAX_BYTES), shorten(str(path)))
 
 
 def parse_yaml(text: str, name: str) -> Source:
@@ -124,7 +125,7 @@ class _Loader(yaml.SafeLoader):
         elif self.composed > MAX_NODES:
             problem = f"more than {MAX_NODES:,} values"
         if problem:
-            mark = self.peek_event().start_mark
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
             raise yaml.composer.ComposerError(None, None, problem, mark)
         node: yaml.Node | None = super().compose_node(parent, index)
         self.depth -= 1

@@ -143,9 +143,10 @@ def check_included(tasks: Iterable[Task], allowed: Path | None) -> None:
         TaskError: with the option that does so.
     """
     for task in tasks:
-        folder = task.include if isinstance(task, LmmsTask) else None
-        if folder is not None and (allowed is None or folder != allowed.resolve()):
+        if not isinstance(task, LmmsTask) or task.include is None:
+            continue
+        if allowed is None or task.include != allowed.resolve():
             raise TaskError(
-                f"task '{PREFIX}{task.benchmark}': the code in {folder} would be run: if you trust "  # type: ignore[attr-defined]
-                f"it, name it yourself by --lmms-include {folder}"
+                f"task '{PREFIX}{task.benchmark}': the code in {task.include} would be run: if you "
+                f"trust it, name it yourself by --lmms-include {task.include}"
             )
