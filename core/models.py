@@ -195,6 +195,11 @@ def load_model(
         if not os.path.isdir(where):  # they are in the cache now
             check_folder(_cached(where).parent)
         processor = reader.from_pretrained(where, trust_remote_code=False)
+        if adapter.answers_questions and not hasattr(processor, "image_processor"):
+            raise ModelError(
+                f"model {shown(name)}: its processor takes no pictures: processor_config.json is "
+                "missing, or names none that transformers has"
+            )
         model = model.to(place).eval()
         whole = LoadedModel if adapter.answers_questions else LoadedClassifier
         return whole(name, model, processor, adapter, adapter.bind(model))
