@@ -28,7 +28,7 @@ from tokensieve.core.template_meter import (
 MOST_SOURCE = 200_000  # characters; published templates have some thousands
 MOST_RANGE = 10_000
 FILTERS = frozenset(
-    "abs attr capitalize count d default dictsort e escape first float forceescape groupby indent "
+    "abs capitalize count d default dictsort e escape first float forceescape groupby indent "
     "int items join last length list lower map max min reject rejectattr replace reverse round "
     "safe select selectattr sort string title tojson trim truncate unique upper "
     "wordcount".split()

@@ -179,7 +179,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "a bomb": (ONE_PIXEL.replace(ONE_PIXEL[12:33], b"IHDR" + struct.pack(
         ">IIBBBBBI", 60000, 60000, 8, 2, 0, 0, 0,
         zlib.crc32(b"IHDR" + struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)))),
-        "exceeds limit"),
+        "far too large"),
 }  # fmt: skip
 
 
