@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from tokensieve.core.errors import ModelError
 from tokensieve.core.template_meter import (
     MOST_TEXT,
     TooMuchError,
@@ -41,8 +40,8 @@ def render_chat(processor: Any, messages: Sequence[dict[str, Any]]) -> str:
     """The text that asks a model to answer ``messages``, as its processor's template has it.
 
     Raises:
-        ModelError: there is no template, or no Jinja.
-        Exception: whatever the template raises; it wants more than a prompt needs.
+        Exception: there is no template or no Jinja; whatever the template raises; it wants more
+            than a prompt needs.
     """
     source = _template_of(processor)
     if len(source) > MOST_SOURCE:
@@ -66,7 +65,7 @@ def _template_of(processor: Any) -> str:
     if isinstance(found, dict):
         found = found.get("default")
     if not isinstance(found, str):
-        raise ModelError("its processor has no chat template: add chat_template.jinja")
+        raise ValueError("its processor has no chat template: add chat_template.jinja")
     return found.removeprefix("\ufeff")
 
 
@@ -91,7 +90,7 @@ def _environment() -> Any:
     try:
         importlib.import_module("jinja2")
     except ImportError:
-        raise ModelError("chat templates need jinja2: pip install jinja2") from None
+        raise RuntimeError("chat templates need jinja2: pip install jinja2") from None
     from jinja2 import nodes
     from jinja2.ext import Extension, loopcontrols
     from jinja2.runtime import BlockReference, LoopContext, Macro, Undefined

@@ -8,23 +8,28 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from tokensieve.core.errors import ModelError
 from tokensieve.core.foreign import foreign, shorten, shown
 from tokensieve.core.json_text import read_json
-from tokensieve.core.plain_files import MEGABYTE, open_plain, read_plain
-from tokensieve.core.text_files import MARK, read_text
+from tokensieve.core.plain_files import MEGABYTE, open_plain
+from tokensieve.core.text_files import read_text
 
 CONFIG, INDEX, WEIGHTS = "config.json", "model.safetensors.index.json", "model.safetensors"
-READ = (  # by transformers, which knows no byte order mark
+READ = (
     "generation_config.json", "processor_config.json", "preprocessor_config.json",
     "video_preprocessor_config.json", "tokenizer_config.json", "tokenizer.json", "vocab.json",
     "special_tokens_map.json", "added_tokens.json", "chat_template.json", INDEX,
 )  # fmt: skip
-MOST = 256 * MEGABYTE  # tokenizers with many words have some dozens
+LINKED = frozenset({".safetensors", ".model", ".txt"})
+"""Weights, and the words of some tokenizers."""
+MOST = 64 * MEGABYTE  # tokenizers with very many words have half of it
 MOST_WEIGHTS = 1 << 50
 CODE = "auto_map"
 LEFT_OUT = frozenset({CODE, "custom_pipelines"}) | {
@@ -106,6 +111,36 @@ def _strange_arguments(given: Any) -> str | None:
     return None
 
 
+@contextmanager
+def looked_at(folder: Path) -> Iterator[Path]:
+    """A folder of what was looked at, and of nothing else, for as long as it is loaded.
+
+    Texts are without byte order marks, which transformers takes for text; the rest are links.
+
+    Raises:
+        ModelError: see :func:`check_folder`.
+    """
+    check_folder(folder)
+    with TemporaryDirectory() as place:
+        write_config(read_config(folder / CONFIG), Path(place))
+        for file in folder.iterdir():
+            copy = Path(place, file.name)
+            if file.name in READ or file.suffix == ".jinja":
+                copy.write_text(read_text(file, ModelError, MOST), encoding="utf-8", newline="")
+            elif file.suffix in LINKED:
+                _link(file.resolve(), copy)
+        yield Path(place)
+
+
+def _link(file: Path, copy: Path) -> None:
+    with open_plain(file, MOST_WEIGHTS):
+        pass  # a regular file
+    try:
+        copy.symlink_to(file)
+    except OSError:  # Windows has links for some people only
+        shutil.copyfile(file, copy)
+
+
 def check_folder(folder: Path) -> None:
     """Look at every file that a model and its processor will be loaded from.
 
@@ -132,12 +167,6 @@ def check_folder(folder: Path) -> None:
 
 def _check_json(file: Path) -> None:
     name = shorten(str(file))
-    with foreign(ModelError, f"{name}: cannot be read"):
-        if read_plain(file, MOST).startswith(MARK.encode()):
-            raise ModelError(
-                f"{name}: starts with a byte order mark, which its reader takes for text: save it "
-                "without"
-            )
     content = read_json(file, ModelError, MOST)
     if not isinstance(content, dict):
         raise ModelError(f"{name}: holds a mapping, not {shown(content)}")

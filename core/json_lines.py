@@ -10,27 +10,34 @@ from tokensieve.core.errors import TaskError
 from tokensieve.core.foreign import shorten, shown
 from tokensieve.core.json_text import JsonFlaw, parse_json
 from tokensieve.core.plain_files import MEGABYTE
-from tokensieve.core.text_files import MARK, lines_of, read_text
+from tokensieve.core.text_files import MARK, filled_lines, read_text
 
 Row = tuple[str, dict[str, Any]]
 """How errors call its place, and what it holds."""
 
-MOST = 1024 * MEGABYTE  # a million questions have a few hundred
+MOST = 256 * MEGABYTE  # a million questions have about a hundred
+MOST_ROWS = 2_000_000
+MOST_SIGNS = 1_000_000  # of a row
 
 
 def json_rows(path: Path) -> Iterator[Row]:
     """The rows of a file; blank lines are none, and files that were joined have marks inside.
 
     Raises:
-        TaskError: with ``FILE:LINE``: no JSON, no mapping, a key that is given twice, or a number
-            that is none.
+        TaskError: with ``FILE:LINE``: no JSON, no mapping, a key that is given twice, a number
+            that is none, or more than fits into memory.
     """
     name = shorten(str(path))
-    for number, line in enumerate(lines_of(read_text(path, TaskError, MOST)), start=1):
+    lines = filled_lines(read_text(path, TaskError, MOST))
+    for count, (number, line) in enumerate(lines, start=1):
         plain = line.removeprefix(MARK)
         if not plain.strip():
             continue
         where = f"{name}:{number}"
+        if count > MOST_ROWS or len(line) > MOST_SIGNS:
+            raise TaskError(
+                f"{where}: more than {MOST_ROWS:,} rows, or than {MOST_SIGNS:,} characters in one"
+            )
         try:
             row = parse_json(plain)
         except JsonFlaw as flaw:

@@ -24,6 +24,7 @@ from tokensieve.core.checkpoints import (
     CONFIG,
     check_fit,
     check_folder,
+    looked_at,
     read_config,
     write_config,
 )
@@ -181,9 +182,7 @@ def load_model(
     if not adapter.answers_questions and attention is not None:
         raise ModelError(f"model {name!r}: a classifier has no attention backends to choose from")
     where = locate(name, registry)
-    with _one_line(name):
-        if os.path.isdir(where):
-            check_folder(Path(where))
+    with _one_line(name), _files(where) as folder:
         transformers: Any = importlib.import_module("transformers")
         kind, reader = transformers.AutoModelForImageTextToText, transformers.AutoProcessor
         if not adapter.answers_questions:
@@ -191,18 +190,30 @@ def load_model(
                 transformers.AutoModelForImageClassification,
                 transformers.AutoImageProcessor,
             )
-        model = _weights(kind, where, config, dtype, attention)
-        if not os.path.isdir(where):  # they are in the cache now
+        model, report = _weights(kind, folder, config, dtype, attention)
+        check_fit(name, report)
+        if folder == where:  # of the Hub: the files are in the cache now
             check_folder(_cached(where).parent)
-        processor = reader.from_pretrained(where, trust_remote_code=False)
+        processor = reader.from_pretrained(folder, trust_remote_code=False)
         if adapter.answers_questions and not hasattr(processor, "image_processor"):
             raise ModelError(
                 f"model {shown(name)}: its processor takes no pictures: processor_config.json is "
                 "missing, or names none that transformers has"
             )
+        model.name_or_path = model.config.name_or_path = where
         model = model.to(place).eval()
         whole = LoadedModel if adapter.answers_questions else LoadedClassifier
         return whole(name, model, processor, adapter, adapter.bind(model))
+
+
+@contextmanager
+def _files(where: str) -> Iterator[str]:
+    """What transformers loads from: of a local folder only what was looked at."""
+    if os.path.isdir(where):
+        with looked_at(Path(where)) as folder:
+            yield str(folder)
+    else:
+        yield where
 
 
 def _cached(name: str) -> Path:
@@ -233,8 +244,7 @@ def _weights(kind: Any, where: str, config: Any, dtype: str, attention: str | No
             if attention or backend == BACKENDS[-1] or NO_SDPA not in str(error):
                 raise
             continue
-        check_fit(where, report)
-        return model
+        return model, report
     raise AssertionError("the last backend either loads or raises")
 
 

@@ -10,12 +10,11 @@ from typing import Any
 
 from tokensieve.core.errors import TaskError
 from tokensieve.core.foreign import foreign, shorten, shown
-from tokensieve.core.json_lines import Row
+from tokensieve.core.json_lines import MOST_ROWS, Row
 from tokensieve.core.plain_files import MEGABYTE, open_plain
 
 NARROW = {"halffloat": "float16", "float": "float32"}  # Arrow's names and NumPy's
 MOST_BYTES = 8 * 1024 * MEGABYTE  # as a file, and as it is unpacked; pictures are inside
-MOST_ROWS = 10_000_000
 ROWS = 64  # at once
 INDEX = "__index_level_"  # how pandas calls the column of an index without a name
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 MOST_BYTES = 512 * MEGABYTE
 MOST_PIXELS = 2**27  # with values of 64 bits a gigabyte
+MOST_PAGES = 1000  # small copies of the picture among them
 FORMATS = (
     "PNG", "JPEG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF", "TGA",
     "ICO", "PCX", "SGI",
@@ -211,9 +212,14 @@ def _check_pages(image: Image) -> None:
     if image.format != "TIFF":
         return
     pages = 0
-    for number in range(getattr(image, "n_frames", 1)):
-        image.seek(number)
+    for number in range(MOST_PAGES + 1):
+        try:
+            image.seek(number)
+        except EOFError:
+            break
         pages += not int(_tag(image, REDUCED)) & 1
+    else:
+        raise ValueError(f"it has more than {MOST_PAGES} pages")
     image.seek(0)
     if pages > 1:
         raise ValueError(f"it has {pages} pages: store each as a picture, and list them")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from tokensieve.core.errors import TokensieveError
@@ -13,6 +15,7 @@ WIDE = {  # byte order marks, the longer ones first: one starts like another
     b"\xff\xfe\0\0": "UTF-32", b"\0\0\xfe\xff": "UTF-32",
     b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16",
 }  # fmt: skip
+_SIGN = re.compile(r"\S")
 LOOK = 1000  # bytes that tell whether every other one is zero
 
 
@@ -58,3 +61,15 @@ def decoded(data: bytes, name: str, kind: type[TokensieveError]) -> str:
 def lines_of(text: str) -> list[str]:
     """Split at ``\\n`` and ``\\r\\n`` only: other separators of Unicode may stand inside a line."""
     return [line.removesuffix("\r") for line in text.split("\n")]
+
+
+def filled_lines(text: str) -> Iterator[tuple[int, str]]:
+    """The numbers of the lines on which something stands, and what; ends of lines as above."""
+    number, start = 1, 0
+    while found := _SIGN.search(text, start):
+        number += text.count("\n", start, found.start())
+        begin = text.rfind("\n", start, found.start()) + 1 or start
+        end = text.find("\n", found.start())
+        end = len(text) if end < 0 else end
+        yield number, text[begin:end].removesuffix("\r")
+        start = end

@@ -42,7 +42,7 @@ def open_registry(plugins: Sequence[Path] | None) -> Registry:
     return registry
 
 
-def parse_keep(text: str | None) -> Any:
+def parse_keep(text: str | None, option: str = "--keep") -> Any:
     """``64``, ``0.33``, ``average=192`` or ``{average: 192}``, as YAML would read it.
 
     Raises:
@@ -52,9 +52,9 @@ def parse_keep(text: str | None) -> Any:
         return text
     kind, equals, value = text.partition("=")
     spelling = f"{{{kind}: {value}}}" if equals else text
-    budget = None if text.lstrip().startswith("#") else parse_yaml(spelling, "--keep").data
+    budget = None if text.lstrip().startswith("#") else parse_yaml(spelling, option).data
     if budget is None:
-        raise PipelineError(f"--keep: {shown(text)} is no budget, allowed: {BUDGETS}")
+        raise PipelineError(f"{option}: {shown(text)} is no budget, allowed: {BUDGETS}")
     return budget
 
 

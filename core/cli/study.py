@@ -142,7 +142,7 @@ def _document(file: Path | None, lists: dict[str, Any]) -> Source:
     for key, option in (("models", "--model-id"), ("tasks", "--task")):
         if key not in lists:
             raise StudyError(f"{option} is missing: give a FILE.yaml, or --model-id and --task")
-    budgets = [parse_keep(text) for text in lists.get("budgets", DEFAULT_BUDGETS)]
+    budgets = [parse_keep(text, "--budget") for text in lists.get("budgets", DEFAULT_BUDGETS)]
     data = {"name": "study", "pipelines": list(DEFAULT_PIPELINES), **lists, "budgets": budgets}
     return Source("<options>", data)
 

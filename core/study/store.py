@@ -23,7 +23,7 @@ from tokensieve.core.text_files import read_text
 FORMAT = 1
 LINES = ("samples.jsonl", "anatomy.jsonl")
 """The files of a cell beside ``cell.json``."""
-MOST = 1024 * MEGABYTE  # of any file
+MOST, MOST_NOTES = 1024 * MEGABYTE, 64 * MEGABYTE  # of records, and of what is noted of them
 
 
 @dataclass
@@ -136,7 +136,7 @@ class Store:
         if not path.exists():
             return None
         try:
-            data = read_json(path / "cell.json", CorruptCell, MOST)
+            data = read_json(path / "cell.json", CorruptCell, MOST_NOTES)
             reason = _flaw(path, data)
         except CorruptCell as error:
             reason = str(error)
@@ -220,7 +220,7 @@ class Store:
     def _listed(self) -> Sequence[str] | None:
         """The keys of the last study; None if nobody wrote them down."""
         try:
-            manifest = read_json(self.path / "manifest.json", StudyError, MOST)
+            manifest = read_json(self.path / "manifest.json", StudyError, MOST_NOTES)
             return [str(key) for key in manifest["cells"]]
         except (StudyError, KeyError, TypeError):
             return None

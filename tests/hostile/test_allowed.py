@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 
 from tokensieve.core.backends import BACKENDS
 from tokensieve.core.chat_templates import render_chat
-from tokensieve.core.checkpoints import LEFT_OUT, check_folder, read_config
+from tokensieve.core.checkpoints import LEFT_OUT, check_folder, looked_at, read_config
 from tokensieve.core.errors import TaskError, TokensieveError
 from tokensieve.core.foreign import reason
 from tokensieve.core.loading import load_pipeline
@@ -432,8 +432,47 @@ def test_weights_that_are_none(content: bytes, model: Path) -> None:
     refused(lambda: load(model), "model.safetensors")
 
 
+@pytest.mark.parametrize(
+    "name", ["config.json", "generation_config.json", "processor_config.json", "tokenizer.json",
+             "tokenizer_config.json", "chat_template.jinja"],
+)  # fmt: skip
+def test_files_with_a_mark_are_read(name: str, model: Path, folders: dict[str, Path]) -> None:
+    put(model, name, "\ufeff" + (model / name).read_text(encoding="utf-8"))
+    marked, plain = load(model), load(folders["llava"])
+    prompts = [one.adapter.prompt(one.processor, "w7", [None]) for one in (marked, plain)]
+    assert prompts[0] == prompts[1]
+    assert marked.model.generation_config.to_dict() == plain.model.generation_config.to_dict()
+    assert marked.processor.tokenizer.get_vocab() == plain.processor.tokenizer.get_vocab()
+
+
+def test_what_was_not_looked_at_is_not_there(model: Path) -> None:
+    put(model, "mine.py", "1")
+    put(model, "pytorch_model.bin", "1")
+    put(model, "vocab.txt", "1")
+    with looked_at(model) as folder:
+        there = {file.name for file in folder.iterdir()}
+    assert there == {file.name for file in model.iterdir()} - {"mine.py", "pytorch_model.bin"}
+
+
+COMMON = [
+    {"bos_token_id": 1, "eos_token_id": 2, "max_length": 4096, "pad_token_id": 0},
+    {"do_sample": True, "temperature": 1e-06, "repetition_penalty": 1.05, "eos_token_id": [2, 3]},
+    {"temperature": 0.0, "top_p": None, "do_sample": False, "_from_model_config": True},
+    {"transformers_version": "4.36.0", "num_beams": 4, "early_stopping": True},
+    {"eos_token_id": None, "use_cache": True},
+    {},
+]
+
+
+@pytest.mark.parametrize("content", COMMON, ids=str)
+def test_generation_configs_of_published_models(content: dict[str, Any], model: Path) -> None:
+    put(model, "generation_config.json", content)
+    check_folder(model)
+    load(model)
+
+
 GENERATION = {
-    "text": '"a"', "list": "[]", "nothing": "", "cut": "{", "mark": "\ufeff{}", "NaN": '{"top_p": NaN}',
+    "text": '"a"', "list": "[]", "nothing": "", "cut": "{", "NaN": '{"top_p": NaN}',
     "key twice": '{"top_p": 1, "top_p": 0.5}', "deep": '{"a": ' + "[" * 1000,
     "word as end": '{"eos_token_id": "</s>"}', "words as end": '{"eos_token_id": ["</s>"]}',
     "fraction as end": '{"eos_token_id": 2.5}', "true as end": '{"eos_token_id": true}',
@@ -682,7 +721,8 @@ def test_prompts_of_models_are_those_of_their_processors(name: str) -> None:
 
 @pytest.mark.parametrize("given", [None, 5, {}, {"other": "x"}, ["x"], b"x"], ids=str)
 def test_a_processor_without_a_template(given: Any) -> None:
-    refused(lambda: render_chat(processor(given), MESSAGES), "chat_template.jinja")
+    with pytest.raises(ValueError, match=r"chat_template\.jinja"):
+        render_chat(processor(given), MESSAGES)
 
 
 def test_templates_by_name_and_with_a_mark() -> None:

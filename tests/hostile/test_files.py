@@ -307,7 +307,7 @@ def test_marks_and_line_ends_change_nothing(
 
 
 @pytest.mark.parametrize("name", READ)
-@pytest.mark.parametrize("text", ["\ufeff{}", "[]", "", "{", "null", "{'a': 1}", "{}x", "\x00{}"])
+@pytest.mark.parametrize("text", ["[]", "", "{", "null", "{'a': 1}", "{}x", "\x00{}"])
 def test_files_of_a_checkpoint_that_are_no_mappings(name: str, text: str, tmp_path: Path) -> None:
     """What transformers would pass over in silence is refused as well."""
     (tmp_path / name).write_text(text, encoding="utf-8")
@@ -862,6 +862,36 @@ def test_rows_that_are_none(case: str, first: bool, tmp_path: Path) -> None:
     lines = [ROWS[case]] if first else [GOOD_LINE, "", ROWS[case]]
     (tmp_path / "x.jsonl").write_text("\n".join(lines), encoding="utf-8")
     refused(lambda: _task(tmp_path / "x.jsonl"), f"x.jsonl:{len(lines)}: ")
+
+
+LARGE = {
+    "rows": (GOOD_LINE + "\n") * 1001, "long row": '{"a": ' + " " * 2_000_000,
+    "blank lines": "\n" * 50_000_000 + "x", "spaces": " " * 50_000_000 + "x",
+    "blank lines of Windows": "\r\n" * 20_000_000 + "[1]",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", LARGE)
+def test_rows_that_are_too_many(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tokensieve.core.json_lines.MOST_ROWS", 1000)
+    text = LARGE[case]
+    (tmp_path / "x.jsonl").write_text(text, newline="")
+    line = text.rstrip().count("\n") + 1
+    refused(lambda: _task(tmp_path / "x.jsonl"), f"x.jsonl:{line}: ")
+
+
+def _directory(next_one: int) -> bytes:
+    entry = struct.pack("<HHII", 254, 4, 1, 1)  # a small copy
+    return struct.pack("<H", 1) + entry + struct.pack("<I", next_one)
+
+
+def test_a_picture_of_very_many_pages(tmp_path: Path) -> None:
+    size, count = len(_directory(0)), 200_000
+    pages = b"".join(_directory(8 + size * (n + 1)) for n in range(count))
+    first = saved("TIFF", GRADIENT)
+    chained = b"II*\0" + struct.pack("<I", 8) + pages
+    (tmp_path / "x.tif").write_bytes(chained + first)
+    refused(lambda: open_image(tmp_path / "x.tif"), "x.tif")
 
 
 JOINED = {
