@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,11 @@ _STRING = r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?'  # to the end of the text if nobody en
 _TOKEN = re.compile(rf'({_STRING})(\s*:)?|[\[\]{{}}]|[^\s\[\]{{}}",:]+', re.DOTALL)
 
 
+_ALL_ELSE = re.compile(rf'{_STRING}|[^\[\]{{}}"]+', re.DOTALL)
+_STEPS = {"[": 1, "{": 1, "]": -1, "}": -1}
+TOO_DEEP = f"lists and mappings in more than {MAX_DEPTH} others"
+
+
 class JsonFlaw(ValueError):
     """What is wrong with a text of JSON, and behind how many of its characters."""
 
@@ -26,31 +32,28 @@ class JsonFlaw(ValueError):
         self.position = position
 
 
-class _Refused(ValueError):
-    """Raised while JSON is read, by what does not know the place."""
-
-
 def parse_json(text: str) -> Any:
     """Plain data. A key that is given twice and a number that is none are flaws.
 
     Raises:
         JsonFlaw: with the place.
     """
-    found = _flaw(text) if text.count("[") + text.count("{") > MAX_DEPTH else None
-    if found is not None:
-        raise found
+    if text.count("[") + text.count("{") > MAX_DEPTH and _depth(text) > MAX_DEPTH:
+        raise _flaw(text) or JsonFlaw(TOO_DEEP, 0)
     try:
         return json.loads(
-            text,
-            object_pairs_hook=_mapping,
-            parse_constant=_number,
-            parse_float=_number,
-            parse_int=_number,
+            text, object_pairs_hook=_mapping, parse_constant=_number, parse_float=_number
         )
     except json.JSONDecodeError as error:
         raise JsonFlaw(error.msg, error.pos) from None
-    except _Refused as error:
+    except ValueError as error:  # ours, or of integers with thousands of digits
         raise _flaw(text) or JsonFlaw(str(error), 0) from None
+
+
+def _depth(text: str) -> int:
+    """How many brackets are open at most; before they are parsed, which takes as much stack."""
+    steps = map(_STEPS.__getitem__, _ALL_ELSE.sub("", text))
+    return max(accumulate(steps), default=0)
 
 
 def read_json(path: Path, kind: type[TokensieveError], most: int = MEGABYTE) -> Any:
@@ -72,15 +75,15 @@ def read_json(path: Path, kind: type[TokensieveError], most: int = MEGABYTE) -> 
 def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     mapping = dict(pairs)
     if len(mapping) < len(pairs):
-        raise _Refused("a key is given twice")
+        raise ValueError("a key is given twice")
     return mapping
 
 
-def _number(text: str) -> int | float:
+def _number(text: str) -> float:
     problem = _no_number(text)
     if problem:
-        raise _Refused(problem)
-    return float(text) if set(text) & set(".eE") else int(text)
+        raise ValueError(problem)
+    return float(text)
 
 
 def _no_number(text: str) -> str | None:
@@ -104,8 +107,7 @@ def _flaw(text: str) -> JsonFlaw | None:
         sign, problem = token[0][0], None
         if sign in "[{":
             levels.append(set() if sign == "{" else None)
-            deep = len(levels) > MAX_DEPTH
-            problem = f"lists and mappings in more than {MAX_DEPTH} others" if deep else None
+            problem = TOO_DEEP if len(levels) > MAX_DEPTH else None
         elif sign in "]}":
             del levels[-1:]
         elif token[1] is None:

@@ -58,13 +58,11 @@ def decoded(data: bytes, name: str, kind: type[TokensieveError]) -> str:
     raise kind(f"{name}:{line}:{column}: is not UTF-8 text{what}: save it as UTF-8")
 
 
-def lines_of(text: str) -> list[str]:
-    """Split at ``\\n`` and ``\\r\\n`` only: other separators of Unicode may stand inside a line."""
-    return [line.removesuffix("\r") for line in text.split("\n")]
-
-
 def filled_lines(text: str) -> Iterator[tuple[int, str]]:
-    """The numbers of the lines on which something stands, and what; ends of lines as above."""
+    """The lines on which something stands, with their numbers.
+
+    They end with ``\\n`` or ``\\r\\n`` only: other separators of Unicode may stand inside.
+    """
     number, start = 1, 0
     while found := _SIGN.search(text, start):
         number += text.count("\n", start, found.start())

@@ -16,7 +16,7 @@ from tokensieve.core.foreign import foreign, reason, shorten, shown
 from tokensieve.core.loading import load_pipeline
 from tokensieve.core.plugins import build_registry
 from tokensieve.core.study.spec import load_study
-from tokensieve.core.text_files import lines_of, read_text
+from tokensieve.core.text_files import filled_lines, read_text
 
 REGISTRY = build_registry()
 STAGE = "at: 2\nscore: iga\nkeep: 0.5\n"
@@ -217,7 +217,8 @@ def test_short_texts_are_kept_and_long_ones_keep_both_ends() -> None:
 def test_lines_end_where_editors_end_them(tmp_path: Path) -> None:
     path = tmp_path / "x.txt"
     path.write_bytes("\ufeffa\u2028b\r\nc\x85d\n\x0be\x1cf".encode())
-    assert lines_of(read_text(path, TaskError)) == ["a\u2028b", "c\x85d", "\x0be\x1cf"]
+    lines = [line for _, line in filled_lines(read_text(path, TaskError))]
+    assert lines == ["a\u2028b", "c\x85d", "\x0be\x1cf"]
 
 
 def test_positions_behind_a_byte_order_mark_are_those_of_the_editor(tmp_path: Path) -> None:
