@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tokensieve.adapters.internvl import InternVLAdapter
 from tokensieve.adapters.llava import LlavaAdapter
+from tokensieve.adapters.llava_pixtral import LlavaPixtralAdapter
 from tokensieve.adapters.qwen_vl import QwenVLAdapter
 from tokensieve.adapters.timm_vit import TimmVitAdapter
 from tokensieve.adapters.zoo import EXAMPLES, MODELS, STUDIES
@@ -16,6 +17,7 @@ def tokensieve_register(registry: Registry) -> None:
     """Add the built-in adapters, trained models, tasks, studies and an example picture."""
     registry.add(InternVLAdapter)
     registry.add(LlavaAdapter)
+    registry.add(LlavaPixtralAdapter)
     registry.add(QwenVLAdapter)
     registry.add(TimmVitAdapter)
     for task in TASKS:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from tokensieve.adapters.decoder import LlamaLikeModel, decoder_dims, placeholder_ids
@@ -22,6 +22,7 @@ from tokensieve.adapters.vision import (
     CapturedLayer,
     Pass,
     chosen_layers,
+    encoded_tokens,
     feeding_layer,
     raster,
     seen_heads,
@@ -192,6 +193,13 @@ class LlavaModel(LlamaLikeModel):
         vectors: Tensor = projector.forward(features)
         return vectors
 
+    def picture_tokens(self, given: Mapping[str, Any]) -> dict[int, list[int]] | None:
+        """As many for each picture."""
+        pixels, counts = given.get("pixel_values"), encoded_tokens(given, "image")
+        if pixels is not None:
+            counts = [self.tokens] * len(pixels)
+        return None if counts is None else {self.placeholder_ids[0]: counts}
+
     def split_run(self, length: int) -> list[int]:
         """Touching images have the same known size."""
         return [self.tokens] * (length // self.tokens) if length % self.tokens == 0 else [length]
@@ -210,6 +218,11 @@ class LlavaModel(LlamaLikeModel):
         return [Panel(self.side, self.side, box)]
 
 
+def has_pixtral(config: Any) -> bool:
+    """Whether the vision encoder takes images of any size, and puts a token behind each row."""
+    return getattr(getattr(config, "vision_config", None), "model_type", None) == "pixtral"
+
+
 class LlavaAdapter(Adapter):
     """LLaVA-1.5: CLIP encoder with [CLS], two-layer projector, Llama, Vicuna or Qwen2 decoder."""
 
@@ -220,6 +233,11 @@ class LlavaAdapter(Adapter):
         DecoderDims(layers=4, dim=32, mlp_dim=48, heads=4, kv_heads=2, head_dim=8),
         visual_tokens=16, vocabulary=64, vision=NARROW_ENCODER,
     )  # fmt: skip
+
+    @classmethod
+    def takes(cls, config: Any) -> bool:
+        """A LLaVA whose images all have one size."""
+        return super().takes(config) and not has_pixtral(config)
 
     @classmethod
     def bind(cls, model: Any) -> BoundModel:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +23,10 @@ from tokensieve.adapters.vision import (
     CapturedLayer,
     LateHooks,
     Pass,
+    encoded_tokens,
     layer_at,
     raster,
+    rotated_parts,
 )
 from tokensieve.core.adapter import Adapter, BoundModel, Panel, VisionRecord
 from tokensieve.core.errors import AttachError, SignalError
@@ -136,23 +138,14 @@ class QwenVLModel(LlamaLikeModel):
         record.tile = torch.tensor(tile).to(hidden.device)
         pool = partial(self._pooled, order=order)
         for depth, block in chosen.items():
-            parts = self._rotated(block, seen[block], seen["angles"], frames)
-            scale = float(self.visual.blocks[block].attn.scaling)
+            attention = self.visual.blocks[block].attn
+            projected = seen[block].unflatten(-1, (3, attention.num_heads, -1))
+            queries, keys, _ = (part.transpose(0, 1)[None] for part in projected.float().unbind(1))
+            cos, sin = seen["angles"]
+            parts = rotated_parts(queries, keys, (cos.float(), sin.float()), frames)
+            scale = float(attention.scaling)
             record.layers[depth] = CapturedLayer(parts, scale, False, pool)
         return record
-
-    def _rotated(
-        self, block: int, projected: Tensor, angles: tuple[Tensor, Tensor], frames: list[int]
-    ) -> list[tuple[Tensor, Tensor]]:
-        """Queries and keys of a block with 2-D RoPE, per frame ``[1, heads, patches, width]``."""
-        heads = self.visual.blocks[block].attn.num_heads
-        patches = projected.unflatten(-1, (3, heads, -1))
-        cos, sin = (part[:, None].float() for part in angles)
-        queries, keys = (
-            (part.float() * cos + _turned(part.float()) * sin)[None].transpose(1, 2)
-            for part in patches.unbind(1)[:2]
-        )
-        return list(zip(queries.split(frames, 2), keys.split(frames, 2), strict=True))
 
     def shrink_images(self, plan: ShrinkPlan) -> list[Any]:
         """Patches put together to images, resized, and cut into fewer patches."""
@@ -230,6 +223,17 @@ class QwenVLModel(LlamaLikeModel):
         vectors: Tensor = merger.forward(features.unflatten(-1, (self.unit**2, -1)).flatten(0, 1))
         return vectors
 
+    def picture_tokens(self, given: Mapping[str, Any]) -> dict[int, list[int]] | None:
+        """As the grids say, of images and of videos."""
+        counts = {}
+        for token, modality in zip(self.placeholder_ids, ("image", "video"), strict=True):
+            grids, tokens = given.get(f"{modality}_grid_thw"), encoded_tokens(given, modality)
+            if grids is not None:
+                tokens = [t * h * w // self.unit**2 for t, h, w in grids.tolist()]
+            if tokens is not None:
+                counts[token] = tokens
+        return counts or None
+
     def panels(self, size: tuple[int, int], processor: Any, inputs: Any) -> list[Panel]:
         """The whole picture, resized by the processor."""
         return [
@@ -249,11 +253,6 @@ def pooled(output: Any) -> Tensor:
         raise SignalError(f"the vision encoder gives no pooler_output: {unknown_release()}")
     features: Tensor = output.pooler_output
     return features
-
-
-def _turned(states: Tensor) -> Tensor:
-    first, second = states.chunk(2, dim=-1)
-    return torch.cat((-second, first), dim=-1)
 
 
 class QwenVLAdapter(Adapter):

@@ -217,6 +217,35 @@ def raster(rows: int, columns: int, images: int) -> Tensor:
     return repeated
 
 
+def encoded_tokens(given: Mapping[str, Any], modality: str) -> list[int] | None:
+    """Tokens of each picture whose features the caller encoded ahead, as ``generate`` does.
+
+    None if there are none: ``mm_encoder_outputs`` holds the features of each picture by modality.
+    """
+    outputs = given.get("mm_encoder_outputs") or {}
+    features = getattr(outputs.get(modality), "pooler_output", None)
+    return None if features is None else [len(picture) for picture in features]
+
+
+def rotated_parts(
+    queries: Tensor, keys: Tensor, angles: tuple[Tensor, Tensor], sizes: Sequence[int]
+) -> list[tuple[Tensor, Tensor]]:
+    """Queries and keys ``[1, heads, patches, width]`` of a packed pass, per image, with 2-D RoPE.
+
+    Args:
+        angles: cosines and sines ``[patches, width]``.
+        sizes: patches of each image (or frame), in the order of the pass.
+    """
+    cos, sin = angles
+    turned = [part * cos + _turned(part) * sin for part in (queries, keys)]
+    return list(zip(*(part.split(list(sizes), 2) for part in turned), strict=True))
+
+
+def _turned(states: Tensor) -> Tensor:
+    first, second = states.chunk(2, dim=-1)
+    return torch.cat((-second, first), dim=-1)
+
+
 def seen_heads(seen: Mapping[Any, Any], depth: float | None, heads: int) -> tuple[Tensor, Tensor]:
     """Queries and keys of a watched layer, ``[images, heads, tokens, head dim]`` each."""
     if not {("q", depth), ("k", depth)} <= seen.keys():

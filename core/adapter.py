@@ -7,7 +7,7 @@ An :class:`Adapter` is a plugin: it recognises a model by its ``model_type`` and
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -105,6 +105,8 @@ class BoundModel(Bound):
         decoder: the text model; ``layers`` its decoder layers; ``rotary`` its rotary embedding.
         dims: sizes of the decoder.
         placeholder_ids: token ids that stand for visual tokens.
+        separated: True if other tokens stand between those of one image, so that a run of
+            placeholders is a part of an image only.
         mrope: True if positions are three-dimensional.
     """
 
@@ -112,6 +114,7 @@ class BoundModel(Bound):
     decoder: nn.Module
     rotary: nn.Module
     placeholder_ids: tuple[int, ...]
+    separated: bool = False
     mrope: bool = False
     provides: frozenset[str] = DECODER_SIGNALS
 
@@ -180,8 +183,16 @@ class BoundModel(Bound):
     def project(self, features: Tensor) -> Tensor:
         """Projector inputs ``[n, vision dim]`` -> decoder inputs ``[n, dim]``."""
 
+    def picture_tokens(self, given: Mapping[str, Any]) -> dict[int, list[int]] | None:
+        """Tokens of each image or video, by placeholder id, in the order of the prompt.
+
+        ``given`` are the arguments of ``inner``: its grids, sizes or pixels tell. None if they do
+        not (features from elsewhere): then every run of placeholders holds whole images.
+        """
+        return None
+
     def split_run(self, length: int) -> list[int]:
-        """Image sizes in a run of ``length`` placeholders that touch each other."""
+        """Image sizes in a run of ``length`` placeholders, where the pictures do not tell."""
         return [length]
 
     def panels(self, size: tuple[int, int], processor: Any, inputs: Any) -> list[Panel]:
@@ -208,9 +219,14 @@ class Adapter(ABC):
         return (cls.__doc__ or "").strip().splitlines()[0] if cls.__doc__ else ""
 
     @classmethod
+    def takes(cls, config: Any) -> bool:
+        """Whether models of a config are of this family."""
+        return getattr(config, "model_type", None) in cls.model_types
+
+    @classmethod
     def recognises(cls, model: Any) -> bool:
         """Whether a model is of this family; by default its config says so."""
-        return getattr(getattr(model, "config", None), "model_type", None) in cls.model_types
+        return cls.takes(getattr(model, "config", None))
 
     @classmethod
     @abstractmethod

@@ -35,13 +35,12 @@ def find_adapter(config: Any, registry: Registry | None = None) -> Any:
     """The adapter class for a model config; an error lists the supported families."""
     registry = registry or build_registry()
     kind = getattr(config, "model_type", None)
-    supported: dict[str, str] = {}
+    supported: list[tuple[str, str]] = []
     for entry in registry.all("adapter"):
-        for model_type in entry.value.model_types:
-            supported[model_type] = entry.name
-        if kind in entry.value.model_types:
+        supported += [(model_type, entry.name) for model_type in entry.value.model_types]
+        if entry.value.takes(config):
             return entry.value
-    shown = ", ".join(f"{model_type} ({name})" for model_type, name in sorted(supported.items()))
+    shown = ", ".join(f"{model_type} ({name})" for model_type, name in sorted(supported))
     raise AttachError(
         f"no adapter for model_type {kind!r}, supported: {shown}; "
         "an adapter is a plugin (see docs/architecture.md)"

@@ -8,6 +8,7 @@ from typing import Any
 from tokensieve.core.bound import Bound
 from tokensieve.core.errors import AttachError
 from tokensieve.core.pipeline import Cut, Pipeline
+from tokensieve.core.signals import NEXT_LAYER_SIGNALS
 from tokensieve.core.stage import IMAGE
 
 
@@ -26,16 +27,23 @@ def check(pipeline: Pipeline, bound: Bound) -> None:
 def check_depth(pipeline: Pipeline, depth: int, unit: str = "decoder layer") -> None:
     """Refuse a pipeline whose boundaries do not fit a model of ``depth`` layers."""
     cuts = pipeline.cuts(depth)
+    places, scaled = [cut.at for cut in cuts], pipeline.scales(depth)
     for cut in cuts:
-        if cut.at >= depth:
+        if cut.at > depth and not scaled:
             raise AttachError(
-                f"{_place(pipeline, cut)}: the model has {depth} {unit}s, allowed: 0 to "
-                f"{depth - 1} (or give the pipeline the `depth` it was tuned for, to have it "
-                "scaled)"
+                f"{_place(pipeline, cut)}: the model has {depth} {unit}s, allowed: 0 to {depth}"
+                f"{_DEPTH_HINT if pipeline.depth is None else ''}"
             )
-    if any(b.at <= a.at for a, b in pairwise(cuts)):
-        shown = [cut.at for cut in cuts]
-        raise AttachError(f"{pipeline.name}: {depth} {unit}s are too few for {shown}")
+    ends = [cut.at >= depth and cut.written_at != pipeline.depth for cut in cuts]
+    if (scaled and any(ends)) or any(later <= earlier for earlier, later in pairwise(places)):
+        written = [cut.written_at for cut in cuts]
+        raise AttachError(
+            f"{pipeline.name}: {depth} {unit}s are too few for boundaries {written}, which are "
+            f"tuned for {pipeline.depth} and scaled to {places}"
+        )
+
+
+_DEPTH_HINT = " (or give the pipeline the `depth` it was tuned for, to have it scaled)"
 
 
 def _place(pipeline: Pipeline, cut: Cut) -> str:
@@ -52,6 +60,12 @@ def _check_component(where: str, component: Any, at: int, bound: Bound) -> None:
         raise AttachError(
             f"{where}: {component.name!r} needs {signal}; adapter {bound.name} provides none "
             f"({why}): use another scorer or drop the stage (available: {alternatives})"
+        )
+    coming = component.required() & NEXT_LAYER_SIGNALS
+    if coming and at == bound.dims.layers:
+        raise AttachError(
+            f"{where}: {component.name!r} needs {min(coming)}, but no {bound.layer_word} runs "
+            f"behind this boundary: use boundary {at - 1} or earlier, or another scorer"
         )
     history = component.required() & bound.history
     if not history:

@@ -15,6 +15,7 @@ from tokensieve.core.errors import PipelineError, PluginError, did_you_mean
 from tokensieve.core.foreign import shorten, shown
 from tokensieve.core.pipeline import Pipeline
 from tokensieve.core.plugins import Registry, build_registry
+from tokensieve.core.reserved import misnamed
 from tokensieve.core.stage import Stage
 from tokensieve.core.yaml_source import Source, read_yaml
 
@@ -48,6 +49,7 @@ def load_pipeline(
     registry = registry or build_registry(plugins)
     if isinstance(source, Pipeline):
         pipeline = source
+        _check_name(pipeline, Source("<pipeline>", {}), registry)
     elif isinstance(source, Mapping):
         pipeline = _validate(Source("<dict>", dict(source)), registry)
     else:
@@ -85,11 +87,19 @@ def _validate(source: Source, registry: Registry, path: Path | None = None) -> P
     if path is not None:
         data.setdefault("name", path.stem)
     try:
-        return Pipeline.model_validate(data, context={"registry": registry})
+        pipeline = Pipeline.model_validate(data, context={"registry": registry})
     except ValidationError as error:
         raise PipelineError("\n".join(problem_lines(error, source, _known_keys))) from None
     except PluginError as error:
         raise PipelineError(f"{source.name}: {error}") from None
+    _check_name(pipeline, source, registry)
+    return pipeline
+
+
+def _check_name(pipeline: Pipeline, source: Source, registry: Registry) -> None:
+    problem = misnamed(pipeline.name, pipeline, registry)
+    if problem:
+        raise PipelineError(f"{source.where(('name',))}: name: {problem}")
 
 
 def problem_lines(

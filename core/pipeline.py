@@ -213,6 +213,16 @@ def scaling_notes(pipeline: Pipeline, depth: int, unit: str = "decoder layer") -
     ]
 
 
+def end_notes(pipeline: Pipeline, depth: int, unit: str = "decoder layer") -> list[str]:
+    """Say that a boundary lies behind the last layer, where one does."""
+    if depth not in pipeline.boundaries(depth):
+        return []
+    return [
+        f"boundary {depth} is behind the last {unit}: it removes tokens from what leaves the "
+        f"{unit}s, and none runs on fewer of them"
+    ]
+
+
 def _plain_stage(stage: Stage) -> dict[str, Any]:
     plain = stage.model_dump(mode="json", exclude_unset=True)
     for key in ("at", "keep", "score"):

@@ -23,6 +23,7 @@ from tokensieve.core.adapter import Adapter
 from tokensieve.core.components import Component, Merger, Scorer, Selector
 from tokensieve.core.errors import PluginError, did_you_mean
 from tokensieve.core.foreign import shown
+from tokensieve.core.names import reserved
 from tokensieve.core.plugin_files import (
     BREAKAGE,
     first_line,
@@ -33,6 +34,7 @@ from tokensieve.core.plugin_files import (
 )
 from tokensieve.core.signals import SIGNALS
 from tokensieve.core.tasks import Task
+from tokensieve.core.watching import Seen, untouched, watched
 
 PROJECT = "tokensieve"
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -89,6 +91,8 @@ class Registry:
         entries: per kind, the entries by name.
         problems: one line for each installed plugin that was left out.
         owner: who is registering at the moment.
+        sources: what the plugin files held that were loaded, by path: the code that runs.
+        reads: the data that each of them read meanwhile.
     """
 
     entries: dict[str, dict[str, Entry]] = field(
@@ -96,6 +100,8 @@ class Registry:
     )
     problems: list[str] = field(default_factory=list)
     owner: str = PROJECT
+    sources: dict[str, bytes] = field(default_factory=dict)
+    reads: dict[str, Seen] = field(default_factory=dict)
 
     def add(self, component: type[Component] | type[Adapter] | type[Task]) -> None:
         """Register a component, adapter or task class under its ``name``.
@@ -139,7 +145,9 @@ class Registry:
     def copy(self) -> Registry:
         """A registry with the same entries, to which more can be added."""
         entries = {kind: dict(named) for kind, named in self.entries.items()}
-        return Registry(entries, list(self.problems), self.owner)
+        return Registry(
+            entries, list(self.problems), self.owner, dict(self.sources), dict(self.reads)
+        )
 
     def _put_files(self, kind: str, folder: Path) -> None:
         if not folder.is_dir():
@@ -150,6 +158,11 @@ class Registry:
     def _put(self, kind: str, name: str, value: Any) -> None:
         if not isinstance(name, str) or not name.strip():
             raise PluginError(f"{value!r} has no name: set the class attribute `name`")
+        if kind == "pipeline" and self.owner != PROJECT and reserved(name):
+            message = (
+                f"pipeline {name!r} is added by {self.owner!r} but the name {reserved(name)!r}"
+            )
+            raise PluginError(f"{message} is reserved: rename it")
         taken = self.entries[kind].get(name)
         if taken is not None:
             raise PluginError(
@@ -207,14 +220,19 @@ def _check_signals(title: str, attribute: str, signals: Any) -> None:
 def build_registry(plugins: str | Path | Sequence[str | Path] = ()) -> Registry:
     """Registry of all installed plugins and of the given plugin files.
 
-    It is built once; a plugin file is read again when its content has changed.
+    It is built once; a plugin file is read again when it, or data that it read, has changed.
 
     Raises:
         PluginError: a plugin file cannot be loaded.
     """
     given = [plugins] if isinstance(plugins, str | os.PathLike) else plugins
     paths = dict.fromkeys(plugin_path(plugin) for plugin in given)
-    return _build(tuple((path, read_plugin_file(path)) for path in paths))
+    files = tuple((path, read_plugin_file(path)) for path in paths)
+    registry = _build(files)
+    if all(map(untouched, registry.reads.values())):
+        return registry
+    _build.cache_clear()
+    return _build(files)
 
 
 @lru_cache(maxsize=16)
@@ -228,7 +246,9 @@ def _build(files: tuple[tuple[Path, bytes], ...]) -> Registry:
     for point in points:
         _load_installed(registry, point)
     for path, source in files:
-        _register(registry, load_plugin_file(path, source), str(path))
+        registry.sources[str(path)] = source
+        with watched() as registry.reads[str(path)]:
+            _register(registry, load_plugin_file(path, source), str(path))
     return registry
 
 

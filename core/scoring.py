@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tokensieve.core.errors import PluginError
 from tokensieve.core.lazy import torch
@@ -111,3 +111,39 @@ def top_counts(scores: Tensor, available: Tensor, counts: list[int] | Tensor) ->
     first = torch.arange(scores.shape[1], device=scores.device) < limit
     taken = torch.zeros_like(available).scatter(1, order, first)
     return taken & available
+
+
+def counted(turns: Tensor, kept: Tensor) -> Tensor:
+    """Turns of the ``kept`` tokens as 1, 2, ... in each row, equal ones by index; else 0."""
+    last = torch.iinfo(turns.dtype).max
+    place = turns.masked_fill(~kept, last).argsort(dim=1, stable=True).argsort(dim=1)
+    return (place + 1).masked_fill(~kept, 0)
+
+
+def check_mask(name: str, kept: Any, available: Tensor) -> None:
+    """A selector's answer is a mask: numbers would be read as other tokens.
+
+    Raises:
+        PluginError: it is not.
+    """
+    good = isinstance(kept, torch.Tensor) and kept.shape == available.shape
+    if not good or kept.dtype != torch.bool:
+        raise PluginError(f"selector {name!r} must return a bool tensor {tuple(available.shape)}")
+
+
+def check_turns(name: str, turns: Any, available: Tensor) -> None:
+    """A selector's turns are integers, one for each token.
+
+    Raises:
+        PluginError: they are not.
+    """
+    if not isinstance(turns, torch.Tensor) or not _whole_numbers(turns, available):
+        raise PluginError(
+            f"selector {name!r}: take_in_order must return an integer tensor "
+            f"{tuple(available.shape)}"
+        )
+
+
+def _whole_numbers(turns: Tensor, available: Tensor) -> bool:
+    real = turns.dtype.is_floating_point or turns.dtype.is_complex or turns.dtype == torch.bool
+    return not real and turns.shape == available.shape

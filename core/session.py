@@ -148,7 +148,7 @@ class Session:
         engine = self._engine
         engine.called = True
         prompt = kwargs.get("input_ids", kwargs.get("inputs", args[0] if args else None))
-        with engine.expecting(prompt) as call:
+        with engine.expecting(prompt, kwargs) as call:
             output = _checked_generate(self.model, generate, *args, **kwargs)
         if not call.forwards:
             raise GuardError(f"there is no answer: {self._nothing_ran()}")

@@ -13,7 +13,7 @@ Module = Literal["attention", "mlp", "block"]
 EncoderAttention = Literal["cls", "received", "auto"]
 
 SIGNALS: dict[str, str] = {
-    "hidden": "hidden states that enter the boundary's decoder layer [batch, tokens, dim]",
+    "hidden": "hidden states at the boundary, which the next layer gets [batch, tokens, dim]",
     "previous_hidden": "hidden states that entered the layer that just ran [batch, tokens, dim]",
     "normed_states": "hidden states after the decoder's final norm, of visual and of text tokens",
     "embeddings": "what entered decoder layer 0, of visual and of text tokens",
@@ -47,6 +47,9 @@ HISTORY_SIGNALS = frozenset(
 
 LAST_LAYER_SIGNALS = frozenset({"previous_attention", "previous_hidden", "previous_keys"})
 """Signals of the one layer that ran just before the boundary."""
+
+NEXT_LAYER_SIGNALS = frozenset({"next_attention"})
+"""Signals of the layer that is about to run: there is none behind the last one."""
 
 VISION_SIGNALS = frozenset(
     {

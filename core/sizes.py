@@ -82,6 +82,14 @@ SIZES = {
             vocabulary=32064,
         ),
         ModelSize(
+            "pixtral-12b",
+            "llava-pixtral",
+            "Pixtral-12B with an image of 1024 x 1024 pixels",
+            DecoderDims(layers=40, dim=5120, mlp_dim=14336, heads=32, kv_heads=8, head_dim=128),
+            visual_tokens=4096,
+            vocabulary=131072,
+        ),
+        ModelSize(
             "qwen2.5-vl-7b",
             "qwen-vl",
             "Qwen2.5-VL-7B with an image of about one megapixel",

@@ -157,6 +157,17 @@ def version_rows() -> str:
     return table(["run", *shown, *COUNTS], rows)
 
 
+def hostile_rows() -> str:
+    """How many hostile cases of each kind were tried, and how many held."""
+    figures = json.loads((DOCS / "data" / "hostile.json").read_text(encoding="utf-8"))["cases"]
+    rows = [
+        [f"[`{kind}`](../tests/hostile/test_{kind}.py)", f"{tried:,}", f"{held:,}"]
+        for kind, (tried, held) in figures.items()
+    ]
+    totals = (f"{sum(row[n] for row in figures.values()):,}" for n in (0, 1))
+    return table(["kind", "tried", "held"], [*rows, ["all", *totals]])
+
+
 def file_rows(folder: str) -> str:
     """The modules of a folder, with the first line of their docstrings."""
     rows = []
@@ -186,6 +197,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "checks": check_rows,
     "commands": command_rows,
     "versions": version_rows,
+    "hostile": hostile_rows,
     "strategy-files": lambda: file_rows("strategies"),
     "core-files": lambda: file_rows("core"),
     "engine-files": lambda: file_rows("core/engine"),

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from tiny_models import IMAGE, Prompt, inputs
+from torch.nn.functional import pad
 
 from tokensieve.core.binding import bind
 from tokensieve.core.testing import oracle
@@ -18,9 +19,13 @@ __all__ = [
     "conversation_of",
     "oracle_logits",
     "single",
+    "together",
     "turn_of",
     "vision_inputs",
 ]
+
+
+VISION = ("pixel_values", "image_grid_thw", "image_sizes")
 
 
 def single(family: str, prompt: Prompt, dtype: torch.dtype = torch.float64) -> dict[str, Any]:
@@ -39,7 +44,21 @@ def oracle_logits(model: Any, family: str, conversation: Conversation, policy: s
 
 def vision_inputs(batch: dict[str, Any]) -> dict[str, Any]:
     """The vision part of model inputs."""
-    return {k: v for k, v in batch.items() if k in ("pixel_values", "image_grid_thw")}
+    return {k: v for k, v in batch.items() if k in VISION}
+
+
+def together(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    """The vision parts of two prompts, one after the other, pictures in frames of one size."""
+    pictures = [first["pixel_values"], second["pixel_values"]]
+    if "image_sizes" in first:
+        tall, wide = (max(each.shape[axis] for each in pictures) for axis in (2, 3))
+        pictures = [pad(e, (0, wide - e.shape[3], 0, tall - e.shape[2])) for e in pictures]
+    joined = {
+        name: torch.cat([part, second[name]])
+        for name, part in first.items()
+        if name != "pixel_values"
+    }
+    return {**joined, "pixel_values": torch.cat(pictures)}
 
 
 def conversation_of(

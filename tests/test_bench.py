@@ -274,7 +274,7 @@ def test_overhead_counts_exactly_our_own_time(
         "decide": (engine_module, "decide"),
         "change": (transitions_module, "change"),
         "vision": (type(subject.bound), "_record"),
-        "layout": (prompt_module, "read_layout"),
+        "layout": (prompt_module.Images, "read"),
         "decoder": (subject.bound.layers[3], "forward"),
     }[place]
     clock.delay(monkeypatch, *where, by=1.0)

@@ -108,6 +108,14 @@ def test_every_table_is_on_a_page() -> None:
     assert used == set(TABLES.TABLES)
 
 
+def test_every_preset_that_prunes_stands_in_the_table_of_costs() -> None:
+    """It is measured, not generated: a new preset has to be measured, too."""
+    costs = (DOCS / "methods.md").read_text(encoding="utf-8").partition("## What scoring costs")[2]
+    measured = re.findall(r"^\| ([\w+-]+) \| \d+ \|", costs, re.MULTILINE)
+    prunes = {entry.name for entry in build_registry().all("pipeline") if entry.name != "none"}
+    assert sorted(measured) == sorted(prunes)
+
+
 def test_every_registered_component_stands_in_a_table() -> None:
     text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
     rows = {row.split("|")[1].strip() for row in text.splitlines() if row.startswith("| `")}

@@ -8,8 +8,17 @@ from typing import Any
 
 import pytest
 import torch
-from oracle import Conversation, Turn, conversation_of, oracle_logits, turn_of, vision_inputs
+from oracle import (
+    Conversation,
+    Turn,
+    conversation_of,
+    oracle_logits,
+    together,
+    turn_of,
+    vision_inputs,
+)
 from tiny_models import DEFAULT_IMAGES, FAMILIES, IMAGE, SPECIAL, Prompt, build, continuing, inputs
+from torch.testing import assert_close
 
 import tokensieve
 
@@ -33,6 +42,14 @@ STAGES: dict[str, list[dict[str, Any]]] = {
         {"at": 0, "score": "uniform", "keep": 0.7},
         {"at": 2, "score": "attention", "keep": {"share": 0.6, "of": "current"}},
         {"at": 5, "score": "random", "keep": 2, "scope": "sample"},
+    ],
+    "behind-the-last": [{"at": 6, "score": "attention", "keep": 0.3}],
+    "also-behind-the-last": [
+        {"at": [2, 6], "score": "ttv", "keep": [0.7, 0.2]},
+    ],
+    "adaptive-behind-the-last": [
+        {"at": 1, "score": "attention", "select": {"selector": "threshold", "value": 0.6}},
+        {"at": 6, "score": "ttv", "select": {"selector": "threshold", "value": 0.6}},
     ],
     "adaptive": [
         {"at": 1, "score": "attention", "select": {"selector": "threshold", "value": 0.6}},
@@ -81,7 +98,7 @@ def models() -> dict[str, Any]:
 def test_keeping_everything_is_bit_identical(family: str, policy: str, attention: str) -> None:
     model = build(family, torch.float32, attention)
     batch = inputs(family, prompts(family), dtype=torch.float32)
-    everywhere = {"at": list(range(6)), "score": "random", "keep": 1.0}
+    everywhere = {"at": list(range(7)), "score": "random", "keep": 1.0}
     with torch.no_grad():
         untouched = model(**batch).logits
         ids = model.generate(**batch, max_new_tokens=3, do_sample=False)
@@ -128,7 +145,7 @@ def _compare_generation(
         conversation = conversation_of(family, prompt, session.trace, sample, generated)
         expected = oracle_logits(model, family, conversation, policy)[-STEPS:]
         actual = torch.stack([step[sample] for step in steps])
-        torch.testing.assert_close(actual, expected, atol=1e-6, rtol=0)
+        assert_close(actual, expected, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("use_cache", [True, False])
@@ -150,7 +167,7 @@ def test_forward_gives_oracle_logits_at_every_text_token(
         expected = oracle_logits(model, family, conversation, policy)
         real = batch["attention_mask"][sample].bool()
         text = torch.tensor(conversation.ids) != IMAGE
-        torch.testing.assert_close(logits[sample][real][text], expected[text], atol=1e-6, rtol=0)
+        assert_close(logits[sample][real][text], expected[text], atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -171,7 +188,7 @@ def test_batch_equals_its_samples(
                 mine = [stage.kept[0].tolist() for stage in session.trace.stages]
                 assert [per_stage[sample].tolist() for per_stage in kept] == mine
             real = batch["attention_mask"][sample].bool()
-            torch.testing.assert_close(together[sample][real], alone, atol=1e-6, rtol=0)
+            assert_close(together[sample][real], alone, atol=1e-6, rtol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize("new_image", [False, True], ids=["text", "image"])
@@ -188,7 +205,7 @@ def test_second_turn_equals_the_whole_conversation(
         plain, whole = _two_turns(models[family], family, "none", new_image)
         if not torch.allclose(plain, whole, atol=1e-6):
             pytest.skip("the untouched model's second turn is not its own whole run either")
-    torch.testing.assert_close(actual, expected, atol=1e-6, rtol=0)
+    assert_close(actual, expected, atol=1e-6, rtol=0)
 
 
 def _two_turns(
@@ -211,14 +228,12 @@ def _two_turns(
         }
         everything = vision_inputs(first)
         if new_image:
-            everything = {
-                k: torch.cat([v, vision_inputs(second)[k]]) for k, v in everything.items()
-            }
+            everything = together(everything, vision_inputs(second))
         if family == "qwen-vl":
             again["mm_token_type_ids"] = (history == IMAGE).int()
             again["image_grid_thw"] = everything["image_grid_thw"]
         if new_image:
-            again["pixel_values"] = second["pixel_values"]
+            again |= {k: second[k] for k in ("pixel_values", "image_sizes") if k in second}
         if family == "qwen-vl" and not new_image:
             del again["image_grid_thw"]
         with recorded_logits(model) as steps:
@@ -252,4 +267,4 @@ def test_padding_token_does_not_matter() -> None:
         batch["input_ids"] = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, 7)
         two = model(**batch).logits
     real = batch["attention_mask"].bool()
-    torch.testing.assert_close(one[real], two[real], atol=1e-9, rtol=0)
+    assert_close(one[real], two[real], atol=1e-9, rtol=0, equal_nan=True)

@@ -25,7 +25,7 @@ def kept_by(
     return [[row.tolist() for row in stage.kept] for stage in trace.stages]
 
 
-@pytest.mark.parametrize("family", ["llava", "qwen-vl", "internvl"])
+@pytest.mark.parametrize("family", ["llava", "qwen-vl", "internvl", "llava-pixtral"])
 def test_random_does_not_depend_on_the_batch_and_is_nested(family: str) -> None:
     model = model_of(family)
     small, large = DEFAULT_IMAGES[family]

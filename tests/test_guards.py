@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import Prompt, build, continuing, inputs
+from tiny_models import Prompt, build, continuing, inputs, same
 from transformers import DynamicCache, MistralConfig
 
 import tokensieve
 from tokensieve.core.errors import AttachError, GuardError, UnsupportedError
 
 HALF = {"name": "half", "positions": "reindex", "at": 2, "score": "attention", "keep": 0.5}
-FAMILIES = ("llava", "qwen-vl", "internvl")
-IMAGES: dict[str, Any] = {"llava": 1, "qwen-vl": (3, 4), "internvl": 1}
+FAMILIES = ("llava", "qwen-vl", "internvl", "llava-pixtral")
+IMAGES: dict[str, Any] = {"llava": 1, "qwen-vl": (3, 4), "internvl": 1, "llava-pixtral": (3, 4)}
 
 
 def batch_of(family: str) -> dict[str, Any]:
@@ -126,11 +126,18 @@ def test_rope_that_turns_by_the_length(kind: str) -> None:
         model(**batch_of("llava"))
 
 
-def test_encoder_whose_images_are_not_runs_of_tokens() -> None:
-    """Pixtral puts a separator behind every row: a run of placeholders is a row, not an image."""
+def test_an_encoder_that_is_not_known() -> None:
+    """How its images stand among the tokens is not known either."""
     model = build("llava")
-    model.config.vision_config.model_type = "pixtral"
-    with pytest.raises(AttachError, match="the vision encoder is a pixtral"):
+    model.config.vision_config.model_type = "dinov2"
+    with pytest.raises(AttachError, match="the vision encoder is a dinov2"):
+        tokensieve.attach(model, HALF)
+
+
+def test_pixtral_that_loses_a_patch() -> None:
+    model = build("llava-pixtral")
+    model.config.vision_feature_select_strategy = "default"
+    with pytest.raises(AttachError, match="cuts the first patch off"):
         tokensieve.attach(model, HALF)
 
 
@@ -170,14 +177,14 @@ def test_cache_given_by_position() -> None:
         expected = model(**batch, use_cache=True).logits
         ids, pixels = batch["input_ids"], batch["pixel_values"]
         made = model.model(ids, pixels, batch["attention_mask"], None, DynamicCache())
-        assert torch.equal(model.lm_head(made.last_hidden_state), expected)
+        assert same(model.lm_head(made.last_hidden_state), expected)
 
 
 def test_plain_tuples() -> None:
     model, batch = build("llava"), batch_of("llava")
     with tokensieve.attach(model, HALF), torch.no_grad():
         expected = model(**batch).logits
-        assert torch.equal(model(**batch, return_dict=False)[0], expected)
+        assert same(model(**batch, return_dict=False)[0], expected)
 
 
 def test_argument_with_an_entry_per_token() -> None:

@@ -48,6 +48,16 @@ def test_a_missing_extra_is_one_line(absent: None, call: Call) -> None:
     one_line(result, "lmms_eval", "pip install 'tokensieve[lmms]'")
 
 
+def test_a_filelock_that_lmms_eval_cannot_use_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, call: Call
+) -> None:
+    """Else every cell fails, once its model is loaded, with the name of a private module."""
+    have = {"lmms_eval": object()}
+    monkeypatch.setattr(library, "find_spec", have.get)
+    result = call("study", "--model-id", "tiny-llava", "--task", "lmms-eval:gqa")
+    one_line(result, "lmms-eval does not run with filelock", "pip install 'tokensieve[lmms]'")
+
+
 def test_a_missing_extra_is_found_where_the_task_stands(absent: None) -> None:
     with pytest.raises(PipelineError, match=r"study.yaml:4:\d+: .*tokensieve\[lmms\]"):
         read(STUDY % "")

@@ -294,7 +294,7 @@ def _in_two_parts(scores: formulas.Array, first: int, budget: int) -> list[int]:
     return formulas.in_parts([(scores[:, 0], first), (scores[:, 1], budget - first)])
 
 
-@pytest.mark.parametrize("family", ["llava", "qwen-vl", "internvl"])
+@pytest.mark.parametrize("family", ["llava", "qwen-vl", "internvl", "llava-pixtral"])
 def test_where_no_text_follows_the_image_the_last_token_rates(family: str) -> None:
     """The words in front of the image cannot see it."""
     model, size = model_of(family), DEFAULT_IMAGES[family][0]

@@ -23,12 +23,18 @@ def test_patches_of_a_wide_picture_lie_where_the_processor_cut_them(
 ) -> None:
     image = open_image(picture)
     shapes = {}
-    for family, tokens in (("llava", 144), ("qwen-vl", 54), ("internvl", 112)):
+    for family, tokens in (
+        ("llava", 144),
+        ("qwen-vl", 54),
+        ("internvl", 112),
+        ("llava-pixtral", 48),
+    ):
         loaded = load_model(str(folders[family]), REGISTRY)
         (panels,) = find_panels(loaded, Question("w7", (image,)), tokens) or [[]]
         shapes[family] = [(p.rows, p.columns, tuple(round(x, 3) for x in p.box)) for p in panels]
     assert shapes["llava"] == [(12, 12, (0.167, 0, 0.833, 1))]
     assert shapes["qwen-vl"] == [(6, 9, (0, 0, 1, 1))]
+    assert shapes["llava-pixtral"] == [(6, 8, (0, 0, 1, 1))]
     assert shapes["internvl"][0] == (4, 4, (0, 0, 0.333, 0.5))
     assert shapes["internvl"][-1] == (4, 4, (0, 0, 1, 1))
     assert len(shapes["internvl"]) == 7

@@ -16,7 +16,7 @@ from tokensieve.core.engine.base import BaseEngine
 from tokensieve.core.engine.guard import ForwardGuard
 from tokensieve.core.signature import Signature
 
-FAMILIES = ("llava", "qwen-vl", "internvl")
+FAMILIES = ("llava", "qwen-vl", "internvl", "llava-pixtral")
 POLICIES = ("keep", "reindex")
 BATCHES = (1, 2)
 STEPS = 3

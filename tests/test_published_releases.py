@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-import pytest
 import tiny_models
 import torch
 from references import inside, published
@@ -29,22 +28,24 @@ def test_prumerge_plus_with_its_ratio_of_8() -> None:
     assert 72 + 1 < both.trace.stages[0].after[0] == len(order) <= 145
 
 
-def test_sparsevlm_on_16_layers_has_two_cuts() -> None:
-    """Behind layers 2, 6 and 15 is at 3, 7 and 16: no layer sees the last one, which is refused."""
+def test_sparsevlm_on_16_layers_as_it_was_released() -> None:
+    """Behind layers 2, 6 and 15 is at 3, 7 and 16: the last cut is behind the last layer."""
     model = model_of("llava", num_hidden_layers=16)
     inputs = tiny_models.inputs("llava", [tiny_models.Prompt(4, (1,), 6, seed=6)])
     (stage,) = tokensieve.load_pipeline("sparsevlm").to_plain()["stages"]
     rule = inside.sparse_attention()
     stages = [
         (at, rewritten(inside.recycled(rule, count), reindex=True))
-        for at, count in ((3, 8), (7, 5))
+        for at, count in ((3, 8), (7, 5), (16, 2))
     ]
+    three = {"positions": "reindex", "stages": [{**stage, "at": [3, 7, 16], "keep": [9, 6, 3]}]}
+    both = both_ways(model, inputs, three, stages, reindex=True)
+    assert [stage.after for stage in both.trace.stages] == [[9], [6], [3]]
+    assert both.trace.stages[2].order[0].tolist() == both.expected[0].kept[2]
+    assert both.trace.per_layer[0][7:] == [6] * 9
     two = {"positions": "reindex", "stages": [{**stage, "at": [3, 7], "keep": [9, 6]}]}
-    both = both_ways(model, inputs, two, stages, reindex=True)
-    assert [stage.after for stage in both.trace.stages] == [[9], [6]]
-    three = {"stages": [{**stage, "at": [3, 7, 16], "keep": [9, 6, 3]}]}
-    with pytest.raises(tokensieve.TokensieveError, match="16 decoder layers, allowed: 0 to 15"):
-        tokensieve.attach(model, three)
+    answer = both_ways(model, inputs, two, stages[:2], reindex=True).expected[0].logits[-1]
+    torch.testing.assert_close(both.expected[0].logits[-1], answer, rtol=0, atol=0)
     preset = tokensieve.load_pipeline("sparsevlm")
     assert [preset.boundaries(depth) for depth in (16, 17)] == [[2, 4, 8], [3, 7, 16]]
 

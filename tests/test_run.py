@@ -127,7 +127,8 @@ def test_run_takes_a_local_folder_of_every_family(
         call, "--model", folders[family], "--image", picture, "--image", picture,
         "--prompt", "w7 w8", "--pipeline", "uniform", "--keep", "0.25",
     )  # fmt: skip
-    each = {"llava": 144, "qwen-vl": 54, "internvl": 7 * 16}[family]  # 9 x 6; six tiles, overview
+    tokens = {"llava": 144, "qwen-vl": 9 * 6, "internvl": 7 * 16, "llava-pixtral": 8 * 6}
+    each = tokens[family]
     assert data["visual_tokens"] == 2 * each
     assert data["stages"][0]["after"] == 2 * int(each / 4)
     with Image.open(tmp_path / data["overlay"]) as overlay:

@@ -14,11 +14,11 @@ from tokensieve.core.budgets import Budget
 from tokensieve.core.errors import BudgetError
 from tokensieve.core.flops import DecoderDims, decoder_flops
 from tokensieve.core.loading import load_pipeline
+from tokensieve.core.names import BASELINES
 from tokensieve.core.pipeline import Pipeline
 from tokensieve.core.plugins import build_registry
 from tokensieve.core.study.grid import at_budget, is_random, key_of
 from tokensieve.core.study.measures import ABOVE, BELOW
-from tokensieve.core.study.parts import BASELINES
 
 DEEP = DecoderDims(32, 4096, 11008, 32, 32, 128)
 IMAGE = 576

@@ -25,7 +25,7 @@ KILLS = 4
 
 @pytest.fixture(scope="module")
 def cells() -> list[PlannedCell]:
-    return list(study_of().cells)
+    return list(study_of(tasks=[{"task": "digits", "samples": 3}]).cells)
 
 
 def result_of(cell: PlannedCell, **changes: Any) -> CellResult:
@@ -203,18 +203,23 @@ import sys
 from tokensieve.core.study.grid import key_of
 from tokensieve.core.study.store import CellResult, Store
 
+def config_of(seed):
+    task = {"name": "t", "samples": 200}
+    named = {"model": {"name": "m"}, "task": task, "pipeline": {"name": "p"}}
+    return {**named, "kind": "accuracy", "budget": None, "seed": seed}
+
 store = Store(sys.argv[1])
 with store.locked():
     store.sweep()
     print("go", flush=True)
     for number in range(10**9):
-        config = {"seed": number % 7}
-        records = [{"id": str(sample), "number": number} for sample in range(200)]
+        config = config_of(number % 7)
+        records = [{"id": str(sample), "number": number, "score": 0} for sample in range(200)]
         facts = {"config": config, "status": "done", "number": number}
         store.write(CellResult(key_of(config), facts, {"samples.jsonl": records}))
         store.write_file("manifest.json", '{"number": %d}' % number)
         if number % 3 == 0:
-            store.discard(key_of({"seed": number % 5}))
+            store.discard(key_of(config_of(number % 5)))
 """
 
 

@@ -122,7 +122,7 @@ def tokensieve_register(registry):
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("family", ["llava", "qwen-vl", "internvl"])
+@pytest.mark.parametrize("family", ["llava", "qwen-vl", "internvl", "llava-pixtral"])
 def test_synthetic_views_are_like_those_of_the_models(
     family: str, dtype: torch.dtype, tmp_path: Path
 ) -> None:

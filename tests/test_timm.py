@@ -19,6 +19,7 @@ FIXED: dict[str, list[dict[str, Any]]] = {
     "block": [{"at": 3, "score": {"scorer": "ttv", "variant": "block"}, "keep": 0.5}],
     "diverse": [{"at": 2, "score": "uniform", "select": "max-min", "keep": 7}],
     "dpp": [{"at": 2, "score": "hidden-change", "select": "dpp", "keep": 6}],
+    "behind-the-last": [{"at": [2, DEPTH], "score": "hidden-change", "keep": [9, 4]}],
     "chosen-order": [
         {"at": [2, 4], "score": "hidden-change", "keep": [9, 4], "order": "selection"}
     ],
@@ -42,6 +43,7 @@ RAGGED: dict[str, list[dict[str, Any]]] = {
         {"at": 1, "score": "cls-attention", "select": OUTSTANDING},
         {"at": 4, "score": "attention", "select": OUTSTANDING},
     ],
+    "adaptive-behind-the-last": [{"at": DEPTH, "score": "attention", "select": OUTSTANDING}],
     "adaptive-then-fixed": [
         {"at": 1, "score": "ttv", "select": OUTSTANDING},
         {"at": 3, "score": "received-attention", "keep": 2},
@@ -109,7 +111,7 @@ def test_batch_equals_its_samples(models: dict[str, Any], kind: str, name: str) 
 def test_keeping_everything_is_bit_identical(kind: str, fused: bool) -> None:
     model, batch = build(kind, torch.float32), pictures(dtype=torch.float32)
     model = model if fused else unfused(model)
-    everywhere = {"name": "all", "at": list(range(DEPTH)), "score": "random", "keep": 1.0}
+    everywhere = {"name": "all", "at": list(range(DEPTH + 1)), "score": "random", "keep": 1.0}
     with torch.no_grad():
         untouched = model(batch)
         with tokensieve.attach(model, everywhere):

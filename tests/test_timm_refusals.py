@@ -116,8 +116,8 @@ def test_a_failed_forward_leaves_nothing_behind(model: Any) -> None:
     ("stage", "message"),
     [
         (
-            {"at": 6, "score": "uniform", "keep": 2},
-            "the model has 6 encoder blocks, allowed: 0 to 5",
+            {"at": 7, "score": "uniform", "keep": 2},
+            "the model has 6 encoder blocks, allowed: 0 to 6",
         ),
         ({"at": 0, "score": "ttv", "keep": 2}, "no encoder block has run yet"),
         ({"at": 0, "score": "cls-attention", "keep": 2}, "no encoder block has run yet"),

@@ -135,8 +135,8 @@ def test_sliding_window_decoder() -> None:
 
 
 def test_boundary_beyond_the_model(model: Any) -> None:
-    spec = {"name": "deep", "at": 6, "score": "attention", "keep": 0.5}
-    with pytest.raises(AttachError, match=r"stage 1 .deep. at boundary 6: the model has 6"):
+    spec = {"name": "deep", "at": 7, "score": "attention", "keep": 0.5}
+    with pytest.raises(AttachError, match=r"stage 1 .deep. at boundary 7: the model has 6"):
         tokensieve.attach(model, spec)
 
 

@@ -65,11 +65,12 @@ def oracle_logits(model: Any, picture: torch.Tensor, kept: Mapping[int, Sequence
     hidden = model.norm_pre(model._pos_embed(model.patch_embed(picture[None])))
     prefix, rows = model.num_prefix_tokens, hidden.shape[1]
     seen = torch.ones(rows, dtype=torch.bool)
-    for index, block in enumerate(model.blocks):
+    for index, block in enumerate([*model.blocks, None]):  # None: the head, behind the last block
         if index in kept:
             seen = torch.zeros(rows, dtype=torch.bool)
             seen[:prefix] = True
             seen[[prefix + patch for patch in kept[index]]] = True
-        addends = torch.zeros(rows, dtype=hidden.dtype).masked_fill(~seen, float("-inf"))
-        hidden = block(hidden, attn_mask=addends[None, None, None])
+        if block is not None:
+            addends = torch.zeros(rows, dtype=hidden.dtype).masked_fill(~seen, float("-inf"))
+            hidden = block(hidden, attn_mask=addends[None, None, None])
     return model.forward_head(model.norm(hidden)[:, seen])[0]

@@ -1,4 +1,4 @@
-"""Hugging Face folders of the three families: tiny random weights, real processors."""
+"""Hugging Face folders of the families: tiny random weights, real processors."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from transformers import (
     GotOcr2ImageProcessor,
     InternVLProcessor,
     InternVLVideoProcessor,
+    PixtralImageProcessor,
+    PixtralProcessor,
     PreTrainedTokenizerFast,
     Qwen2_5_VLProcessor,
     Qwen2VLImageProcessor,
@@ -91,6 +93,21 @@ def _internvl_processor() -> InternVLProcessor:
     )
 
 
+def _pixtral_processor() -> PixtralProcessor:
+    return PixtralProcessor(
+        image_processor=PixtralImageProcessor(patch_size=4, size={"longest_edge": 32}),
+        tokenizer=_tokenizer(
+            {
+                "[IMG]": tiny_models.IMAGE,
+                "[IMG_BREAK]": tiny_models.ROW_END,
+                "[IMG_END]": tiny_models.IMAGE_END,
+            }
+        ),
+        patch_size=4,
+        chat_template=TEMPLATE.replace("IMAGE", "[IMG]"),
+    )
+
+
 def _llava() -> Any:
     torch.manual_seed(20630)
     return tiny_llava.build_model().eval()
@@ -100,6 +117,10 @@ PARTS: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
     "llava": (_llava, tiny_llava.build_processor),
     "qwen-vl": (lambda: tiny_models.build("qwen-vl", torch.float32), _qwen_processor),
     "internvl": (lambda: tiny_models.build("internvl", torch.float32), _internvl_processor),
+    "llava-pixtral": (
+        lambda: tiny_models.build("llava-pixtral", torch.float32),
+        _pixtral_processor,
+    ),
 }
 
 

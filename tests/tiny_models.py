@@ -1,8 +1,9 @@
-"""Tiny random-weight models of the three families, and inputs for them.
+"""Tiny random-weight models of the families, and inputs for them.
 
 Built from transformers' own classes and configs; small enough for float64 on a CPU, and with what
 makes each family different: CLIP [CLS] and MHA or GQA decoders (LLaVA), windowed vision attention,
-patch merger and M-RoPE (Qwen2.5-VL), pixel shuffle and tiles (InternVL).
+patch merger and M-RoPE (Qwen2.5-VL), pixel shuffle and tiles (InternVL), pictures of any size with
+a token behind each row of their tokens (Pixtral in LLaVA).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.nn.functional import pad
 from transformers import (
     CLIPVisionConfig,
     InternVLConfig,
@@ -20,6 +22,8 @@ from transformers import (
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
+    MistralConfig,
+    PixtralVisionConfig,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2Config,
@@ -27,6 +31,7 @@ from transformers import (
 
 VOCABULARY = 64
 PAD, BOS, EOS, IMAGE, VISION_START, VISION_END, VIDEO = 0, 1, 2, 60, 61, 62, 63
+ROW_END, IMAGE_END = 58, 59  # Pixtral's; text may hold them, too
 SPECIAL = [IMAGE, VISION_START, VISION_END, VIDEO]  # never to be generated
 DEPTH = 6
 TEXT = {
@@ -124,12 +129,36 @@ def internvl(vision_layers: int = 3, **text: Any) -> InternVLForConditionalGener
     return InternVLForConditionalGeneration(config)
 
 
+def pixtral(**text: Any) -> LlavaForConditionalGeneration:
+    vision = PixtralVisionConfig(
+        image_size=32,
+        patch_size=4,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        initializer_range=0.2,
+    )
+    decoder = MistralConfig(**{**TEXT, "num_key_value_heads": 2, "sliding_window": None, **text})
+    config = LlavaConfig(
+        vision_config=vision,
+        text_config=decoder,
+        image_token_id=IMAGE,
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="full",
+    )
+    return LlavaForConditionalGeneration(config)
+
+
 FAMILIES = {
     "llava": lambda **text: llava(4, **text),
     "llava-gqa": lambda **text: llava(2, **text),
     "qwen-vl": qwen,
     "internvl": internvl,
+    "llava-pixtral": pixtral,
 }
+ANY_SIZE = ("qwen-vl", "llava-pixtral")
+"""Families whose images have as many rows and columns of tokens as they like."""
 
 
 def build(
@@ -160,8 +189,8 @@ class Prompt:
 
 
 def image_tokens(family: str, image: Any) -> int:
-    """Visual tokens of an image: (height, width) in tokens for Qwen, tiles for InternVL."""
-    if family == "qwen-vl":
+    """Visual tokens of an image: (height, width) in tokens or, for InternVL, tiles."""
+    if family in ANY_SIZE:
         return int(image[0] * image[1])
     return 16 * (image if family == "internvl" else 1)
 
@@ -171,6 +200,7 @@ DEFAULT_IMAGES: dict[str, tuple[Any, Any]] = {
     "llava-gqa": (1, 1),
     "qwen-vl": ((3, 4), (4, 5)),
     "internvl": (1, 2),
+    "llava-pixtral": ((3, 4), (4, 5)),
 }
 
 
@@ -180,6 +210,9 @@ def pixels(family: str, image: Any, generator: torch.Generator, dtype: torch.dty
         return torch.randn(patches, 3 * 2 * 4 * 4, generator=generator).to(dtype)
     if family == "internvl":
         return torch.randn(image, 3, 32, 32, generator=generator).to(dtype)
+    if family == "llava-pixtral":
+        sides = (image[0] * 4, image[1] * 4)
+        return torch.randn(1, 3, *sides, generator=generator).to(dtype)
     return torch.randn(1, 3, 16, 16, generator=generator).to(dtype)
 
 
@@ -194,6 +227,9 @@ def prompt_ids(family: str, prompt: Prompt) -> list[int]:
         if number:
             ids += text(2)
         run = [IMAGE] * image_tokens(family, image)
+        if family == "llava-pixtral":
+            ids += [*(([IMAGE] * image[1] + [ROW_END]) * image[0])[:-1], IMAGE_END]
+            continue
         ids += [VISION_START, *run, VISION_END] if family != "llava" else run
     return [*ids, *text(prompt.after)]
 
@@ -224,6 +260,12 @@ def inputs(
             images.append(pixels(family, image, generator, dtype))
             if family == "qwen-vl":
                 grids.append([1, image[0] * 2, image[1] * 2])
+    if images and family == "llava-pixtral":
+        sizes = [list(picture.shape[2:]) for picture in images]
+        tall, wide = (max(side) for side in zip(*sizes, strict=True))
+        borders = [(0, wide - w, 0, tall - h) for h, w in sizes]
+        images = [pad(*each) for each in zip(images, borders, strict=True)]
+        batch["image_sizes"] = torch.tensor(sizes)
     if images:
         batch["pixel_values"] = torch.cat(images)
     if family == "qwen-vl":
@@ -231,6 +273,12 @@ def inputs(
             batch["image_grid_thw"] = torch.tensor(grids)
         batch["mm_token_type_ids"] = (batch["input_ids"] == IMAGE).int()
     return batch
+
+
+def same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Equal to the last bit, and not a number (rows of removed tokens) at the same places."""
+    rows = one.isnan()
+    return torch.equal(rows, other.isnan()) and torch.equal(one[~rows], other[~rows])
 
 
 def continuing(model: Any, cache: Any) -> dict[str, Any]:

@@ -131,10 +131,11 @@ def cells(row: Overhead) -> list[str]:
 def heading(result: Overheads) -> str:
     """Where the numbers come from, in one line."""
     where = result.environment
+    threads = f"{where['threads']} thread{'' if where['threads'] == 1 else 's'}"
     return (
         f"{result.size}: {result.visual_tokens} visual + {result.text_tokens} text tokens; "
-        f"{where['device_name']}, {where['dtype']}, {where['attention']}, {where['threads']} "
-        f"threads; untouched prefill {1000 * result.prefill.median:.0f} ms; medians and quartiles "
+        f"{where['device_name']}, {where['dtype']}, {where['attention']}, {threads}; "
+        f"untouched prefill {1000 * result.prefill.median:.0f} ms; medians and quartiles "
         f"of {result.runs} interleaved rounds"
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -38,6 +39,8 @@ def report(
     files, found = write_report(folder, out, claims=pairs)
     from tokensieve.core.study.report.sections import sections
 
+    for problem in found.results.problems:
+        print(problem, file=sys.stderr)
     for verdict in sections(found)[0].verdicts:
         print(f"{verdict.topic} [{KINDS[verdict.kind]}] {verdict.text}")
     for file in files:

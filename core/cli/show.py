@@ -25,7 +25,7 @@ from tokensieve.core.errors import ModelError
 from tokensieve.core.flops import DecoderDims
 from tokensieve.core.loading import dump_yaml, load_pipeline
 from tokensieve.core.models import load_config
-from tokensieve.core.pipeline import Pipeline, scaling_notes
+from tokensieve.core.pipeline import Pipeline, end_notes, scaling_notes
 from tokensieve.core.plugins import Registry
 from tokensieve.core.readings import Readings, read_budgets
 from tokensieve.core.sizes import SIZES
@@ -71,7 +71,8 @@ def show(
         soft_wrap=True,
     )
     out.print(_budget_table(readings, described, scaled=bool(scaled)))
-    for line in ["", *_totals(readings, described), *scaled, *_caveats(loaded)]:
+    behind = end_notes(loaded, dims.layers, described.layer)
+    for line in ["", *_totals(readings, described), *scaled, *behind, *_caveats(loaded)]:
         out.print(line, soft_wrap=True)
 
 

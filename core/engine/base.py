@@ -20,7 +20,7 @@ from tokensieve.core.engine.state import SIZES, ForwardState
 from tokensieve.core.engine.transitions import watch
 from tokensieve.core.errors import PluginError
 from tokensieve.core.hooks import own
-from tokensieve.core.pipeline import Cut, Pipeline, scaling_notes
+from tokensieve.core.pipeline import Cut, Pipeline, end_notes, scaling_notes
 from tokensieve.core.signature import Signature
 from tokensieve.core.stage import IMAGE
 from tokensieve.core.tensors import on_device
@@ -47,9 +47,10 @@ class BaseEngine(ABC):
         self.cuts: dict[int, tuple[int, Cut]] = {
             cut.at: (number, cut) for number, cut in enumerate(pipeline.cuts(depth))
         }
-        self.needs = Needs([cut for _, cut in self.cuts.values()])
+        self.needs = Needs([cut for _, cut in self.cuts.values()], depth)
         self.schedule = pipeline.schedule(bound.dims)
-        self.notes = scaling_notes(pipeline, depth, bound.layer_word)
+        notes = (scaling_notes, end_notes)
+        self.notes = [line for note in notes for line in note(pipeline, depth, bound.layer_word)]
         self.called = False
         self.forwards = 0
         self.removed = False
@@ -127,9 +128,10 @@ class BaseEngine(ABC):
         leave(self, current(self))
 
     @contextmanager
-    def expecting(self, prompt: Any) -> Iterator[Call]:
-        """The call of one ``generate``; it remembers the ids that it was given."""
+    def expecting(self, prompt: Any, asked: dict[str, Any]) -> Iterator[Call]:
+        """The call of one ``generate``; it remembers the ids that it was given, and the rest."""
         call = enter(self, "generate")
+        call.asked = asked
         call.prompt = prompt if isinstance(prompt, torch.Tensor) and prompt.ndim > 1 else None
         try:
             yield call
@@ -141,7 +143,7 @@ class BaseEngine(ABC):
     def _new_guard(self) -> ForwardGuard:
         bound = self._bound
         first, depth = self.needs.first_layer, bound.dims.layers
-        return ForwardGuard(first, depth, bound.layer_word, self._watched)
+        return ForwardGuard(first, depth, bound.layer_word, self._watched, depth in self.cuts)
 
     def _watch_model(self, inner: nn.Module) -> None:
         """Hooks on what the user calls: the module that is watched inside has to have run."""

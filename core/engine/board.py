@@ -13,7 +13,7 @@ from tokensieve.core.engine.memory import BoundaryMemory
 from tokensieve.core.engine.reduction import Groups
 from tokensieve.core.engine.state import SIZES, ForwardState, LayerInput
 from tokensieve.core.errors import SignalError
-from tokensieve.core.signals import Module, Transition
+from tokensieve.core.signals import NEXT_LAYER_SIGNALS, Module, Transition
 from tokensieve.core.tensors import at_least_float32
 from tokensieve.core.view import View
 
@@ -55,13 +55,19 @@ class Board(ABC):
         offered = {
             name: reader
             for name, reader in self.readers().items()
-            if name in bound.provides and (self.boundary or name not in bound.history)
+            if name in bound.provides and name not in self._no_layer()
         }
         keys = [state.keys[group[0].sample] for group in groups.blocks]
         memory = BoundaryMemory(state, groups)
         return View(
             groups.valid, self.index, offered, keys=keys, boundary=self.boundary, memory=memory
         )
+
+    def _no_layer(self) -> frozenset[str]:
+        """Signals of a layer that there is not, in front of the first one and behind the last."""
+        if self.boundary == 0:
+            return self._bound.history
+        return NEXT_LAYER_SIGNALS if self.boundary == self._bound.dims.layers else frozenset()
 
     @cached_property
     def index(self) -> Tensor:

@@ -57,7 +57,7 @@ class Call:
     """One call of ``generate``, of the model, or of its inner module: the outermost of them.
 
     Attributes:
-        prompt: the ids that ``generate`` was called with.
+        prompt: the ids that ``generate`` was called with; ``asked`` what else by name.
         arguments: of the model's own forward that runs.
         forwards: how many forwards have been checked in it; ``before`` at the model's last start.
         state: the forward that runs.
@@ -68,6 +68,7 @@ class Call:
     engine: Any
     owner: Owner
     prompt: Tensor | None = None
+    asked: dict[str, Any] = field(default_factory=dict)
     arguments: dict[str, Any] = field(default_factory=dict)
     forwards: int = 0
     before: int = 0
@@ -102,3 +103,12 @@ def leave(engine: Any, call: Call | None) -> None:
     """Forget a call."""
     if call is not None:
         _CALLS.set(tuple(other for other in _CALLS.get() if other is not call))
+
+
+def decided_before(call: Call, state: ForwardState, ids: Tensor | None) -> Decided | None:
+    """What was decided for this prompt, if its forwards repeat it."""
+    if state.cache is not None or call.owner != "generate" or ids is None:
+        return None
+    if call.decided is None or not call.decided.holds(ids):
+        call.decided = Decided(ids)
+    return call.decided

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -11,9 +11,8 @@ from tokensieve.core.components import Merged, Merger, Split
 from tokensieve.core.engine.board import Board
 from tokensieve.core.engine.layout import Layout
 from tokensieve.core.engine.reduction import Groups, Reduction, reduce_rows
-from tokensieve.core.errors import PluginError
 from tokensieve.core.pipeline import Cut
-from tokensieve.core.scoring import combined_scores
+from tokensieve.core.scoring import check_mask, check_turns, combined_scores, counted
 from tokensieve.core.stage import Stage
 from tokensieve.core.tensors import on_device
 from tokensieve.core.ties import first_max
@@ -62,19 +61,9 @@ def decide(
     return _reduction(board, layout, Outcome(kept, merged, arranged, splits), stage)
 
 
-@runtime_checkable
-class InOrder(Protocol):
-    """A selector that decides at once which tokens stay and in which order it took them."""
-
-    def take_in_order(
-        self, scores: Tensor, available: Tensor, counts: list[int], view: View
-    ) -> Tensor:
-        """``[batch, tokens]`` integers: 0 for a token that is not taken, the others rise."""
-
-
 @dataclass(frozen=True)
 class Chosen:
-    """``[batch, tokens]``: which tokens stay, and their places if the order of selection counts."""
+    """``[batch, tokens]``: which tokens stay, and their turns if the order of selection counts."""
 
     kept: Tensor
     arranged: Tensor | None = None
@@ -100,33 +89,17 @@ def _chosen(stage: Stage, scores: Tensor, groups: Groups, counts: list[int], vie
     """The selector's choice, checked, and its order if the stage wants it."""
     selector, turns = stage.select, None
     reader = view.for_component(selector)
-    if stage.order == "selection" and isinstance(selector, InOrder):
+    if stage.order == "selection":
         turns = selector.take_in_order(scores, groups.valid, counts, reader)
+        check_turns(selector.name, turns, groups.valid)
         kept = turns > 0
     else:
         kept = selector.select(scores, groups.valid, counts, reader)
-    _check_mask(selector.name, kept, groups)
+        check_mask(selector.name, kept, groups.valid)
     kept = kept & groups.valid
     if not selector.adaptive_count:
         _check_count(selector.name, kept, counts, view)
-    if stage.order == "raster":
-        return Chosen(kept)
-    if turns is None:
-        turns = selector.order(scores, kept, reader)
-    return Chosen(kept, _places(turns, kept))
-
-
-def _places(turns: Tensor, kept: Tensor) -> Tensor:
-    """``[batch, tokens]`` 0, 1, ... for the ``kept`` tokens by rising turn, the others behind."""
-    last = torch.iinfo(turns.dtype).max
-    return turns.masked_fill(~kept, last).argsort(dim=1, stable=True).argsort(dim=1)
-
-
-def _check_mask(name: str, kept: Tensor, groups: Groups) -> None:
-    if not isinstance(kept, torch.Tensor) or kept.shape != groups.valid.shape:
-        raise PluginError(
-            f"selector {name!r} must return a bool tensor {tuple(groups.valid.shape)}"
-        )
+    return Chosen(kept, None if turns is None else counted(turns, kept))
 
 
 def _check_count(name: str, kept: Tensor, counts: list[int], view: View) -> None:
@@ -146,7 +119,7 @@ def _reduction(board: Board, layout: Layout, outcome: Outcome, stage: Stage) -> 
     counts = _counts(groups, stay, outcome.splits, adaptive=stage.select.adaptive_count)
     empty = torch.zeros(len(layout.samples), layout.length, dtype=torch.bool, device=stay.device)
     drop = groups.put(empty, ~stay)
-    rank = _ranks(groups, layout, outcome, extra)
+    rank = _ranks(groups, layout, outcome, stay, extra)
     reduction = reduce_rows(layout, drop, counts, rank)
     if merged is None or stage.merge is None:
         return reduction
@@ -182,27 +155,33 @@ def _counts(groups: Groups, stay: Tensor, splits: list[Split], *, adaptive: bool
     return counts
 
 
-def _ranks(groups: Groups, layout: Layout, outcome: Outcome, extra: Tensor | None) -> Tensor | None:
+def _ranks(
+    groups: Groups, layout: Layout, outcome: Outcome, stay: Tensor, extra: Tensor | None
+) -> Tensor | None:
     """``[samples, rows]`` order of the rows, where it is not the raster order.
 
-    An image's tokens share the rank of its first row, and are told apart behind the comma: an
-    extra token in front, the kept ones as the selector arranged them, appended ones, an extra
-    token behind.
+    The tokens of an image change places among themselves: an extra token in front, the kept ones
+    as the selector arranged them, appended ones, an extra token behind. Others that stay because
+    vectors merge into them follow the kept ones.
     """
     merged, width = outcome.merged, groups.valid.shape[1]
     appended = None if merged is None else merged.appended
     if outcome.arranged is None and appended is None and extra is None:
         return None
     raster = torch.arange(width, device=groups.rows.device).expand(groups.valid.shape)
-    own = raster if outcome.arranged is None else outcome.arranged
+    own = raster
+    if outcome.arranged is not None:
+        own = torch.where(outcome.arranged > 0, outcome.arranged, width + 1 + raster)
     if appended is not None:
-        own = torch.where(appended > 0, width + appended, own)
+        own = torch.where(appended > 0, 2 * width + appended, own)
     if extra is not None and merged is not None:
-        own = torch.where(extra, 2 * width + 1 if merged.extra_last else -1, own)
-    wide = 3 * width + 4
-    rows = torch.arange(1, layout.length + 1, device=own.device) * wide
-    ranks = rows.expand(len(layout.samples), -1)
-    return groups.put(ranks, (groups.image_starts + 1) * wide + 1 + own)
+        own = torch.where(extra, 3 * width + 1 if merged.extra_last else -1, own)
+    last = torch.iinfo(groups.rows.dtype).max
+    turns = (groups.image_starts * (4 * width + 4) + 1 + own).masked_fill(~stay, last)
+    places = groups.rows.masked_fill(~stay, last).sort(dim=1).values
+    taken = torch.empty_like(places).scatter(1, turns.argsort(dim=1, stable=True), places)
+    rows = torch.arange(layout.length, device=own.device)
+    return groups.put(rows.expand(len(layout.samples), -1), taken)
 
 
 def _written(

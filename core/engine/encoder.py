@@ -204,14 +204,18 @@ class EncoderEngine(BaseEngine):
 
     def _straighten(self, module: nn.Module, args: Any) -> Any:
         """Behind the last block: filler goes to the end, and the head learns what to count."""
-        state = self.state
+        state, depth = self.state, self.bound.dims.layers
         if state is None or state.layout is None:
             return None
+        hidden = args[0]
+        if depth in self.cuts:
+            state.guard.enter(depth)
+            hidden = self._cut(state, depth, hidden)
         ragged, sizes = state.layout.ragged(), state.carried.get(SIZES)
         if not ragged:
             state.weights = sizes
-            return None
-        hidden, valid = args[0], state.valid
+            return (hidden, *args[1:])
+        valid = state.valid
         assert valid is not None
         sizes = torch.ones_like(valid, dtype=torch.float32) if sizes is None else sizes
         order = (~valid).to(torch.uint8).sort(dim=1, stable=True).indices

@@ -12,21 +12,23 @@ from tokensieve.core.adapter import BoundModel, VisionRecord
 from tokensieve.core.backends import check_backend
 from tokensieve.core.engine.base import BaseEngine
 from tokensieve.core.engine.cache import check_cache, find_cache
-from tokensieve.core.engine.call import Call, Decided, enter
+from tokensieve.core.engine.call import decided_before, enter
 from tokensieve.core.engine.decision import decide
 from tokensieve.core.engine.evidence import find_evidence
 from tokensieve.core.engine.guard import refuse
 from tokensieve.core.engine.prompt import (
     INNER_ARGUMENTS,
     begin_forward,
-    ids_for_embeds,
+    check_whole,
     image_sizes,
+    with_prompt,
 )
 from tokensieve.core.engine.reduction import Groups, Reduction
+from tokensieve.core.engine.restoring import restored
 from tokensieve.core.engine.rows import REPLACED, RowSubstitution
 from tokensieve.core.engine.shrinker import Shrinker
 from tokensieve.core.engine.signals import Embeddings, SignalBoard
-from tokensieve.core.engine.state import INPUT_ROWS, ForwardState, LayerInput
+from tokensieve.core.engine.state import INPUT_ROWS, SEPARATORS, ForwardState, LayerInput
 from tokensieve.core.errors import AttachError, UnsupportedError
 from tokensieve.core.pipeline import Cut, Pipeline
 from tokensieve.core.shrinking import Grid
@@ -89,14 +91,12 @@ class Engine(BaseEngine):
             before = self._before_layer(index, remember=index + 1 in self.needs.last_layer)
             keep(bound.layers[index].register_forward_pre_hook(before, with_kwargs=True))
         self._watch_transitions()
-        if self._needs_evidence:
+        if bound.dims.layers in self.cuts:  # behind the hooks that look at what the layer gives
+            keep(bound.layers[-1].register_forward_hook(self._behind_last))
+        if self._vision_signals or self.shrinker is not None:
             signals, depths = self._vision_signals, self.needs.depths
             self._handles += bound.watch_vision(signals, depths, self._see)
             keep(bound.decoder.register_forward_pre_hook(self._identify, with_kwargs=True))
-
-    @property
-    def _needs_evidence(self) -> bool:
-        return bool(self._vision_signals) or self.shrinker is not None
 
     def remove(self) -> None:
         """Take every hook away and forget all tensors."""
@@ -120,14 +120,14 @@ class Engine(BaseEngine):
         self.called = True
         check_backend(self.bound.attention_backend)
         call = enter(self, "inner")
-        given = ids_for_embeds(self._inner_call.named(args, kwargs), call.prompt)
+        given = with_prompt(self._inner_call.named(args, kwargs), call.prompt, call.asked)
         call.state = state = begin_forward(
             self.bound, self.schedule, given, self.notes, self.seed, self._new_guard()
         )
         if state is not None and call.prompt is not None and state.past == 0:
-            _check_whole(state.length, call.prompt.shape[1])
+            check_whole(state.length, call.prompt.shape[1])
         if state is not None and state.layout is not None:
-            state.decided = _decided(call, state, given.get("input_ids"))
+            state.decided = decided_before(call, state, given.get("input_ids"))
 
     def _positions(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
         state = self.state
@@ -159,51 +159,10 @@ class Engine(BaseEngine):
     def _restore_length(
         self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any
     ) -> Any:
-        """Give the caller one row per input token back; rows of dropped tokens are zero."""
-        state = self.state
-        if state is None or state.columns is None:
+        state, call = self.state, self.call
+        if state is None or call is None or state.columns is None:
             return None
-        state.guard.restored = True
-        whole = isinstance(output, tuple)  # with return_dict=False
-        hidden = output[0] if whole else output.last_hidden_state
-        if hidden.shape[:2] != state.columns.shape:
-            raise refuse(
-                f"the decoder gave {list(hidden.shape[:2])} rows where {list(state.columns.shape)} "
-                "were kept"
-            )
-        self._check_read(state)
-        columns = state.columns.to(hidden.device)
-        if state.layout is not None and state.layout.ragged():
-            assert state.valid is not None
-            hidden = hidden * state.valid.to(hidden.device)[..., None]
-        full = hidden.new_zeros(hidden.shape[0], state.length, hidden.shape[2])
-        index = columns[..., None].expand(*columns.shape, hidden.shape[2])
-        full.scatter_(1, index, hidden)
-        if whole:
-            return (full, *output[1:])
-        output.last_hidden_state = full
-        return None
-
-    def _check_read(self, state: ForwardState) -> None:
-        """Rows that the caller is known to read are rows that are there."""
-        call = self.call
-        assert call is not None and state.columns is not None
-        wanted = call.arguments.get("logits_to_keep")
-        if not isinstance(wanted, torch.Tensor):
-            last = int(wanted or call.owner == "generate")
-            if last <= state.tail:  # known without a look at the device
-                return
-            wanted = torch.arange(state.length - min(last, state.length), state.length)
-        there = torch.zeros(state.batch, state.length, dtype=torch.bool, device=wanted.device)
-        valid = torch.ones_like(state.columns).bool() if state.valid is None else state.valid
-        there.scatter_(1, state.columns.to(there.device), valid.to(there.device))
-        if state.new_padding is not None:
-            there |= ~state.new_padding.to(there.device)
-        if not bool(there[:, wanted].all()):
-            raise UnsupportedError(
-                "logits of removed visual tokens are read (the prompt ends with an image, or "
-                "logits_to_keep reaches into one): put text behind the image"
-            )
+        return restored(state, call, output)
 
     def _see(self, record: VisionRecord) -> None:
         """A pass of the encoder is over: it belongs to the running call, or to one to come."""
@@ -224,7 +183,8 @@ class Engine(BaseEngine):
         embeds = self._decoder_call.named(args, kwargs).get("inputs_embeds")
         if embeds is None:
             raise refuse("the decoder was called without 'inputs_embeds'")
-        state.evidence = find_evidence(state.layout, embeds, [*self._ahead, *call.records])
+        records, separators = [*self._ahead, *call.records], state.carried.get(SEPARATORS)
+        state.evidence = find_evidence(state.layout, embeds, records, separators)
 
     def _shrunk(self, grids: list[Grid], *, square: bool = False) -> list[Grid]:
         """The grids that the images of this forward are to have."""
@@ -276,16 +236,33 @@ class Engine(BaseEngine):
 
         return hook
 
-    def _cut(self, state: ForwardState, index: int, hidden: Tensor, original: Embeddings) -> Tensor:
+    def _behind_last(self, module: nn.Module, args: Any, output: Any) -> Any:
+        state, depth = self.state, self.bound.dims.layers
+        if state is None:
+            return None
+        state.guard.enter(depth)
+        if state.layout is None:
+            return None
+        whole = isinstance(output, tuple)
+        hidden = self._cut(state, depth, output[0] if whole else output, None)
+        return (hidden, *output[1:]) if whole else hidden
+
+    def _cut(
+        self, state: ForwardState, index: int, hidden: Tensor, original: Embeddings | None
+    ) -> Tensor:
+        """Reduce what enters layer ``index``; without ``original`` embeddings there is none."""
         number, cut = self.cuts[index]
         layout = state.layout
         assert layout is not None and state.origin is not None
-        groups = Groups.of(layout, cut.stage.scope, hidden.device)
+        separators = state.carried.get(SEPARATORS)
+        groups = Groups.of(layout, cut.stage.scope, hidden.device, separators)
         targets = {key: counts[number] for key, counts in state.targets.items()}
-        board = SignalBoard(
-            self.bound, state, groups, index, hidden,
-            lambda: self.rows.embeddings(state, index, hidden, original),
-        )  # fmt: skip
+
+        def embeddings() -> Embeddings:
+            assert original is not None  # what no layer reads is not offered
+            return self.rows.embeddings(state, index, hidden, original)
+
+        board = SignalBoard(self.bound, state, groups, index, hidden, embeddings)
         with torch.no_grad():
             notes = state.trace.notes
             reduction = self._decide(
@@ -303,7 +280,7 @@ class Engine(BaseEngine):
         """Remove the placeholders that a smaller image does not fill."""
         layout = state.layout
         assert layout is not None and self.shrinker is not None
-        groups = Groups.of(layout, "image", hidden.device)
+        groups = Groups.of(layout, "image", hidden.device, state.carried.get(SEPARATORS))
         with torch.no_grad():
             assert state.evidence is not None  # identified at the decoder's entry
             shrinker, evidence = self.shrinker, state.evidence
@@ -321,21 +298,3 @@ class Engine(BaseEngine):
         if state.decided is None or state.layout is None:
             return fresh()
         return state.decided.decide(cut.at, state.layout, fresh)
-
-
-def _decided(call: Call, state: ForwardState, ids: Tensor | None) -> Decided | None:
-    """What was decided for this prompt, if its forwards repeat it."""
-    if state.cache is not None or call.owner != "generate" or ids is None:
-        return None
-    if call.decided is None or not call.decided.holds(ids):
-        call.decided = Decided(ids)
-    return call.decided
-
-
-def _check_whole(rows: int, tokens: int) -> None:
-    """The first forward of ``generate`` runs all of the prompt."""
-    if rows < tokens:
-        raise UnsupportedError(
-            f"the prompt of {tokens} tokens is run in parts, the first of {rows}: chunked prefill "
-            "is not supported while pruning: leave it out or detach"
-        )

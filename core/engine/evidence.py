@@ -93,13 +93,19 @@ def _joined(parts: list[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat([part.to(parts[0].device) for part in parts])
 
 
-def find_evidence(layout: Layout, embeds: Tensor, records: Sequence[VisionRecord]) -> Evidence:
+def find_evidence(
+    layout: Layout,
+    embeds: Tensor,
+    records: Sequence[VisionRecord],
+    separators: Tensor | None = None,
+) -> Evidence:
     """Find every image of a prompt in ``records``, the newest first.
 
     Args:
         layout: rows of the prompt.
         embeds: ``[samples, rows, dim]`` what enters the decoder.
         records: of passes of the encoder, oldest first.
+        separators: ``[samples, rows]`` the rows of images that are none of their tokens.
 
     Raises:
         SignalError: the features of an image are in no record.
@@ -108,7 +114,11 @@ def find_evidence(layout: Layout, embeds: Tensor, records: Sequence[VisionRecord
     images: dict[tuple[int, int], Found] = {}
     hint: Found | None = None
     for block in layout.blocks():
-        rows = embeds[block.sample, block.start : block.start + block.length]
+        rows = embeds[block.sample, block.rows.start : block.rows.stop]
+        if block.separators:
+            assert separators is not None  # an image has some
+            apart = separators[block.sample, block.rows.start : block.rows.stop]
+            rows = rows[~apart.to(rows.device)]
         found = _find(rows, newest, hint)
         if found is None:
             seen = sum(sum(record.images) for record in newest)

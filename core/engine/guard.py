@@ -34,6 +34,7 @@ class ForwardGuard:
 
     Attributes:
         first, depth: hooks are on the layers ``first`` to ``depth - 1``.
+        behind: whether one is behind the last of them; it counts as that of layer ``depth``.
         word: what a layer is called.
         watched: layers and branches whose transitions are recorded.
         layer: the layer that has to run next.
@@ -46,6 +47,7 @@ class ForwardGuard:
     depth: int
     word: str
     watched: frozenset[tuple[int, str]] = frozenset()
+    behind: bool = False
     layer: int = -1
     stored: dict[int, int] = field(default_factory=dict)
     cached: bool = False
@@ -85,7 +87,9 @@ class ForwardGuard:
 
     def check_layers(self) -> None:
         """Every hooked layer ran its hook."""
-        if self.layer != self.depth:
+        if self.behind and self.layer == self.depth:
+            raise refuse(f"the hook behind the last {self.word} did not run")
+        if self.layer != self.depth + self.behind:
             raise refuse(
                 f"the hook of {self.word} {self.layer} did not run "
                 f"(of {self.word}s {self.first} to {self.depth - 1})"

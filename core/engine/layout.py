@@ -6,30 +6,52 @@ decoder loop needs no transfer from the device.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Literal
 
+from tokensieve.core.errors import UnsupportedError
+
 Kind = Literal["pad", "text", "image"]
+TEXT = -1
+"""Mark of a row that is no placeholder."""
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A run of alike rows. ``image`` numbers the images of a sample, -1 for text and padding."""
+    """A run of alike rows. ``image`` numbers the images of a sample, -1 for text and padding.
+
+    Of the rows of an image, ``separators`` are none of its tokens: the ends of its rows, the
+    words between its frames. Where among the others they stand is known on the device only.
+    """
 
     kind: Kind
     length: int
     image: int = -1
+    separators: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """Rows without separators."""
+        return self.length - self.separators
 
 
 @dataclass(frozen=True)
 class Block:
-    """The rows ``start .. start + length`` of ``sample`` that hold image ``image``."""
+    """An image: ``length`` visual tokens and ``separators`` from row ``start`` of ``sample`` on."""
 
     sample: int
     image: int
     start: int
     length: int
+    separators: int = 0
+
+    @property
+    def rows(self) -> range:
+        """Rows from the image's first token to its last, separators included."""
+        return range(self.start, self.start + self.length + self.separators)
 
 
 @dataclass(frozen=True)
@@ -54,12 +76,13 @@ class Layout:
             row = self.length - self.used(sample)
             for segment in segments:
                 if segment.kind == "image":
-                    blocks.append(Block(sample, segment.image, row, segment.length))
+                    image, tokens = segment.image, segment.tokens
+                    blocks.append(Block(sample, image, row, tokens, segment.separators))
                 row += segment.length
         return blocks
 
     def rows(self, sample: int, kind: Kind) -> list[int]:
-        """Rows of one kind in a sample."""
+        """Rows of one kind in a sample; those of an image with its separators."""
         rows: list[int] = []
         row = self.length - self.used(sample)
         for segment in self.samples[sample]:
@@ -70,21 +93,27 @@ class Layout:
 
     def visual(self, sample: int) -> int:
         """Visual tokens of a sample."""
-        return sum(s.length for s in self.samples[sample] if s.kind == "image")
+        return sum(s.tokens for s in self.samples[sample] if s.kind == "image")
 
     def text(self, sample: int) -> int:
-        """Text tokens of a sample."""
-        return sum(s.length for s in self.samples[sample] if s.kind == "text")
+        """Text tokens of a sample, separators included."""
+        segments = self.samples[sample]
+        return sum(
+            s.length if s.kind == "text" else s.separators for s in segments if s.kind != "pad"
+        )
 
     def ragged(self) -> bool:
         """Whether some sample has filler rows."""
         return any(self.used(sample) != self.length for sample in range(len(self.samples)))
 
-    def with_images(self, lengths: dict[tuple[int, int], int]) -> Layout:
-        """The layout after each image ``(sample, image)`` has shrunk to the given length."""
+    def with_images(self, tokens: dict[tuple[int, int], int]) -> Layout:
+        """The layout after each image ``(sample, image)`` has shrunk to the given tokens."""
         samples = tuple(
             tuple(
-                replace(segment, length=lengths.get((sample, segment.image), segment.length))
+                replace(
+                    segment,
+                    length=tokens.get((sample, segment.image), segment.tokens) + segment.separators,
+                )
                 if segment.kind == "image"
                 else segment
                 for segment in segments
@@ -95,38 +124,97 @@ class Layout:
         return Layout(samples, longest)
 
 
-def read_layout(
-    visual: list[list[bool]], real: list[list[bool]] | None, split: Callable[[int], list[int]]
-) -> Layout:
-    """Layout of the rows of one forward.
+@dataclass(frozen=True)
+class Images:
+    """How the placeholders of a prompt are divided into images.
 
-    Args:
-        visual: per sample and row, whether it is a visual token.
-        real: per sample and row, whether it is not padding; None if there is none.
-        split: divides a run of visual tokens into images.
+    Attributes:
+        counts: by placeholder, the tokens of the images in the order of the prompt, as the
+            caller's pictures say; None if they say nothing.
+        split: divides a run of placeholders into images, where nothing else is known.
     """
-    samples = []
-    for sample, flags in enumerate(visual):
-        kinds: list[Kind] = [
-            "pad" if real is not None and not real[sample][row] else "image" if flag else "text"
-            for row, flag in enumerate(flags)
-        ]
-        samples.append(tuple(_segments(kinds, split)))
-    return Layout(tuple(samples), len(visual[0]))
+
+    counts: Mapping[int, Sequence[int]] | None
+    split: Callable[[int], list[int]]
+
+    def read(self, marks: list[list[int]], real: list[list[bool]] | None) -> Layout:
+        """Layout of the rows of one forward.
+
+        Args:
+            marks: per sample and row, the placeholder that stands there, or ``TEXT``.
+            real: per sample and row, whether it is not padding; None if there is none.
+
+        Raises:
+            UnsupportedError: the placeholders are not those of the pictures.
+        """
+        queues = {mark: deque(counts) for mark, counts in (self.counts or {}).items()}
+        samples = []
+        for number, row in enumerate(marks):
+            flags = [True] * len(row) if real is None else real[number]
+            seen = [mark if flag else TEXT for mark, flag in zip(row, flags, strict=True)]
+            found = self._runs(seen) if self.counts is None else _told(row, queues)
+            samples.append(
+                _segments([rows for image in found if (rows := _seen(image, seen))], flags)
+            )
+        if any(map(any, queues.values())):
+            raise UnsupportedError(MISMATCH)
+        return Layout(tuple(samples), len(marks[0]))
+
+    def _runs(self, marks: list[int]) -> list[range]:
+        """Rows of the images, if every run of placeholders holds whole ones."""
+        found, start = [], 0
+        for visual, run in groupby(marks, lambda mark: mark != TEXT):
+            length = len(list(run))
+            for size in self.split(length) if visual else []:
+                found.append(range(start, start + size))
+                start += size
+            start += 0 if visual else length
+        return found
 
 
-def _segments(kinds: list[Kind], split: Callable[[int], list[int]]) -> list[Segment]:
-    segments: list[Segment] = []
-    start, image = 0, 0
-    for row in range(1, len(kinds) + 1):
-        if row < len(kinds) and kinds[row] == kinds[start]:
+MISMATCH = (
+    "the placeholders of the prompt are not those of the pictures given beside it: give every "
+    "picture of these tokens, and no other"
+)
+
+
+def _told(marks: list[int], queues: dict[int, deque[int]]) -> list[range]:
+    """Rows from the first to the last token of each image, whose tokens the queues tell."""
+    found, row = [], 0
+    while row < len(marks):
+        mark, start, tokens = marks[row], row, 0
+        if mark == TEXT:
+            row += 1
             continue
-        kind, length = kinds[start], row - start
-        if kind == "image":
-            for size in split(length):
-                segments.append(Segment(kind, size, image))
-                image += 1
-        else:
-            segments.append(Segment(kind, length))
-        start = row
-    return segments
+        while not tokens:  # a picture without a token has no row
+            if not queues.get(mark):
+                raise UnsupportedError(MISMATCH)
+            tokens = queues[mark].popleft()
+        while tokens:
+            if row == len(marks) or marks[row] not in (mark, TEXT):
+                raise UnsupportedError(MISMATCH)
+            tokens -= marks[row] == mark
+            row += 1
+        found.append(range(start, row))
+    return found
+
+
+def _seen(image: range, marks: list[int]) -> list[int]:
+    """Rows of an image's tokens that are not masked."""
+    return [row for row in image if marks[row] != TEXT]
+
+
+def _segments(images: list[list[int]], real: list[bool]) -> tuple[Segment, ...]:
+    """The images of a sample, by the rows of their tokens, and what stands around them."""
+    segments: list[Segment] = []
+    row = 0
+    for number, rows in enumerate(images):
+        segments += _between(real[row : rows[0]])
+        row = rows[-1] + 1
+        length = row - rows[0]
+        segments.append(Segment("image", length, number, length - len(rows)))
+    return (*segments, *_between(real[row:]))
+
+
+def _between(real: list[bool]) -> list[Segment]:
+    return [Segment("text" if flag else "pad", len(list(run))) for flag, run in groupby(real)]

@@ -16,6 +16,7 @@ class Needs:
     """Read off the components once, when a pipeline is attached."""
 
     cuts: list[Cut]
+    depth: int
 
     def _components(self) -> Iterator[tuple[int, Component]]:
         for cut in self.cuts:
@@ -50,8 +51,9 @@ class Needs:
 
     @property
     def first_layer(self) -> int:
-        """The first decoder layer whose input has to be looked at."""
+        """The first decoder layer whose input has to be looked at; there is always one."""
         wanted = [*(cut.at for cut in self.cuts), *(at - 1 for at in self.last_layer)]
+        wanted.append(self.depth - 1)
         return 0 if self.inputs else max(0, min(wanted))
 
     def layers(self, signal: str) -> list[int]:

@@ -13,8 +13,8 @@ from tokensieve.core.adapter import BoundModel
 from tokensieve.core.budgets import Schedule
 from tokensieve.core.engine.cache import check_cache, find_cache
 from tokensieve.core.engine.guard import ForwardGuard
-from tokensieve.core.engine.layout import read_layout
-from tokensieve.core.engine.state import ForwardState
+from tokensieve.core.engine.layout import TEXT, Images
+from tokensieve.core.engine.state import SEPARATORS, ForwardState
 from tokensieve.core.errors import UnsupportedError
 from tokensieve.core.trace import Trace
 
@@ -29,6 +29,8 @@ INNER_ARGUMENTS = ("input_ids", "inputs_embeds", "attention_mask")
 
 VISION_ARGUMENTS = ("pixel_values", "pixel_values_videos", "mm_encoder_outputs")
 """By what a caller hands pictures over, beside the tokens."""
+PICTURE_ARGUMENTS = frozenset({"image_sizes", "image_grid_thw", "video_grid_thw"})
+"""What says how large pictures are whose features the caller merged himself."""
 NO_IDS = (
     "inputs_embeds without input_ids are taken for text, and nothing of them is pruned: give the "
     "input_ids beside them to have their images pruned"
@@ -68,7 +70,7 @@ def begin_forward(
     trace = Trace(notes=list(notes))
     state = ForwardState(batch, length, past, cache, padding, None, trace, [], guard)
     if length > 1 and ids is not None:
-        _read(state, bound, schedule, _placeholders(bound, ids), ids, seed)
+        _read(state, bound, schedule, given, ids, seed)
     elif length > 1:
         if any(_holds_something(given.get(name)) for name in VISION_ARGUMENTS):
             raise UnsupportedError(
@@ -85,10 +87,13 @@ def _holds_something(value: Any) -> bool:
     return any(part is not None for part in values)
 
 
-def ids_for_embeds(given: dict[str, Any], prompt: Tensor | None) -> dict[str, Any]:
-    """The arguments with the ids that ``generate`` was given beside ``inputs_embeds``.
+def with_prompt(
+    given: dict[str, Any], prompt: Tensor | None, asked: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The arguments of a forward on ``inputs_embeds``, with what ``generate`` was given beside.
 
-    Beams and returned sequences repeat every sample.
+    That are the ids, and what describes pictures (``image_sizes``), which the model's own forward
+    is not told. Beams and returned sequences repeat every sample.
     """
     embeds = given.get("inputs_embeds")
     if embeds is None or given.get("input_ids") is not None or prompt is None:
@@ -97,7 +102,14 @@ def ids_for_embeds(given: dict[str, Any], prompt: Tensor | None) -> dict[str, An
     if prompt.shape[1] != length or batch % prompt.shape[0]:
         return given
     repeated = prompt.repeat_interleave(batch // prompt.shape[0], dim=0)
-    return {**given, "input_ids": repeated.to(embeds.device)}
+    said = {name: asked[name] for name in PICTURE_ARGUMENTS & asked.keys()}
+    told = {name: value for name, value in given.items() if value is not None}
+    return {
+        **given,
+        **(said if batch == prompt.shape[0] else {}),
+        **told,
+        "input_ids": repeated.to(embeds.device),
+    }
 
 
 def _given_cache(given: dict[str, Any]) -> Cache | None:
@@ -112,21 +124,24 @@ def _given_cache(given: dict[str, Any]) -> Cache | None:
     return cache
 
 
-def _placeholders(bound: BoundModel, ids: Tensor) -> Tensor:
-    """``[batch, rows]`` bool: visual tokens."""
-    return torch.isin(ids, torch.tensor(bound.placeholder_ids, device=ids.device))
+def _marks(bound: BoundModel, ids: Tensor) -> Tensor:
+    """``[batch, rows]`` the placeholder that stands for a visual token, ``TEXT`` elsewhere."""
+    visual = torch.isin(ids, torch.tensor(bound.placeholder_ids, device=ids.device))
+    return ids.masked_fill(~visual, TEXT)
 
 
 def _read(
     state: ForwardState,
     bound: BoundModel,
     schedule: Schedule,
-    visual: Tensor,
-    ids: Tensor | None,
+    given: Mapping[str, Any],
+    ids: Tensor,
     seed: int,
 ) -> None:
     """Fill in the layout, if there are visual tokens: the one transfer from the device."""
     padding = state.new_padding
+    marks = _marks(bound, ids)
+    visual = marks != TEXT
     if padding is not None:
         visual = visual & padding.to(visual.device)
     flags = visual.cpu()
@@ -134,10 +149,13 @@ def _read(
         return
     state.tail = min(_tail(row) for row in flags.tolist())
     real = None if padding is None else padding.cpu()
-    layout = read_layout(flags.tolist(), None if real is None else real.tolist(), bound.split_run)
+    images = Images(bound.picture_tokens(given), bound.split_run)
+    layout = images.read(marks.tolist(), None if real is None else real.tolist())
     state.layout = layout
     state.origin = torch.where(visual, visual.long().cumsum(dim=1) - 1, -1)
-    state.keys = prompt_keys(ids, real, state.batch, seed)
+    if any(block.separators for block in layout.blocks()):
+        state.carried[SEPARATORS] = ~visual
+    state.keys = prompt_keys(ids, real, seed)
     for block in layout.blocks():
         state.original[block.sample, block.image] = block.length
         state.targets[block.sample, block.image] = schedule.counts(block.length)
@@ -152,19 +170,30 @@ def _tail(flags: list[bool]) -> int:
 
 
 def image_sizes(bound: BoundModel, ids: Tensor) -> dict[tuple[int, int], int]:
-    """Visual tokens of each image ``(sample, image)`` of a prompt ``[batch, rows]``."""
-    visual = _placeholders(bound, ids).tolist()
-    blocks = read_layout(visual, None, bound.split_run).blocks()
-    return {(block.sample, block.image): block.length for block in blocks}
+    """Visual tokens of each image ``(sample, image)`` of a prompt ``[batch, rows]``.
+
+    Empty where a run of placeholders need not be an image: the pictures have to tell.
+    """
+    if bound.separated:
+        return {}
+    layout = Images(None, bound.split_run).read(_marks(bound, ids).tolist(), None)
+    return {(block.sample, block.image): block.length for block in layout.blocks()}
 
 
-def prompt_keys(ids: Tensor | None, real: Tensor | None, batch: int, seed: int) -> list[int]:
+def prompt_keys(ids: Tensor, real: Tensor | None, seed: int) -> list[int]:
     """One integer per sample from its unpadded prompt and the seed."""
-    if ids is None:
-        return [zlib.crc32(str(seed).encode())] * batch
     rows = ids.tolist()
     keep = [[True] * len(row) for row in rows] if real is None else real.tolist()
     return [
         zlib.crc32(repr((seed, [t for t, r in zip(row, flags, strict=True) if r])).encode())
         for row, flags in zip(rows, keep, strict=True)
     ]
+
+
+def check_whole(rows: int, tokens: int) -> None:
+    """The first forward of ``generate`` runs all of the prompt."""
+    if rows < tokens:
+        raise UnsupportedError(
+            f"the prompt of {tokens} tokens is run in parts, the first of {rows}: chunked prefill "
+            "is not supported while pruning: leave it out or detach"
+        )

@@ -31,18 +31,26 @@ class Groups:
     valid: Tensor
 
     @classmethod
-    def of(cls, layout: Layout, scope: str, device: torch.device) -> Groups:
-        """Group the visual tokens of ``layout`` by image or by sample."""
+    def of(
+        cls, layout: Layout, scope: str, device: torch.device, separators: Tensor | None = None
+    ) -> Groups:
+        """Group the visual tokens of ``layout`` by image or by sample.
+
+        ``separators`` ``[samples, rows]`` marks the rows of images that are none of their tokens.
+        """
         blocks = layout.blocks()
         if scope == "sample":
             members = sorted({block.sample for block in blocks})
             grouped = [[b for b in blocks if b.sample == sample] for sample in members]
         else:
             grouped = [[block] for block in blocks]
-        rows = [[r for b in group for r in range(b.start, b.start + b.length)] for group in grouped]
+        rows = [[row for block in group for row in block.rows] for group in grouped]
         widest = max(len(row) for row in rows)
         padded = on_device([row + [-1] * (widest - len(row)) for row in rows], device)
         sample = on_device([group[0].sample for group in grouped], device)
+        if separators is not None:
+            padded = _tokens_first(padded, separators.to(device)[sample[:, None], padded])
+            padded = padded[:, : max(sum(block.length for block in group) for group in grouped)]
         return cls(grouped, sample, padded.clamp(min=0), padded >= 0)
 
     @property
@@ -69,6 +77,13 @@ class Groups:
         width = self.rows.shape[1]
         padded = [row + [0] * (width - len(row)) for row in starts]
         return on_device(padded, self.rows.device)
+
+
+def _tokens_first(rows: Tensor, separators: Tensor) -> Tensor:
+    """``rows`` ``[batch, n]`` (-1: none) without the separators, in their order, then -1."""
+    rows = rows.masked_fill(separators, -1)
+    order = (rows < 0).to(torch.uint8).sort(dim=1, stable=True).indices
+    return rows.gather(1, order)
 
 
 @dataclass(frozen=True)

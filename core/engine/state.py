@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 INPUT_ROWS = "rows of `inputs`"
 SIZES = "sizes"
+SEPARATORS = "separators"
+"""Names of what the engine carries along with the rows, beside what components remember."""
 
 
 @dataclass

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 import platform
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,20 @@ from tokensieve.core.plugin_files import BREAKAGE
 from tokensieve.core.plugins import Registry, build_registry
 from tokensieve.core.quiet import quiet_transformers
 from tokensieve.core.session import Session, attach
-from tokensieve.core.study.grid import DRAW, PlannedCell
+from tokensieve.core.study.agreement import (
+    check_code,
+    check_loaded,
+    check_plugins,
+    check_weights,
+    draw_planned,
+)
+from tokensieve.core.study.grid import PlannedCell
 from tokensieve.core.study.lmms.benchmark_cell import run_benchmark
 from tokensieve.core.study.lmms.task import LmmsTask
 from tokensieve.core.study.measures import sample_records, summarise, unmet_reason
+from tokensieve.core.study.questions import Batch, Questions
 from tokensieve.core.study.store import CellResult
 from tokensieve.core.study.subjects import (
-    Subject,
     naming,
     prepare_named,
     question_named,
@@ -38,41 +45,12 @@ from tokensieve.core.study.subjects import (
 from tokensieve.core.task_files import FileTask
 from tokensieve.core.tasks import Example, Task
 
-CACHE_BYTES = 1 << 29  # prepared questions that a worker keeps for the next cell
 Tick = Callable[[int], None]
-Batch = tuple[Sequence[Example], Any]
-"""Examples, and their inputs."""
 Records = dict[str, list[dict[str, Any]]]
 
 
 class _Refused(Exception):
     """The pipeline cannot run on the model, or not at the budget: the reason."""
-
-
-@dataclass
-class Questions:
-    """The examples of a task, and what the model's processor made of them so far."""
-
-    task: Task
-    examples: Sequence[Example]
-    prepared: dict[tuple[int, int], Any] = field(default_factory=dict)
-    bytes: int = 0
-
-    def batches(self, subject: Subject, size: int) -> Iterator[Batch]:
-        """Examples and their inputs."""
-        for start in range(0, len(self.examples), size):
-            batch = self.examples[start : start + size]
-            inputs = self.prepared.get((start, size))
-            if inputs is None:
-                inputs = prepare_named(subject, batch)
-                self._keep((start, size), inputs)
-            yield batch, inputs
-
-    def _keep(self, place: tuple[int, int], inputs: Any) -> None:
-        tensors = [value for value in inputs.values() if isinstance(value, torch.Tensor)]
-        self.bytes += sum(tensor.nbytes for tensor in tensors)
-        if self.bytes <= CACHE_BYTES:
-            self.prepared[place] = inputs
 
 
 class Worker:
@@ -109,8 +87,26 @@ class Worker:
     def _run(self, cell: PlannedCell, tick: Tick) -> tuple[Records, dict[str, Any]]:
         """Lines per file, and what the summary says besides."""
         registry = build_registry(cell.how.plugins)
+        self._check(cell, registry)
         loaded = self._model(cell, registry)
         questions = self._examples(cell, registry)
+        found = self._asked(cell, loaded, questions, registry, tick)
+        self._check(cell, build_registry(cell.how.plugins))  # also what was imported late
+        return found
+
+    def _check(self, cell: PlannedCell, registry: Registry) -> None:
+        """The code is what was planned."""
+        check_plugins(cell, registry)
+        check_code(cell, _task(cell, registry), registry)
+
+    def _asked(
+        self,
+        cell: PlannedCell,
+        loaded: Loaded,
+        questions: Questions,
+        registry: Registry,
+        tick: Tick,
+    ) -> tuple[Records, dict[str, Any]]:
         if cell.config["kind"] == "anatomy":
             return {"anatomy.jsonl": list(_anatomy(cell, loaded, questions, registry, tick))}, {}
         try:
@@ -130,6 +126,7 @@ class Worker:
             self._loaded = None
             self._questions.clear()
             wanted, device = cell.config["model"], cell.how.device
+            check_weights(cell, registry)
             loaded = load_model(
                 cell.how.model,
                 registry,
@@ -137,15 +134,17 @@ class Worker:
                 dtype=cell.how.dtype,
                 attention=None if wanted["attention"] == "default" else wanted["attention"],
             )
+            check_weights(cell, registry)  # nothing changed while it was read
+            check_loaded(cell, loaded)
             self._loaded = (identity, loaded)
         return self._loaded[1]
 
     def _examples(self, cell: PlannedCell, registry: Registry) -> Questions:
         task = cell.config["task"]
-        place = (task["examples"], str(cell.how.file), repr(task["parameters"]))
+        place = (json.dumps(task, sort_keys=True), str(cell.how.file))
         if place not in self._questions:
             chosen = _task(cell, registry)
-            examples = chosen.examples(task["samples"], DRAW)
+            examples = draw_planned(cell, chosen, registry)
             self._questions[place] = Questions(chosen, examples)
         return self._questions[place]
 

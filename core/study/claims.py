@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from tokensieve.core.errors import PipelineError, StudyError, did_you_mean
+from tokensieve.core.errors import StudyError, TokensieveError, did_you_mean
+from tokensieve.core.foreign import shorten, shown
 from tokensieve.core.yaml_source import read_yaml
 
 Pair = tuple[str, str]
@@ -19,7 +20,7 @@ def read_claim(text: str) -> Pair:
     """
     one, sign, other = (part.strip() for part in text.partition(">"))
     if not (one and sign and other) or one == other:
-        raise StudyError(f"{text!r}: two different names with > between, such as 'A > B'")
+        raise StudyError(f"{shorten(text)!r}: two different names with > between, such as 'A > B'")
     return one, other
 
 
@@ -38,11 +39,19 @@ def check_claim(text: str, pipelines: Collection[str], scorers: Collection[str])
         raise StudyError(f"{text!r}: one is a pipeline and one a scorer, they cannot be compared")
 
 
-def stored_claims(folder: Path) -> list[Pair]:
-    """The claims of the study whose results lie in ``folder``; none if its file cannot be read."""
+def stored_claims(folder: Path) -> tuple[list[Pair], list[str]]:
+    """The claims of the study whose results lie in ``folder``, and a line for what is lost."""
     try:
-        given = read_yaml(folder / "study.yaml").data.get("claims") or []
-        listed = given if isinstance(given, list) else [given]
-        return [read_claim(str(text)) for text in listed]
-    except (AttributeError, PipelineError, StudyError):
-        return []
+        source = read_yaml(folder / "study.yaml")
+        if not isinstance(source.data, dict):
+            raise StudyError(f"{source.where(())}: a study is a mapping with the key 'models'")
+    except TokensieveError as error:
+        return [], [f"{error}: what the study claims is not known"]
+    given = source.data.get("claims") or []
+    pairs, lost = [], []
+    for number, text in enumerate(given if isinstance(given, list) else [given]):
+        try:
+            pairs.append(read_claim(text if isinstance(text, str) else shown(text)))
+        except StudyError as error:
+            lost.append(f"{source.where(('claims', number))}: claims: {error}")
+    return pairs, lost

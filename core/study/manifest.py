@@ -16,9 +16,10 @@ from typing import Any
 from tokensieve.core.errors import StudyError
 from tokensieve.core.json_text import read_json
 from tokensieve.core.study.cell import processor_name
+from tokensieve.core.study.flaws import MOST
 from tokensieve.core.study.grid import PlannedCell
 from tokensieve.core.study.spec import StudySpec
-from tokensieve.core.study.store import MOST_NOTES, Cell, Store
+from tokensieve.core.study.store import Cell, Store
 
 PACKAGES = (
     "tokensieve", "torch", "torchvision", "transformers", "tokenizers", "safetensors", "numpy",
@@ -75,7 +76,7 @@ def note_environments(store: Store, cells: Sequence[Cell]) -> None:
 def read_manifest(store: Store) -> dict[str, Any]:
     """The manifest; empty if there is none that can be read."""
     try:
-        found = read_json(store.path / "manifest.json", StudyError, MOST_NOTES)
+        found = read_json(store.path / "manifest.json", StudyError, MOST)
     except StudyError:
         return {}
     return found if isinstance(found, dict) else {}

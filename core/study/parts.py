@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo
 
 from tokensieve.core.component_fields import dump_component
 from tokensieve.core.stage import ScoreTerm
-
-BASELINES = ("none", "random", "uniform", "downsample")
-"""What every method is held against; in every study."""
 
 
 class Part(BaseModel):
@@ -23,6 +21,11 @@ def folder_of(info: ValidationInfo) -> Path:
     """Where relative paths start: the folder of the study's file."""
     folder: Path = (info.context or {}).get("folder") or Path()
     return folder
+
+
+def budget_title(budget: dict[str, Any]) -> str:
+    """``average=32``."""
+    return ", ".join(f"{kind}={value:g}" for kind, value in budget.items())
 
 
 def term_label(term: ScoreTerm) -> str:

@@ -15,7 +15,7 @@ from tokensieve.core.study.executors import Events, ExecutorName, Setting, find_
 from tokensieve.core.study.grid import PlannedCell
 from tokensieve.core.study.manifest import note_environments, write_manifest
 from tokensieve.core.study.spec import StudySpec
-from tokensieve.core.study.store import Cell, CellResult, Store, unfinished
+from tokensieve.core.study.store import Cell, CellResult, Store, check_folder_name, unfinished
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,10 @@ def run_study(
     executor, from the person who runs the study.
 
     Raises:
-        StudyError: the folder is in use, or what the executor needs is not installed.
+        StudyError: the folder is in use, has a namesake, or what the executor needs is missing.
     """
     store, execute = Store(out), find_executor(executor)
+    check_folder_name(out)
     with store.locked():
         store.sweep()
         known = usable_cells(store)

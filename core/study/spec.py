@@ -32,11 +32,13 @@ from tokensieve.core.errors import (
 from tokensieve.core.foreign import shown
 from tokensieve.core.loading import Place, load_pipeline, problem_lines
 from tokensieve.core.models import DTYPES, locate
+from tokensieve.core.names import BASELINES, taken_for
 from tokensieve.core.pipeline import Pipeline
 from tokensieve.core.plugins import Registry
+from tokensieve.core.reserved import misnamed
 from tokensieve.core.stage import ScoreTerms, Stage
 from tokensieve.core.study.claims import check_claim
-from tokensieve.core.study.parts import BASELINES, Part, folder_of, term_label
+from tokensieve.core.study.parts import Part, budget_title, folder_of, term_label
 from tokensieve.core.study.slurm_options import OPTIONS, read_slurm
 from tokensieve.core.study.task_spec import TaskSpec
 from tokensieve.core.yaml_source import Source, read_yaml
@@ -193,15 +195,31 @@ class StudySpec(Part):
             if twice:
                 place = len(titles) - 1 - titles[::-1].index(twice[0])
                 raise located(f"{twice[0]!r} is there twice: give one a `name`", (key, place))
+            alike = taken_for(titles)
+            if alike:
+                one, other = map(repr, alike)
+                message = f"{one} and {other} differ in case or Unicode form only: rename one"
+                raise located(message, (key, titles.index(alike[0])))
         titles = [task.title for task in self.tasks]
         for number, model in enumerate(self.models):
             for place, name in enumerate(model.tasks or ()):
                 if name not in titles:
                     message = f"the study has no task {name!r}{did_you_mean(name, titles)}"
                     raise located(message, ("models", number, "tasks", place))
-        doubled = [b for n, b in enumerate(self.budgets) if b in self.budgets[:n]]
+        shown = [budget_title({budget.kind: budget.value}) for budget in self.budgets]
+        doubled = [b for n, b in enumerate(self.budgets) if shown[n] in shown[:n]]
         if doubled:
             raise located(f"{doubled[0]} is there twice", ("budgets",))
+        return self
+
+    @model_validator(mode="after")
+    def _named_truly(self, info: ValidationInfo) -> StudySpec:
+        for number, entry in enumerate(self.pipelines):
+            for name in (entry.title, entry.pipeline.name):
+                problem = misnamed(name, entry.pipeline, registry_of(info))
+                if problem:
+                    key = ("name",) if entry.name else ()
+                    raise located(problem, ("pipelines", number, *key))
         return self
 
     @model_validator(mode="after")

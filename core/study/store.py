@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+import re
 import sys
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,17 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from tokensieve.core.errors import StudyError
-from tokensieve.core.foreign import shown
-from tokensieve.core.json_text import read_json
-from tokensieve.core.plain_files import MEGABYTE, read_plain
+from tokensieve.core.names import folded
 from tokensieve.core.study import disk
-from tokensieve.core.study.grid import key_of, title_of
-from tokensieve.core.text_files import read_text
+from tokensieve.core.study.flaws import BROKEN, FORMAT, checksum, read_cell, sum_of, text_of
+from tokensieve.core.study.grid import title_of
 
-FORMAT = 1
-LINES = ("samples.jsonl", "anatomy.jsonl")
-"""The files of a cell beside ``cell.json``."""
-MOST, MOST_NOTES = 1024 * MEGABYTE, 64 * MEGABYTE  # of records, and of what is noted of them
+KEY = re.compile(r"[0-9a-f]{16}")
 
 
 @dataclass
@@ -135,13 +131,7 @@ class Store:
         path = self.folder / key
         if not path.exists():
             return None
-        try:
-            data = read_json(path / "cell.json", CorruptCell, MOST_NOTES)
-            reason = _flaw(path, data)
-        except CorruptCell as error:
-            reason = str(error)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        data, reason = read_cell(path)
         if reason:
             raise CorruptCell(f"{path}: corrupt cell ({reason})")
         return Cell(path, data)
@@ -201,9 +191,9 @@ class Store:
             sums = {}
             for name, records in result.lines.items():
                 disk.write(part / name, "".join(json.dumps(record) + "\n" for record in records))
-                sums[name] = _checksum(part / name)
+                sums[name] = checksum(part / name)
             data = json.loads(json.dumps({"format": FORMAT, **result.cell, "files": sums}))
-            text = json.dumps({**data, "checksum": _sum_of(data)}, indent=1)
+            text = json.dumps({**data, "checksum": sum_of(data)}, indent=1)
             disk.write(part / "cell.json", text + "\n")
             disk.put(part, final)
         finally:
@@ -220,45 +210,23 @@ class Store:
     def _listed(self) -> Sequence[str] | None:
         """The keys of the last study; None if nobody wrote them down."""
         try:
-            manifest = read_json(self.path / "manifest.json", StudyError, MOST_NOTES)
-            return [str(key) for key in manifest["cells"]]
-        except (StudyError, KeyError, TypeError):
+            listed = json.loads(text_of(self.path / "manifest.json"))["cells"]
+        except BROKEN:
             return None
+        spoilt = not isinstance(listed, list) or not all(
+            isinstance(key, str) and KEY.fullmatch(key) for key in listed
+        )
+        return None if spoilt else listed
 
 
 def _to_stderr(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-def _flaw(path: Path, data: dict[str, Any]) -> str | None:
-    """What is wrong with a cell; its checksum is taken out of ``data``."""
-    if data["format"] != FORMAT:
-        return f"format {data['format']!r}, not {FORMAT}"
-    if key_of(data["config"]) != path.name:
-        return "its configuration is not its own"
-    stated = data.pop("checksum")
-    files = data["files"]
-    strange = sorted(set(files) - set(LINES))
-    if strange:
-        return f"no file of a cell: {shown(strange[0])}"
-    if stated != _sum_of(data) or any(_checksum(path / name) != files[name] for name in files):
-        return "a checksum does not match"
-    return None
-
-
-def _checksum(path: Path) -> str:
-    return hashlib.sha256(read_plain(path, MOST)).hexdigest()
-
-
-def _sum_of(data: dict[str, Any]) -> str:
-    """Of ``cell.json`` itself, as far as it is data."""
-    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
-
-
 def _read_lines(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
-    return [json.loads(line) for line in read_text(path, CorruptCell, MOST).splitlines()]
+    return [json.loads(line) for line in text_of(path).splitlines()]
 
 
 def unfinished(
@@ -277,3 +245,24 @@ def unfinished(
         else:
             there[key] = cell
     return pending, there
+
+
+def check_folder_name(out: Path) -> None:
+    """Refuse a folder beside one that is the same where names have no case and one Unicode form.
+
+    Raises:
+        StudyError: there is one; two studies would meet in it when they are copied.
+    """
+    place = out.absolute()
+    try:
+        others = [other for other in place.parent.iterdir() if other.is_dir()]
+    except OSError:  # not there yet, or not to be seen
+        return
+    for other in others:
+        own = unicodedata.normalize("NFC", other.name) == unicodedata.normalize("NFC", place.name)
+        same = own and place.exists() and other.samefile(place)
+        if other.name != place.name and folded(other.name) == folded(place.name) and not same:
+            raise StudyError(
+                f"--out {out}: {other.name!r} lies beside it, which is the same folder on other "
+                "file systems: give the study another `name`, or choose another --out"
+            )

@@ -103,6 +103,8 @@ def _reads(trial: Trial) -> set[str]:
     record = Record()
     for case in trial.cases():
         case.answer(record=record)
+        if trial.subject.kind == "selector":
+            case.turns(record=record)
     return record.reads
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tokensieve.core.components import Merged, Split
+from tokensieve.core.scoring import counted
 from tokensieve.core.testing.batch import SyntheticBatch
 from tokensieve.core.testing.behaviour_checks import BEHAVIOUR_CHECKS, DETERMINISTIC, RUNS
 from tokensieve.core.testing.calls import SPACES, available, selected, selector_counts, splits
@@ -18,6 +19,7 @@ from tokensieve.core.testing.synthetic import HALF_TYPES
 from tokensieve.core.testing.trials import Case, Trial, require
 
 SIZES = (1, 2, 3, 4, 9, 25)
+INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 def _described(answer: Any) -> str:
@@ -105,6 +107,25 @@ def _draws_by_key(case: Case) -> bool:
     """Whether it samples: seeded by the prompt's key, it owes ties nothing."""
     other = replace(case.batch, keys=tuple(key + 1 for key in case.batch.keys))
     return not torch.equal(case.outcome()["kept"], case.outcome(other)["kept"])
+
+
+def order_of_selection(trial: Trial) -> None:
+    """take_in_order returns integers, above 0 where `select` is true; no batch changes the order"""
+    for case in trial.cases():
+        turns, kept = case.turns(), case.outcome()["kept"] & available(case.batch)
+        shape = tuple(kept.shape)
+        good = _has_shape(turns, shape, case.batch) and turns.dtype in INTEGERS
+        wrong = f"take_in_order returns {_described(turns)}, expected integers {shape} ({case})"
+        require(good, wrong)
+        same_tokens = torch.equal((turns > 0) & available(case.batch), kept)
+        require(same_tokens, f"take_in_order takes other tokens than select ({case})")
+        order = counted(turns, kept)
+        for image in range(len(kept)):
+            alone, mine = case.turns(case.batch.row(image)), kept[image : image + 1]
+            if torch.equal((alone > 0) & mine, mine):  # else the choice depends on it already
+                own = torch.equal(counted(alone, mine), order[image : image + 1])
+                wrong = f"the order of image {image} depends on the rest of the batch ({case})"
+                require(own, wrong)
 
 
 # ---------------------------------------------------------------------------------- mergers
@@ -200,6 +221,7 @@ CHECKS: dict[str, tuple[Check, ...]] = {
         RUNS,
         check_each(mask_shape, gate=True),
         DETERMINISTIC,
+        check_each(order_of_selection, gate=True),
         *_each(count, available_only, ties_by_lowest_index),
         *BEHAVIOUR_CHECKS,
     ),

@@ -12,7 +12,7 @@ from tokensieve.core.components import Component, LayerRange
 from tokensieve.core.scoring import combined_scores
 from tokensieve.core.stage import ScoreTerms
 from tokensieve.core.view import View
-from tokensieve.strategies.ordered import OrderedSelector, in_order, then
+from tokensieve.strategies.ordered import OrderedSelector, then
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -124,7 +124,7 @@ class CompositeSelector(OrderedSelector):
             own = combined_scores(part.score, view) if part.score else scores
             taken = turns > 0 if view.selected is None else view.selected | (turns > 0)
             reader = (view.after(taken) if number else view).for_component(part.select)
-            chosen = in_order(part.select, own, open_, take, reader)
+            chosen = part.select.take_in_order(own, open_, take, reader)
             turns, open_ = then(turns, chosen), open_ & (chosen == 0)
             left = [rest - count for rest, count in zip(left, take, strict=True)]
         return turns

@@ -17,11 +17,14 @@ from torch import Tensor
 from references import formulas
 from references.formulas import Array
 
+SEPARATOR = -1
+
 
 @dataclass
 class Rows:
     """A sequence. Per row: ``image`` number (or None), ``visual`` index among the sample's
-    original visual tokens (or None; -1 for an extra vector), and a ``name`` that never changes."""
+    original visual tokens (or None; -1 for an extra vector), and a ``name`` that never changes.
+    What stands between the tokens of an image has ``SEPARATOR`` for its image."""
 
     hidden: Tensor
     positions: Tensor
@@ -229,7 +232,8 @@ def run(
     decoder = SlowDecoder(model)
     runs: list[LayerRun] = []
     outcome = Outcome([], [], torch.empty(0), [], runs)
-    for number in range(len(decoder.language.layers)):
+    depth = len(decoder.language.layers)
+    for number in range(depth + 1):
         for stage in stages:
             if stage[0] != number:
                 continue
@@ -238,6 +242,8 @@ def run(
                 rows = stage[1](state, outcome)
             else:
                 rows = _shorten(state, stage[1], stage[2], outcome, reindex)
+        if number == depth:
+            break
         leaving, layer_run = decoder.run_layer(number, rows)
         runs.append(layer_run)
         rows = Rows(leaving, rows.positions, rows.image, rows.visual, rows.names)
@@ -247,9 +253,9 @@ def run(
 
 def _shorten(state: State, score: Score, choose: Choose, outcome: Outcome, reindex: bool) -> Rows:
     rows = state.rows
-    alive = [row for row, owner in enumerate(rows.image) if owner is None]
+    alive = [row for row, owner in enumerate(rows.image) if owner in (None, SEPARATOR)]
     all_scores = []
-    for image in sorted({owner for owner in rows.image if owner is not None}):
+    for image in sorted({owner for owner in rows.image if owner not in (None, SEPARATOR)}):
         columns = rows.columns(image)
         values = score(state, columns, image)
         chosen = choose(values, image)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from references import formulas
-from references.forward import Rows
-from references.vision import Encoded, encode_clip, encode_intern, encode_qwen
+from references.forward import SEPARATOR, Rows
+from references.vision import Encoded, encode_clip, encode_intern, encode_pixtral, encode_qwen
 
 
 def encode(model: Any, inputs: dict[str, Any]) -> list[Encoded]:
@@ -26,6 +26,10 @@ def encode(model: Any, inputs: dict[str, Any]) -> list[Encoded]:
             images.append(encode_qwen(model, inputs["pixel_values"][start:stop], height, width))
             start = stop
         return images
+    if "image_sizes" in inputs:
+        sizes = inputs["image_sizes"].tolist()
+        pictures = zip(inputs["pixel_values"], sizes, strict=True)
+        return [encode_pixtral(model, each[None, :, :h, :w]) for each, (h, w) in pictures]
     single = encode_clip if model.config.model_type == "llava" else encode_intern
     parts = [single(model, pixels[None]) for pixels in inputs["pixel_values"]]
     images = []
@@ -86,21 +90,18 @@ def sequence(model: Any, inputs: dict[str, Any], images: Sequence[Encoded]) -> R
     ids = inputs["input_ids"][0].tolist()
     embeddings = model.model.language_model.embed_tokens(inputs["input_ids"])[0]
     token = model.config.image_token_id
-    owner: list[int | None] = []
-    visual: list[int | None] = []
-    number, seen = -1, 0
-    for row, one in enumerate(ids):
-        if one != token:
-            owner.append(None)
-            visual.append(None)
-            continue
-        number += row == 0 or ids[row - 1] != token
-        owner.append(number)
-        visual.append(seen)
-        seen += 1
+    owner: list[int | None] = [None] * len(ids)
+    visual: list[int | None] = [None] * len(ids)
+    where = [row for row, one in enumerate(ids) if one == token]
+    waiting = list(where)
+    for number, image in enumerate(images):
+        columns, waiting = waiting[: len(image.features)], waiting[len(image.features) :]
+        for row in range(columns[0], columns[-1]):
+            owner[row] = SEPARATOR
+        for row in columns:
+            owner[row], visual[row] = number, where.index(row)
     hidden = embeddings.clone()
     features = [image.features for image in images]
-    where = [row for row, image in enumerate(owner) if image is not None]
     if features:
         hidden[where] = torch.cat(features)
     return Rows(hidden, _positions(model, inputs, ids), owner, visual)

@@ -129,6 +129,47 @@ def encode_intern(model: Any, pixels: Tensor) -> Encoded:
     )
 
 
+def encode_pixtral(model: Any, pixels: Tensor) -> Encoded:
+    """One picture of any size: attention received in the layer that feeds the projector.
+
+    Of a head's pairs, those with an even number turn with the row, the others with the column.
+    """
+    tower, projector = model.model.vision_tower, model.model.multi_modal_projector
+    config = tower.config
+    grid = tower.patch_conv(pixels)[0]
+    rows, columns = grid.shape[1:]
+    hidden, places = grid.flatten(1).T, raster(rows, columns)
+    width = config.hidden_size // config.num_attention_heads
+    frequencies = config.rope_parameters["rope_theta"] ** -(np.arange(0, width, 2) / width)
+    angles = np.array([[*(r * frequencies[::2]), *(c * frequencies[1::2])] for r, c in places])
+    cos, sin = (turn(np.concatenate([angles, angles], axis=1)) for turn in (np.cos, np.sin))
+    hidden = tower.ln_pre(hidden)
+    states, layers = [hidden], []
+    for layer in tower.transformer.layers:
+        attention, normed = layer.attention, layer.attention_norm(hidden)
+        projected = [attention.q_proj(normed), attention.k_proj(normed), attention.v_proj(normed)]
+        query, key, value = (_heads(part, config.num_attention_heads) for part in projected)
+        query, key = (rotate_all(part, cos, sin) for part in (query, key))
+        layers.append((query, key))
+        inside = (torch.from_numpy(part).transpose(0, 1) for part in (query, key, value))
+        mixed = torch.nn.functional.scaled_dot_product_attention(*inside)
+        hidden = hidden + attention.o_proj(mixed.transpose(0, 1).flatten(1))
+        hidden = hidden + layer.feed_forward(layer.ffn_norm(hidden))
+        states.append(hidden)
+    chosen = list(range(len(states)))[model.config.vision_feature_layer]
+    queries, keys = layers[chosen - 1]
+    patches = [[patch] for patch in range(len(places))]
+    return Encoded(
+        features=projector(states[chosen]),
+        attention=received_attention(queries, keys),
+        inner=states[chosen].double().numpy(),
+        keys=keys.mean(axis=1),
+        cls=np.empty(0),
+        project=lambda vectors: projector(torch.from_numpy(vectors)),
+        tiles=[Tower(layers, [*range(len(layers))], chosen - 1, False, patches, places)],
+    )
+
+
 def _patch_places(height: int, width: int) -> list[tuple[int, int]]:
     """Row and column of every patch in the order the processor hands them over: 2x2 blocks."""
     return [

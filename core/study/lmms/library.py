@@ -19,6 +19,8 @@ from tokensieve.core.plugin_files import BREAKAGE
 from tokensieve.core.study.lmms.manifest import MODEL
 
 PACKAGE = "lmms_eval"
+REACHED_INTO = "filelock._api"
+"""A private module without which lmms-eval 0.7.3 evaluates nothing; filelock 4.3 has none."""
 GENERATED = ("generate_until", "generate_until_multi_round", "generate_until_agentic")
 RATED = ("multiple_choice", "loglikelihood")
 DEFINITIONS = (".yaml", ".yml", ".py", ".json", ".txt", "")
@@ -26,9 +28,15 @@ DEFINITIONS = (".yaml", ".yml", ".py", ".json", ".txt", "")
 
 
 def need_lmms() -> None:
-    """Raise a line of advice if lmms-eval is not installed; it is not imported."""
+    """Raise a line of advice if lmms-eval is not installed or cannot run; it is not imported."""
     if find_spec(PACKAGE) is None:
         raise TaskError("lmms-eval tasks need lmms_eval: pip install 'tokensieve[lmms]'")
+    if find_spec(REACHED_INTO) is None:
+        found = version("filelock")
+        raise TaskError(
+            f"lmms-eval does not run with filelock {found}: pip install 'tokensieve[lmms]' "
+            "(it brings an older one)"
+        )
 
 
 def installed_version() -> str:

@@ -12,6 +12,8 @@ from tokensieve.core.study.manifest import read_manifest
 from tokensieve.core.study.store import Cell, Store
 
 Record = dict[str, Any]
+IDENTITY = {"model": ("sha256", "revision"), "task": ("examples",)}
+"""Facts by which namesakes are another model, or a task with other questions."""
 
 
 def read_cells(folder: Path) -> tuple[list[Cell], list[str]]:
@@ -31,6 +33,32 @@ def read_cells(folder: Path) -> tuple[list[Cell], list[str]]:
     if lacking > 0:
         return cells, [f"{lacking} of {planned} cells are not there: not yet run, or corrupt"]
     return cells, []
+
+
+def of_one_identity(cells: Iterable[Cell], problems: list[str]) -> list[Cell]:
+    """Without those of other weights or other questions than the newest of the same name.
+
+    A folder may hold results of earlier studies; they cannot be compared question by question.
+    """
+    left = list(cells)
+    for part, facts in IDENTITY.items():
+        groups: dict[str, list[Cell]] = {}
+        for cell in left:
+            named = canonical(cell.config[part], frozenset({*facts, "device"}))
+            groups.setdefault(named, []).append(cell)
+        own: set[str] = set()
+        for group in groups.values():
+            valid = _facts(newest(group), part)
+            own |= {cell.key for cell in group if _facts(cell, part) == valid}
+        if len(own) < len(left):
+            what = "weights" if part == "model" else "questions"
+            problems.append(f"{len(left) - len(own)} cells of other {what} are left out")
+        left = [cell for cell in left if cell.key in own]
+    return left
+
+
+def _facts(cell: Cell, part: str) -> list[Any]:
+    return [cell.config[part].get(fact) for fact in IDENTITY[part]]
 
 
 def is_anatomy(cell: Cell) -> bool:
@@ -84,7 +112,7 @@ def budget_label(budget: Any) -> str:
     if isinstance(budget, dict) and len(budget) == 1:
         ((kind, value),) = budget.items()
         if kind == "flops":
-            return f"{value:.0%} of FLOPs".replace("%", " %")
+            return f"{value * 100:g} % of FLOPs"
         budget = value
     if isinstance(budget, float) and budget <= 1:
         return f"{budget * 100:g} %"

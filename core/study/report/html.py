@@ -84,7 +84,9 @@ def require_extra() -> None:
 def _stored_claims(folder: Path, results: Results) -> Pairs:
     """The study's own, as far as there are results; what is left out is said."""
     known, able = _known_names(results), []
-    for one, other in stored_claims(folder):
+    pairs, lost = stored_claims(folder)
+    results.problems += lost
+    for one, other in pairs:
         absent = [name for name in (one, other) if name not in known]
         if absent:
             results.problems.append(f"claim {one} > {other}: there are no results of {absent[0]}")

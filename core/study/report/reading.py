@@ -18,6 +18,7 @@ from tokensieve.core.study.report.cells import (
     distinct_labels,
     is_anatomy,
     newest,
+    of_one_identity,
     read_cells,
 )
 from tokensieve.core.study.report.ordering import put_in_order
@@ -39,6 +40,7 @@ def read_results(folder: Path, *, resamples: int = RESAMPLES, seed: int = 0) -> 
     manifest = read_manifest(Store(folder))
     name = str(manifest.get("name") or folder.resolve().name)
     results = Results(name=name, problems=problems, manifest=manifest)
+    cells = of_one_identity(cells, problems)
     labels = Labels(cells)
     chosen = _newest_of_each(cells, labels, problems)
     _sort_out(results, chosen)

@@ -1,0 +1,292 @@
+"""LLaVA with a Pixtral encoder (Pixtral 12B): images of any size, a separator behind each row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tokensieve.adapters.decoder import LlamaLikeModel, decoder_dims, placeholder_ids
+from tokensieve.adapters.llava import has_pixtral
+from tokensieve.adapters.shrinking import resized, spread_features
+from tokensieve.adapters.synthetic import (
+    NARROW_ENCODER,
+    image_side,
+    random_pixels,
+    random_prompts,
+    shrunk_text,
+    special_ids,
+    text_settings,
+)
+from tokensieve.adapters.vision import (
+    NO_TEXT_TOWER,
+    RAN_PAST,
+    CapturedLayer,
+    Pass,
+    chosen_layers,
+    encoded_tokens,
+    feeding_layer,
+    raster,
+    rotated_parts,
+    seen_heads,
+    watch_layers,
+    watch_projector,
+)
+from tokensieve.core.adapter import Adapter, BoundModel, Panel, VisionRecord
+from tokensieve.core.errors import AttachError, SignalError, UnsupportedError
+from tokensieve.core.flops import DecoderDims
+from tokensieve.core.lazy import torch
+from tokensieve.core.shrinking import Grid, ShrinkPlan
+from tokensieve.core.signals import VISION_SIGNALS
+from tokensieve.core.signature import Signature
+from tokensieve.core.sizes import ModelSize
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+NARROW_PIXTRAL = {**NARROW_ENCODER, "hidden_size": 32}  # 2-D RoPE turns a head in quarters
+PATCH = 16
+IMAGE_SIZES = "image_sizes"
+
+
+class LlavaPixtralModel(LlamaLikeModel):
+    """A LLaVA model behind Pixtral's encoder.
+
+    An image is as many tokens as it has patches; behind each row of them stands a separator
+    ([IMG_BREAK], [IMG_END]), which is text and stays. Vision attention is the attention that each
+    patch receives from its own image, mean over queries; there is no [CLS].
+    """
+
+    separated = True
+
+    def __init__(self, model: Any) -> None:
+        super().__init__(model, "llava-pixtral")
+        config = model.config
+        self.placeholder_ids = placeholder_ids(config, ["image_token_id"])
+        if config.vision_feature_select_strategy != "full":
+            raise AttachError(
+                "adapter llava-pixtral: vision_feature_select_strategy "
+                f"{config.vision_feature_select_strategy!r} cuts the first patch off, allowed: full"
+            )
+        tower: Any = self.inner.vision_tower
+        self.patch = int(tower.patch_size)
+        self.heads = config.vision_config.num_attention_heads
+        self.encoder_layers = list(tower.transformer.layers)
+        self.missing = {
+            "cls_feature": "the vision encoder has no [CLS] token",
+            "clip_relevance": NO_TEXT_TOWER,
+        }
+        names, layer = VISION_SIGNALS - set(self.missing), config.vision_feature_layer
+        feeding = feeding_layer(self.encoder_layers, layer) if isinstance(layer, int) else None
+        if feeding is None:
+            reason = f"the projector is not fed by one vision layer ({layer})"
+            self.missing |= dict.fromkeys(names, reason)
+            return
+        self.vision_layer = feeding
+        self.provides = self.provides | names
+
+    def watch_vision(
+        self,
+        signals: frozenset[str],
+        depths: frozenset[float],
+        deliver: Callable[[VisionRecord], None],
+    ) -> list[Any]:
+        """Hooks on the encoder's entry, the chosen layers' projections, and the projector."""
+        passing = Pass()
+        tower: Any = self.inner.vision_tower
+        layers: dict[float | None, Any] = {}
+        if "encoder_layers" in self.provides:
+            layers = chosen_layers(self.encoder_layers, self.vision_layer, signals, depths)
+        call = Signature.of(tower, [IMAGE_SIZES])
+        attending = Signature.of(self.encoder_layers[0].attention, ["position_embeddings"])
+
+        def begin(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
+            named = call.named(args, kwargs)
+            passing.seen = {"grids": self._grids(named[call.names[0]], named.get(IMAGE_SIZES))}
+
+        def angles(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
+            passing.seen["angles"] = attending.named(args, kwargs)["position_embeddings"]
+
+        def pair(layer: Any) -> Callable[[], tuple[Any, Any]]:
+            return lambda: (layer.attention.q_proj, layer.attention.k_proj)
+
+        projections = {depth: pair(layer) for depth, layer in layers.items()}
+        handles = watch_projector(
+            passing,
+            self.inner.multi_modal_projector,
+            lambda features: self._record(features, passing.seen, layers),
+            deliver,
+        )
+        handles += watch_layers(passing, tower, projections)
+        handles.append(tower.register_forward_pre_hook(begin, with_kwargs=True))
+        for layer in set(layers.values()):
+            handles.append(layer.attention.register_forward_pre_hook(angles, with_kwargs=True))
+        return handles
+
+    def _record(
+        self, features: Tensor, seen: dict[Any, Any], layers: dict[float | None, Any]
+    ) -> VisionRecord:
+        if "grids" not in seen or (layers and "angles" not in seen):
+            raise SignalError(RAN_PAST)
+        grids: list[Grid] = seen["grids"]
+        sizes = [rows * columns for rows, columns in grids]
+        record = VisionRecord(sizes)
+        record.features = features.flatten(0, 1)
+        places = [raster(rows, columns, 1) for rows, columns in grids]
+        record.grid = torch.cat(places).to(features.device)
+        numbers = torch.arange(len(sizes), device=features.device)
+        record.tile = numbers.repeat_interleave(torch.tensor(sizes, device=features.device))
+        for depth, layer in layers.items():
+            queries, keys = seen_heads(seen, depth, self.heads)
+            parts = rotated_parts(queries, keys, seen["angles"], sizes)
+            scale = float(layer.attention.scaling)
+            record.layers[depth] = CapturedLayer(parts, scale, False, lambda patches: patches)
+        return record
+
+    def _grids(self, pixels: Any, sizes: Any) -> list[Grid]:
+        """Rows and columns of patches of each picture; without sizes all fill the tensor."""
+        if sizes is None:
+            sizes = [pixels.shape[-2:]] * len(pixels)
+        return [(int(height) // self.patch, int(width) // self.patch) for height, width in sizes]
+
+    def shrink_images(self, plan: ShrinkPlan) -> list[Any]:
+        """Smaller pictures for the encoder, which takes any size."""
+        passing = Pass()
+        tower: Any = self.inner.vision_tower
+        projector: Any = self.inner.multi_modal_projector
+        call = Signature.of(tower, [IMAGE_SIZES])
+
+        def before(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+            rest = call.named(args, kwargs)
+            pixels = rest.pop(call.names[0])
+            full = self._grids(pixels, rest.get(IMAGE_SIZES))
+            small = plan(full)
+            passing.seen = {"full": full, "small": small}
+            sides = [(rows * self.patch, columns * self.patch) for rows, columns in small]
+            pictures = self._resized(pixels, full, sides)
+            return (pictures,), {**rest, IMAGE_SIZES: torch.tensor(sides, device=pixels.device)}
+
+        def after(module: Any, args: Any, output: Tensor) -> Tensor:
+            full, small = passing.seen["full"], passing.seen["small"]
+            return spread_features(output.flatten(0, 1), full, small)[None]
+
+        return [
+            tower.register_forward_pre_hook(before, with_kwargs=True),
+            projector.register_forward_hook(after),
+        ]
+
+    def _resized(
+        self, pixels: Tensor, full: Sequence[Grid], sides: Sequence[tuple[int, int]]
+    ) -> Tensor:
+        """The pictures without their borders, at ``sides``, in one tensor with new borders."""
+        shape = (len(pixels), pixels.shape[1], *(max(side) for side in zip(*sides, strict=True)))
+        small = pixels.new_zeros(shape)
+        for number, ((rows, columns), (height, width)) in enumerate(zip(full, sides, strict=True)):
+            picture = pixels[number, None, :, : rows * self.patch, : columns * self.patch]
+            small[number, :, :height, :width] = resized(picture, height, width)[0]
+        return small
+
+    def project(self, features: Tensor) -> Tensor:
+        """The projector works on each token alone."""
+        projector: Any = self.inner.multi_modal_projector
+        vectors: Tensor = projector.forward(features)
+        return vectors
+
+    def picture_tokens(self, given: Mapping[str, Any]) -> dict[int, list[int]] | None:
+        """As the pictures' sizes say.
+
+        Raises:
+            UnsupportedError: nothing says how large they are, and a run of placeholders is a row.
+        """
+        pixels, sizes = given.get("pixel_values"), given.get(IMAGE_SIZES)
+        counts = encoded_tokens(given, "image")
+        if sizes is not None or pixels is not None:
+            counts = [rows * columns for rows, columns in self._grids(pixels, sizes)]
+        if counts is None:
+            raise UnsupportedError(
+                "adapter llava-pixtral: a row of placeholders is not an image: give pixel_values "
+                "or image_sizes beside the tokens, to say how large the images are"
+            )
+        return {self.placeholder_ids[0]: counts}
+
+    def panels(self, size: tuple[int, int], processor: Any, inputs: Any) -> list[Panel]:
+        """The whole picture, resized by the processor."""
+        grids = self._grids(inputs["pixel_values"], inputs.get(IMAGE_SIZES))
+        return [Panel(rows, columns, (0.0, 0.0, 1.0, 1.0)) for rows, columns in grids]
+
+
+class LlavaPixtralAdapter(Adapter):
+    """Pixtral 12B and its like: Pixtral encoder, images of any size, Mistral decoder."""
+
+    name = "llava-pixtral"
+    model_types = frozenset({"llava"})
+    check_size = ModelSize(
+        "check", "llava-pixtral", "Pixtral in LLaVA for checks",
+        DecoderDims(layers=4, dim=32, mlp_dim=48, heads=4, kv_heads=2, head_dim=8),
+        visual_tokens=16, vocabulary=64, vision=NARROW_PIXTRAL,
+    )  # fmt: skip
+
+    @classmethod
+    def takes(cls, config: Any) -> bool:
+        """A LLaVA with Pixtral's encoder."""
+        return super().takes(config) and has_pixtral(config)
+
+    @classmethod
+    def bind(cls, model: Any) -> BoundModel:
+        """Bind a ``LlavaForConditionalGeneration``."""
+        if not hasattr(model, "model") or not hasattr(model.model, "language_model"):
+            raise AttachError(
+                "adapter llava-pixtral: attach to LlavaForConditionalGeneration itself"
+            )
+        return LlavaPixtralModel(model)
+
+    @classmethod
+    def describe(cls, config: Any) -> tuple[DecoderDims, int]:
+        """Decoder sizes; tokens of the largest square image (the resolution is dynamic)."""
+        vision = config.vision_config
+        return decoder_dims(config.text_config), (vision.image_size // vision.patch_size) ** 2
+
+    @classmethod
+    def sized_config(cls, size: ModelSize) -> Any:
+        """Mistral behind Pixtral's encoder as published, unless the size names another."""
+        from transformers import LlavaConfig
+
+        vision = {**size.vision, "image_size": PATCH * image_side(size), "patch_size": PATCH}
+        text = {**text_settings(size), "sliding_window": None}
+        return LlavaConfig(
+            vision_config={"model_type": "pixtral", **vision},
+            text_config={"model_type": "mistral", **text},
+            image_token_index=size.vocabulary - 1,
+            vision_feature_layer=-1,
+            vision_feature_select_strategy="full",
+        )
+
+    @classmethod
+    def shrunk(cls, config: Any) -> tuple[Any, ModelSize]:
+        """Pictures of 4 x 4 patches, encoder layers as many as the projector asks for."""
+        shrunk, dims = shrunk_text(config)
+        vision = shrunk.vision_config
+        for name, value in NARROW_PIXTRAL.items():
+            setattr(vision, name, value)
+        vision.head_dim = vision.hidden_size // vision.num_attention_heads
+        reads = config.vision_feature_layer
+        deepest = max(map(abs, [reads] if isinstance(reads, int) else reads))
+        vision.num_hidden_layers = max(vision.num_hidden_layers, deepest)
+        vision.image_size = 4 * vision.patch_size
+        words = config.text_config.vocab_size
+        return shrunk, ModelSize("shrunk", cls.name, "", dims, 16, words, NARROW_PIXTRAL)
+
+    @classmethod
+    def synthetic_inputs(
+        cls, config: Any, size: ModelSize, text: tuple[int, int], batch: int
+    ) -> dict[str, Tensor]:
+        """Text, the rows of the image with a separator between two, text."""
+        special = special_ids(config)
+        between = next(token for token in range(2, size.vocabulary) if token not in special)
+        side, patch = image_side(size), config.vision_config.patch_size
+        row = [config.image_token_id] * side
+        run = [*row, *[between, *row] * (side - 1)]
+        return {
+            "input_ids": random_prompts(size, text, run, batch, special),
+            "pixel_values": random_pixels(batch, 3, side * patch, side * patch),
+            IMAGE_SIZES: torch.tensor([[side * patch, side * patch]] * batch),
+        }

@@ -1,0 +1,95 @@
+"""Which files a plugin's code opens while it runs: data that its results may depend on."""
+
+from __future__ import annotations
+
+import os
+import site
+import sys
+import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+CODE = frozenset({".py", ".pyc", ".so", ".pyd"})
+CACHES = frozenset({".cache", "__pycache__", ".git"})
+SYSTEM = ("/proc", "/sys", "/dev", "/etc", "/usr")
+DISTRIBUTIONS = frozenset({"site-packages", "dist-packages"})
+Stamp = tuple[int, ...]
+Seen = dict[str, Stamp | None]
+"""The files, and how to tell that one has been touched since; None: it is not there."""
+_OPEN: list[Seen] = []
+"""What is being watched for at the moment, the innermost last."""
+
+
+@contextmanager
+def watched() -> Iterator[Seen]:
+    """Data files that are opened for reading inside, by whatever thread.
+
+    Python's own ``open`` tells; what a library opens by itself is not seen. No code, no caches,
+    nothing that is installed.
+    """
+    _install()
+    found: Seen = {}
+    _OPEN.append(found)
+    try:
+        yield found
+    finally:
+        _OPEN[:] = [other for other in _OPEN if other is not found]
+        files = [changeable(name) if os.path.exists(name) else Path(name) for name in found]
+        found.clear()
+        found.update({str(file): _stamp(str(file)) for file in files if file and _is_data(file)})
+
+
+def untouched(seen: Seen) -> bool:
+    """Whether all files are as they were."""
+    return all(_stamp(file) == stamp for file, stamp in seen.items())
+
+
+def changeable(name: Any) -> Path | None:
+    """The file, if it is one and lies where nobody installs anything: no version speaks for it."""
+    if not isinstance(name, str) or not os.path.isfile(name):
+        return None
+    path = Path(name).resolve()
+    inside = any(path.is_relative_to(folder) for folder in _installed_places())
+    return None if inside or DISTRIBUTIONS & set(path.parts) else path
+
+
+def _is_data(file: Path) -> bool:
+    code = file.suffix in CODE
+    return not code and not CACHES & set(file.parts) and not str(file).startswith(SYSTEM)
+
+
+def _stamp(file: str) -> Stamp | None:
+    try:
+        facts = os.stat(file)
+    except OSError:
+        return None
+    return facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
+
+
+@lru_cache(maxsize=1)
+def _installed_places() -> tuple[Path, ...]:
+    """Where Python and installed distributions lie."""
+    named = sysconfig.get_paths()
+    keys = ("stdlib", "platstdlib", "purelib", "platlib")
+    folders = [*(named[key] for key in keys), *site.getsitepackages(), site.getusersitepackages()]
+    return tuple(Path(folder).resolve() for folder in folders)
+
+
+@lru_cache(maxsize=1)
+def _install() -> None:
+    """Once: such a hook stays until the process ends, and does nothing while nobody watches."""
+    sys.addaudithook(_note)
+
+
+def _note(event: str, arguments: tuple[Any, ...]) -> None:
+    if not _OPEN or event != "open":
+        return
+    path, _, flags = arguments
+    reading = isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR) == 0
+    if reading and isinstance(path, str | bytes | os.PathLike):
+        name = os.path.abspath(os.fsdecode(path))
+        for found in _OPEN:
+            found[name] = None
