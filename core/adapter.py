@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tokensieve.core.bound import Bound, Branch
+from tokensieve.core.chat_templates import render_chat
 from tokensieve.core.errors import UnsupportedError
 from tokensieve.core.flops import DecoderDims
 from tokensieve.core.shrinking import ShrinkPlan
@@ -243,8 +244,7 @@ class Adapter(ABC):
         content: list[dict[str, Any]] = [{"type": "image"} for _ in images]
         content.append({"type": "text", "text": question})
         messages = [{"role": "user", "content": content}]
-        text: str = processor.apply_chat_template(messages, add_generation_prompt=True)
-        return text
+        return render_chat(processor, messages)
 
     @classmethod
     def sized_config(cls, size: ModelSize) -> Any:

@@ -12,6 +12,7 @@ from tokensieve.core.errors import TokensieveError
 
 MOST = 200  # characters of what others say
 SPEAKING = (OSError, SyntaxError, ValueError, RuntimeError)  # their text says enough by itself
+PANIC = "PanicException"  # of libraries in Rust; it is no Exception, and has no name to import
 _NO_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 
 
@@ -77,7 +78,9 @@ def foreign(kind: type[TokensieveError], message: str) -> Iterator[None]:
         yield
     except TokensieveError:
         raise
-    except Exception as error:
+    except BaseException as error:
+        if not (isinstance(error, Exception) or type(error).__name__ == PANIC):
+            raise
         raise kind(f"{message}: {reason(error)}") from error
 
 

@@ -2,61 +2,47 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from tokensieve.core.errors import TaskError
-from tokensieve.core.foreign import foreign, shorten, shown
-from tokensieve.core.text_files import lines_of, read_text
+from tokensieve.core.foreign import shorten, shown
+from tokensieve.core.json_text import JsonFlaw, parse_json
+from tokensieve.core.plain_files import MEGABYTE
+from tokensieve.core.text_files import MARK, filled_lines, read_text
 
 Row = tuple[str, dict[str, Any]]
 """How errors call its place, and what it holds."""
 
+MOST = 256 * MEGABYTE  # a million questions have about a hundred
+MOST_ROWS = 2_000_000
+MOST_SIGNS = 1_000_000  # of a row
+
 
 def json_rows(path: Path) -> Iterator[Row]:
-    """The rows of a file; blank lines are none.
+    """The rows of a file; blank lines are none, and files that were joined have marks inside.
 
     Raises:
-        TaskError: with ``FILE:LINE``: no JSON, no mapping, a key that is given twice, or a number
-            that is none.
+        TaskError: with ``FILE:LINE``: no JSON, no mapping, a key that is given twice, a number
+            that is none, or more than fits into memory.
     """
     name = shorten(str(path))
-    for number, line in enumerate(lines_of(read_text(path, TaskError)), start=1):
-        if not line.strip():
+    lines = filled_lines(read_text(path, TaskError, MOST))
+    for count, (number, line) in enumerate(lines, start=1):
+        plain = line.removeprefix(MARK)
+        if not plain.strip():
             continue
         where = f"{name}:{number}"
-        with foreign(TaskError, f"{where}: not valid JSON"):
-            row = _read(line)
+        if count > MOST_ROWS or len(line) > MOST_SIGNS:
+            raise TaskError(
+                f"{where}: more than {MOST_ROWS:,} rows, or than {MOST_SIGNS:,} characters in one"
+            )
+        try:
+            row = parse_json(plain)
+        except JsonFlaw as flaw:
+            column = flaw.position + len(line) - len(plain) + 1
+            raise TaskError(f"{where}: not valid JSON: {flaw} (column {column})") from None
         if not isinstance(row, dict):
             raise TaskError(f"{where}: a row is a mapping, not {shown(row)}")
         yield where, row
-
-
-def _read(line: str) -> Any:
-    try:
-        return json.loads(
-            line, object_pairs_hook=_mapping, parse_constant=_no_number, parse_float=_finite
-        )
-    except json.JSONDecodeError as error:  # its own line number is always 1
-        raise ValueError(f"{error.msg} (column {error.colno})") from None
-
-
-def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    mapping: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in mapping:
-            raise ValueError(f"the key {shown(key)} is given twice")
-        mapping[key] = value
-    return mapping
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    return number if math.isfinite(number) else _no_number(text)
-
-
-def _no_number(text: str) -> NoReturn:
-    raise ValueError(f"{shorten(text)} is no number that can be compared")

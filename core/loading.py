@@ -62,7 +62,8 @@ def _with_keep(pipeline: Pipeline, keep: Any) -> Pipeline:
     try:
         return pipeline.with_keep(keep)
     except ValidationError as error:
-        raise PipelineError(f"keep: {describe_problem(dict(error.errors()[0]))}") from None
+        message = shorten(describe_problem(dict(error.errors()[0])), MESSAGE)
+        raise PipelineError(f"keep: {message}") from None
 
 
 def _find(source: str | os.PathLike[str], registry: Registry) -> Path:

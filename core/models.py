@@ -12,15 +12,27 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from tokensieve.core.adapter import BoundModel
+from tokensieve.core.backends import BACKENDS, check_backend
 from tokensieve.core.binding import find_adapter
 from tokensieve.core.bound import BoundEncoder
-from tokensieve.core.errors import ModelError, TokensieveError, did_you_mean
-from tokensieve.core.foreign import shown
+from tokensieve.core.checkpoints import (
+    CODE,
+    CONFIG,
+    check_fit,
+    check_folder,
+    looked_at,
+    read_config,
+    write_config,
+)
+from tokensieve.core.errors import ModelError, did_you_mean
+from tokensieve.core.foreign import foreign, shown
 from tokensieve.core.lazy import torch
 from tokensieve.core.plugins import Registry
+from tokensieve.core.text_files import read_text
 
 if TYPE_CHECKING:
     from torch import device as Device
@@ -28,6 +40,11 @@ if TYPE_CHECKING:
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 TIMM_HUB = "hf-hub:"  # how timm writes that a name is a Hugging Face id
 TIMM_KEY = "pretrained_cfg"  # by which transformers, too, recognises the config of timm's folders
+NEVER_RUN = (
+    "it needs code from its own repository, which is never run: use the model in Transformers' own "
+    "format (its name often ends in -hf)"
+)
+NO_SDPA = "scaled_dot_product_attention"  # stands in what transformers says of parts without it
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*\Z")
 
 
@@ -112,12 +129,25 @@ def locate(name: str, registry: Registry, also: Iterable[str] = ()) -> str:
 
 
 def load_config(name: str, registry: Registry, also: Iterable[str] = ()) -> Any:
-    """The config of a model; nothing else is read."""
+    """The config of a model, without what names code; nothing else is read."""
     where = locate(name, registry, also)
     with _one_line(name):
         from transformers import AutoConfig
 
-        return AutoConfig.from_pretrained(where, trust_remote_code=False)
+        local = os.path.isdir(where)
+        file = Path(where, CONFIG) if local else _cached(where)
+        with TemporaryDirectory() as folder:  # what was looked at is what is loaded
+            write_config(read_config(file), Path(folder))
+            try:
+                config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+            except ValueError:
+                if CODE in read_text(file, ModelError):
+                    raise ModelError(f"model {shown(name)} cannot be loaded: {NEVER_RUN}") from None
+                raise
+        config.name_or_path = where
+        if not local:  # <cache>/snapshots/<commit>/config.json
+            config._commit_hash = file.parent.name
+        return config
 
 
 def load_model(
@@ -145,12 +175,14 @@ def load_model(
     if dtype not in DTYPES:
         raise ModelError(f"unknown dtype {dtype!r}{did_you_mean(dtype, DTYPES)}")
     place = find_device(device)
+    if attention is not None:
+        check_backend(attention)
     config = load_config(name, registry)
     adapter = find_adapter(config, registry)
     if not adapter.answers_questions and attention is not None:
         raise ModelError(f"model {name!r}: a classifier has no attention backends to choose from")
     where = locate(name, registry)
-    with _one_line(name):
+    with _one_line(name), _files(where) as folder:
         transformers: Any = importlib.import_module("transformers")
         kind, reader = transformers.AutoModelForImageTextToText, transformers.AutoProcessor
         if not adapter.answers_questions:
@@ -158,23 +190,62 @@ def load_model(
                 transformers.AutoModelForImageClassification,
                 transformers.AutoImageProcessor,
             )
-        model, report = kind.from_pretrained(
-            where,
-            dtype=dtype if dtype == "auto" else getattr(torch, dtype),
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-            **({} if attention is None else {"attn_implementation": attention}),
-        )
-        if report["missing_keys"]:
-            missing = sorted(report["missing_keys"])
+        model, report = _weights(kind, folder, config, dtype, attention)
+        check_fit(name, report)
+        if folder == where:  # of the Hub: the files are in the cache now
+            check_folder(_cached(where).parent)
+        processor = reader.from_pretrained(folder, trust_remote_code=False)
+        if adapter.answers_questions and not hasattr(processor, "image_processor"):
             raise ModelError(
-                f"model {name!r}: {len(missing)} weights are missing, the first is {missing[0]}"
+                f"model {shown(name)}: its processor takes no pictures: processor_config.json is "
+                "missing, or names none that transformers has"
             )
-        processor = reader.from_pretrained(where, trust_remote_code=False)
+        model.name_or_path = model.config.name_or_path = where
         model = model.to(place).eval()
         whole = LoadedModel if adapter.answers_questions else LoadedClassifier
         return whole(name, model, processor, adapter, adapter.bind(model))
+
+
+@contextmanager
+def _files(where: str) -> Iterator[str]:
+    """What transformers loads from: of a local folder only what was looked at."""
+    if os.path.isdir(where):
+        with looked_at(Path(where)) as folder:
+            yield str(folder)
+    else:
+        yield where
+
+
+def _cached(name: str) -> Path:
+    """The config of a model of the Hub, on this machine."""
+    hub: Any = importlib.import_module("transformers.utils.hub")
+    return Path(hub.cached_file(name, CONFIG))
+
+
+def _weights(kind: Any, where: str, config: Any, dtype: str, attention: str | None) -> Any:
+    """The model with its weights, all of them and no others.
+
+    The backend is always named here, or the checkpoint could name one. Without the caller's choice
+    it is the first of ours that every part of the model knows.
+    """
+    for backend in [attention] if attention else BACKENDS:
+        try:
+            model, report = kind.from_pretrained(
+                where,
+                config=config,
+                dtype=dtype if dtype == "auto" else getattr(torch, dtype),
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are in the report, which is read
+                attn_implementation=backend,
+            )
+        except ValueError as error:
+            if attention or backend == BACKENDS[-1] or NO_SDPA not in str(error):
+                raise
+            continue
+        return model, report
+    raise AssertionError("the last backend either loads or raises")
 
 
 def find_device(name: str) -> Device:
@@ -198,16 +269,11 @@ def find_device(name: str) -> Device:
 @contextmanager
 def _one_line(name: str) -> Iterator[None]:
     """Turn whatever a broken or missing model raises into one line."""
+    where = f"model {shown(name)} cannot be loaded"
     try:
-        yield
-    except TokensieveError:
+        with foreign(ModelError, where):
+            yield
+    except ModelError as error:
+        if "trust_remote_code" in str(error.__cause__):
+            raise ModelError(f"{where}: {NEVER_RUN}") from error
         raise
-    except Exception as error:
-        text = str(error).strip()
-        if "trust_remote_code" in text:
-            text = (
-                "it needs code from its own repository, which is never run: use the model in "
-                "Transformers' own format (its name often ends in -hf)"
-            )
-        first = text.splitlines()[0] if text else type(error).__name__
-        raise ModelError(f"model {name!r} cannot be loaded: {first}") from error

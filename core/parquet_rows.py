@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import importlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from tokensieve.core.errors import TaskError
 from tokensieve.core.foreign import foreign, shorten, shown
-from tokensieve.core.json_lines import Row
+from tokensieve.core.json_lines import MOST_ROWS, Row
+from tokensieve.core.plain_files import MEGABYTE, open_plain
 
 NARROW = {"halffloat": "float16", "float": "float32"}  # Arrow's names and NumPy's
+MOST_BYTES = 8 * 1024 * MEGABYTE  # as a file, and as it is unpacked; pictures are inside
+ROWS = 64  # at once
 INDEX = "__index_level_"  # how pandas calls the column of an index without a name
 
 
@@ -20,7 +23,8 @@ def parquet_rows(path: Path) -> Iterator[Row]:
     """The rows of a file, without the index that pandas adds.
 
     Raises:
-        TaskError: pyarrow is missing, or cannot read the file; a column is there twice.
+        TaskError: pyarrow is missing, or cannot read the file; a column is there twice; it is
+            larger than memory may be.
     """
     name = shorten(str(path))
     try:
@@ -28,18 +32,46 @@ def parquet_rows(path: Path) -> Iterator[Row]:
     except ImportError:
         message = "reading Parquet needs pyarrow: pip install 'tokensieve[parquet]'"
         raise TaskError(f"{name}: {message}") from None
-    with foreign(TaskError, f"{name}: cannot be read"):
-        with parquet.ParquetFile(path) as file:  # read_table would read folder names as columns
-            table = file.read()
-        counts = Counter(table.column_names)
-        twice = [column for column, count in counts.items() if count > 1]
-        if twice:
-            raise TaskError(f"{name}: the column {shown(twice[0])} is given twice")
-    keys = [key for key in counts if not key.startswith(INDEX)]
-    columns = [_values(table.column(key), f"{name}: column {shown(key)}") for key in keys]
-    for number in range(table.num_rows):
-        row = {key: column[number] for key, column in zip(keys, columns, strict=True)}
-        yield f"{name}: row {number + 1}", row
+    number = 0
+    with foreign(TaskError, f"{name}: cannot be read"), open_plain(path, MOST_BYTES) as stream:
+        with parquet.ParquetFile(stream) as file:
+            keys = _columns(file, name)
+            for batch in _batches(file, name):
+                for values in _rows_of(batch, keys, name):
+                    number += 1
+                    yield f"{name}: row {number}", dict(zip(keys, values, strict=True))
+
+
+def _columns(file: Any, name: str) -> list[str]:
+    """The columns that are the user's."""
+    counts = Counter(file.schema_arrow.names)
+    twice = [column for column, count in counts.items() if count > 1]
+    if twice:
+        raise TaskError(f"{name}: the column {shown(twice[0])} is given twice")
+    return [key for key in counts if not key.startswith(INDEX)]
+
+
+def _batches(file: Any, name: str) -> Iterator[Any]:
+    """Some rows at a time, so that what little text unpacks to much is noticed on the way."""
+    facts = file.metadata
+    if facts.num_rows > MOST_ROWS:
+        raise TaskError(f"{name}: has {facts.num_rows:,} rows, allowed: {MOST_ROWS:,}")
+    groups = (facts.row_group(number) for number in range(facts.num_row_groups))
+    if sum(group.total_byte_size for group in groups) <= MOST_BYTES:
+        unpacked = 0
+        for batch in file.iter_batches(batch_size=ROWS):
+            unpacked += batch.nbytes
+            if unpacked > MOST_BYTES:
+                break
+            yield batch
+        else:
+            return
+    raise TaskError(f"{name}: unpacks to more than {MOST_BYTES:,} bytes")
+
+
+def _rows_of(batch: Any, keys: Sequence[str], name: str) -> Iterator[tuple[Any, ...]]:
+    columns = [_values(batch.column(key), f"{name}: column {shown(key)}") for key in keys]
+    yield from zip(*columns, strict=True)
 
 
 def _values(column: Any, name: str) -> list[Any]:

@@ -6,7 +6,7 @@ told which value is white is refused. Colour profiles are not applied: models sa
 
 from __future__ import annotations
 
-import os
+import io
 import re
 import warnings
 from collections.abc import Iterator
@@ -15,10 +15,19 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from tokensieve.core.errors import ModelError
 from tokensieve.core.foreign import foreign, shorten
+from tokensieve.core.plain_files import MEGABYTE, read_plain
 
 if TYPE_CHECKING:
     from PIL.Image import Image, Transpose
 
+MOST_BYTES = 512 * MEGABYTE
+MOST_PIXELS = 2**27  # with values of 64 bits a gigabyte
+MOST_PAGES = 1000  # small copies of the picture among them
+FORMATS = (
+    "PNG", "JPEG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF", "TGA",
+    "ICO", "PCX", "SGI",
+)  # fmt: skip
+"""What is a picture by itself: Pillow lets Ghostscript run the program that an EPS file is."""
 FEWEST = 16  # levels out of 256 that have to be left when values are scaled
 SIXTEEN = (65535,)
 TOPS: dict[str, tuple[int, ...]] = {  # what may stand for white, by raw mode or mode of Pillow
@@ -44,16 +53,22 @@ def open_image(source: Path | BinaryIO) -> Image:
     from PIL import Image, UnidentifiedImageError
 
     name = shorten(str(source)) if isinstance(source, Path) else "(bytes)"
-    _check_place(source, name)
     with foreign(ModelError, f"image {name} cannot be read"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, of broken metadata and of many pixels
         try:
-            image = Image.open(source)
+            Image.init()
+            known = [kind for kind in FORMATS if kind in Image.OPEN]
+            image = Image.open(_content(source), formats=known)
+        except IsADirectoryError:
+            raise ModelError(f"image {name} is a folder, not a picture") from None
         except FileNotFoundError:
             raise ModelError(f"image {name} does not exist") from None
+        except Image.DecompressionBombError:
+            raise ValueError(f"it is far too large, allowed: {MOST_PIXELS:,} pixels") from None
         except UnidentifiedImageError:
             raise ModelError(f"image {name} is not an image that Pillow can read") from None
         with image:
+            _check_pixels(image)
             _check_pages(image)
             raw = _raw_mode(image)
             image.load()
@@ -70,6 +85,7 @@ def as_seen(image: Image) -> Image:
             from the top of every usual scale.
     """
     with foreign(ModelError, "a picture cannot be used"):
+        _check_pixels(image)
         raw = _raw_mode(image)  # of a file that has been opened only
         image.load()
         return _seen(image, raw)
@@ -191,12 +207,18 @@ def _check_brightest(high: float, top: float) -> None:
         )
 
 
-def _check_place(source: Path | BinaryIO, name: str) -> None:
-    """Refuse what is there but no file; a pipe would be waited for."""
-    if isinstance(source, Path) and os.path.isdir(source):
-        raise ModelError(f"image {name} is a folder, not a picture")
-    if isinstance(source, Path) and os.path.exists(source) and not os.path.isfile(source):
-        raise ModelError(f"image {name} is no plain file")
+def _content(source: Path | BinaryIO) -> BinaryIO:
+    """What Pillow reads; a file is read whole first, so that it cannot be waited for."""
+    return io.BytesIO(read_plain(source, MOST_BYTES)) if isinstance(source, Path) else source
+
+
+def _check_pixels(image: Image) -> None:
+    """Refuse what would not fit into memory, before a pixel of it is unpacked."""
+    width, height = image.size
+    if width * height > MOST_PIXELS:
+        raise ValueError(
+            f"it has {width} x {height} pixels, allowed: {MOST_PIXELS:,} in all: make it smaller"
+        )
 
 
 def _check_pages(image: Image) -> None:
@@ -204,9 +226,14 @@ def _check_pages(image: Image) -> None:
     if image.format != "TIFF":
         return
     pages = 0
-    for number in range(getattr(image, "n_frames", 1)):
-        image.seek(number)
+    for number in range(MOST_PAGES + 1):
+        try:
+            image.seek(number)
+        except EOFError:
+            break
         pages += not int(_tag(image, REDUCED)) & 1
+    else:
+        raise ValueError(f"it has more than {MOST_PAGES} pages")
     image.seek(0)
     if pages > 1:
         raise ValueError(f"it has {pages} pages: store each as a picture, and list them")

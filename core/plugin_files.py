@@ -11,7 +11,10 @@ from pathlib import Path
 from types import ModuleType
 
 from tokensieve.core.errors import PluginError
+from tokensieve.core.foreign import reason, shorten, shown
+from tokensieve.core.plain_files import MEGABYTE, read_plain
 
+MOST = 4 * MEGABYTE  # a scorer has a few thousand bytes
 BREAKAGE = (Exception, SystemExit)  # a plugin that calls sys.exit() must not end the program
 
 
@@ -20,19 +23,20 @@ def plugin_path(plugin: str | Path) -> Path:
     try:
         return Path(plugin).expanduser().resolve()
     except (OSError, RuntimeError, ValueError) as error:
-        raise PluginError(f"plugin file {str(plugin)!r}: {error}") from None
+        raise PluginError(f"plugin file {shown(str(plugin))}: {reason(error)}") from None
 
 
 def read_plugin_file(path: Path) -> bytes:
     """Its content; an error if there is none."""
+    name = shorten(str(path))
     if path.suffix != ".py":
-        raise PluginError(f"plugin file {path} is not a Python file (*.py)")
+        raise PluginError(f"plugin file {name} is not a Python file (*.py)")
     try:
-        return path.read_bytes()
+        return read_plain(path, MOST)
     except FileNotFoundError:
-        raise PluginError(f"plugin file {path} does not exist") from None
-    except OSError as error:
-        raise PluginError(f"plugin file {path} cannot be read: {error.strerror}") from None
+        raise PluginError(f"plugin file {name} does not exist") from None
+    except (OSError, ValueError) as error:
+        raise PluginError(f"plugin file {name} cannot be read: {reason(error)}") from None
 
 
 def load_plugin_file(path: Path, source: bytes) -> ModuleType:

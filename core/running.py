@@ -141,7 +141,7 @@ def encode_batch(loaded: LoadedModel, texts: Sequence[str], images: Sequence[Ima
             )
         except StopIteration:  # how transformers up to 5.22 says it
             raise ValueError("other placeholders than pictures") from None
-    return inputs.to(loaded.model.device, loaded.model.dtype)
+        return inputs.to(loaded.model.device, loaded.model.dtype)
 
 
 def check_question(text: str, what: str = "the question") -> None:
@@ -219,13 +219,14 @@ def answer(loaded: LoadedModel, inputs: Any, max_new_tokens: int) -> Answer:
     """Generate greedily, on the clock."""
     clock = _Clock()
     start = time.perf_counter()
-    output = loaded.model.generate(
-        **inputs,
-        do_sample=False,
-        num_beams=1,
-        max_new_tokens=max_new_tokens,
-        streamer=clock,
-    )
+    with foreign(ModelError, f"model {loaded.name!r} cannot answer"):  # its config may be broken
+        output = loaded.model.generate(
+            **inputs,
+            do_sample=False,
+            num_beams=1,
+            max_new_tokens=max_new_tokens,
+            streamer=clock,
+        )
     end = time.perf_counter()
     new = output[0, inputs["input_ids"].shape[1] :]
     text = loaded.processor.decode(new, skip_special_tokens=True).strip()

@@ -87,13 +87,13 @@ def data_file(path: Path) -> Path:
     name = shorten(str(path))
     if os.path.isdir(path):
         inside = [path / f"data{suffix}" for suffix in SUFFIXES]
-        found = [file for file in inside if file.is_file()]
+        found = [file for file in inside if os.path.lexists(file)]
         if not found:
             raise TaskError(f"{name}: the folder has neither data.jsonl nor data.parquet")
         return found[0]
     if path.suffix not in SUFFIXES:
         raise TaskError(f"{name}: is neither a folder nor a .jsonl or .parquet file")
-    if not os.path.isfile(path):
+    if not os.path.lexists(path):
         raise TaskError(f"{name}: does not exist")
     return path
 

@@ -34,9 +34,12 @@ _PLAIN = {_PREFIX + kind for kind in ("null", "bool", "int", "float", "str", "ti
                                       "value", "map", "seq")}  # fmt: skip
 _FALSE_BREAKS = re.compile("[\x85\u2028\u2029]")  # they end a line in YAML 1.1, and for PyYAML
 _ESCAPE_IT = "is not allowed: leave it out, or escape it in double quotes"
+MAX_BYTES = 1 << 18  # a large study has some thousands
 MAX_NODES = 20_000  # a pipeline has dozens; aliases that expand without end stop here
 MAX_DEPTH = 40  # a study has eight or so
+TOO_DEEP = f"lists and mappings in more than {MAX_DEPTH} others"
 MAX_TEXT = 10_000  # a description has hundreds
+MAX_TEXTS = 1_000_000  # characters of all texts together, those that aliases repeat included
 
 
 @dataclass
@@ -64,7 +67,7 @@ def read_yaml(path: FilePath) -> Source:
     Raises:
         PipelineError: with ``FILE:LINE:COL``, or why it cannot be read.
     """
-    return parse_yaml(read_text(path, PipelineError), shorten(str(path)))
+    return parse_yaml(read_text(path, PipelineError, MAX_BYTES), shorten(str(path)))
 
 
 def parse_yaml(text: str, name: str) -> Source:
@@ -84,7 +87,7 @@ def _compose(text: str, name: str) -> yaml.Node | None:
         breaks = _FALSE_BREAKS.search(text)
         if breaks:
             raise yaml.reader.ReaderError(name, breaks.start(), ord(breaks[0]), "unicode", "")
-        loader = yaml.SafeLoader(text)
+        loader = _Loader(text)
         return loader.get_single_node()
     except yaml.reader.ReaderError as error:  # raised before anything is parsed
         before = text[: error.position]
@@ -105,10 +108,34 @@ def _compose(text: str, name: str) -> yaml.Node | None:
     raise PipelineError(f"{place}: not valid YAML: {problem}")
 
 
+class _Loader(yaml.SafeLoader):
+    """Stops at what is too deep or too much as soon as it comes to it."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.depth = self.composed = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """One level deeper, and one part more."""
+        self.depth += 1
+        self.composed += 1
+        problem = None
+        if self.depth > MAX_DEPTH + 1:
+            problem = TOO_DEEP
+        elif self.composed > MAX_NODES:
+            problem = f"more than {MAX_NODES:,} values"
+        if problem:
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(None, None, problem, mark)
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+
 class _Reader:
     def __init__(self, source: Source) -> None:
         self.source = source
-        self.seen = 0
+        self.seen = self.texts = 0
         self.open: set[int] = set()
 
     def read(self, node: yaml.Node, path: Path) -> Any:
@@ -120,7 +147,7 @@ class _Reader:
         if self.seen > MAX_NODES or id(node) in self.open:
             self._fail(mark, "aliases expand too far")
         if len(path) > MAX_DEPTH:
-            self._fail(mark, f"lists and mappings in more than {MAX_DEPTH} others")
+            self._fail(mark, TOO_DEEP)
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(mark, node)
         self.open.add(id(node))
@@ -162,6 +189,9 @@ class _Reader:
         sign = unwritable(text)
         if sign:
             self._fail(mark, f"the character {sign} is not allowed")
+        self.texts += len(text)
+        if self.texts > MAX_TEXTS:
+            self._fail(mark, f"texts of more than {MAX_TEXTS:,} characters in all")
         if len(text) > MAX_TEXT:
             self._fail(mark, f"a text of {len(text):,} characters, allowed: {MAX_TEXT:,}")
         return text

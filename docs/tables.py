@@ -161,7 +161,7 @@ def hostile_rows() -> str:
     """How many hostile cases of each kind were tried, and how many held."""
     figures = json.loads((DOCS / "data" / "hostile.json").read_text(encoding="utf-8"))["cases"]
     rows = [
-        [f"[`{kind}`](../tests/hostile/test_{kind}.py)", f"{tried:,}", f"{held:,}"]
+        [f"`tests/hostile/test_{kind}*.py`", f"{tried:,}", f"{held:,}"]
         for kind, (tried, held) in figures.items()
     ]
     totals = (f"{sum(row[n] for row in figures.values()):,}" for n in (0, 1))

@@ -16,7 +16,7 @@ from tokensieve.core.foreign import foreign, reason, shorten, shown
 from tokensieve.core.loading import load_pipeline
 from tokensieve.core.plugins import build_registry
 from tokensieve.core.study.spec import load_study
-from tokensieve.core.text_files import lines_of, read_text
+from tokensieve.core.text_files import filled_lines, read_text
 
 REGISTRY = build_registry()
 STAGE = "at: 2\nscore: iga\nkeep: 0.5\n"
@@ -36,20 +36,20 @@ HOSTILE_YAML: dict[str, tuple[str | bytes, str]] = {
     "escape beyond Unicode": ('name: "\\UFFFFFFFF"\n', ":1:10: not valid YAML: OverflowError"),
     "line separator": ("name: a\u2028b\n", r":1:8: not valid YAML: the character \u2028 is not"),
     "next line": ("name: 'a\x85b'\n", r":1:9: not valid YAML: the character \x85 is not allowed"),
-    "no end of brackets": ("a: " + "[" * 100_000, "not valid YAML: it is nested too deep"),
-    "many brackets": ("a: " + "[" * 200 + "]" * 200, ":1:44: lists and mappings in more than 40"),
+    "no end of brackets": ("a: " + "[" * 100_000, ":1:44: not valid YAML: lists and mapp"),
+    "many brackets": ("a: " + "[" * 200 + "]" * 200, ":1:44: not valid YAML: lists and mapp"),
     "long number": ("keep: " + "9" * 5000, "9' is too long for a number"),
     "long version": ("%YAML 1." + "9" * 5000 + "\n---\na: 1\n", ":1:9: not valid YAML: Exceeds"),
-    "long text": ("name: " + "A" * 300_000, ":1:7: a text of 300,000 characters, allowed: 10,000"),
+    "long text": ("name: " + "A" * 200_000, ":1:7: a text of 200,000 characters, allowed: 10,000"),
     "long alias": ("a: *" + "b" * 3000, "found undefined alias"),
     "long tag": ("a: !<" + "x" * 5000 + "> b\n", "is not allowed: write plain values"),
     "long key twice": (f"? {'k' * 999}\n: 1\n? {'k' * 999}\n: 2\n", ":3:3: duplicate key 'kkk"),
     "tag of bytes": ("a: !%ff x\n", ":1:5: not valid YAML"),
     "two documents": ("a: 1\n---\na: 2\n", ":2:1: not valid YAML: but found another document"),
     "key of a list": ("? [a]\n: 1\n", ":1:3: a key must be plain text"),
-    "UTF-16": (STAGE.encode("utf-16"), ": is not UTF-8 text (byte 0) in line 1: save it as UTF-8"),
-    "Latin-1": (b"a: 1\nname: caf\xe9\n", ": is not UTF-8 text (byte 14) in line 2"),
-    "half character": (b"name: \xed\xa0\xbd\n", ": is not UTF-8 text (byte 6) in line 1"),
+    "UTF-16": (STAGE.encode("utf-16"), ":1:1: is not UTF-8 text, but UTF-16: save it as UTF-8"),
+    "Latin-1": (b"a: 1\nname: caf\xe9\n", ":2:10: is not UTF-8 text (byte 14)"),
+    "half character": (b"name: \xed\xa0\xbd\n", ":1:7: is not UTF-8 text (byte 6)"),
 }  # fmt: skip
 
 
@@ -128,7 +128,7 @@ HOSTILE_CALLS: dict[str, tuple[list[str], str]] = {
     "picture": (["run", "--image", "\udcff.png", "--prompt", "x"], r"image \udcff.png does not"),
     "folder as picture": (["run", "--image", ".", "--prompt", "x"], "image . is a folder"),
     "study": (["study", "control.yaml"], r"control.yaml:1:7: not valid YAML: the character \x01"),
-    "study in UTF-16": (["study", "utf16.yaml"], "utf16.yaml: is not UTF-8 text"),
+    "study in UTF-16": (["study", "utf16.yaml"], "utf16.yaml:1:1: is not UTF-8 text"),
     "long study": (["study", "a" * 3000], "unknown study 'aaa"),
     "long file of a study": (["study", "a" * 3000 + ".yaml"], "File name too long"),
     "task": (["study", "--model-id", "tiny-llava", "--task", "\udcff.jsonl"], "does not exist"),
@@ -156,7 +156,7 @@ def test_a_hostile_config_of_a_model(config: str, call: Call, tmp_path: Path) ->
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "config.json").write_bytes(config.encode("latin-1"))
     result = call("study", "--model-id", "m", "--task", "digits", "--dry-run")
-    one_line(result, "model 'm': config.json cannot be read")
+    one_line(result, "m/config.json:")
 
 
 class Odd(Exception):
@@ -217,7 +217,8 @@ def test_short_texts_are_kept_and_long_ones_keep_both_ends() -> None:
 def test_lines_end_where_editors_end_them(tmp_path: Path) -> None:
     path = tmp_path / "x.txt"
     path.write_bytes("\ufeffa\u2028b\r\nc\x85d\n\x0be\x1cf".encode())
-    assert lines_of(read_text(path, TaskError)) == ["a\u2028b", "c\x85d", "\x0be\x1cf"]
+    lines = [line for _, line in filled_lines(read_text(path, TaskError))]
+    assert lines == ["a\u2028b", "c\x85d", "\x0be\x1cf"]
 
 
 def test_positions_behind_a_byte_order_mark_are_those_of_the_editor(tmp_path: Path) -> None:

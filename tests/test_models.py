@@ -69,7 +69,7 @@ SPOILT: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
     ),
     "config is no JSON": (
         lambda folder: (folder / "config.json").write_text("{broken"),
-        ["not a valid JSON"],
+        ["config.json:1:2: not valid JSON"],
     ),
     "no safetensors": (
         lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"),
@@ -77,7 +77,7 @@ SPOILT: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
     ),
     "broken weights": (
         lambda folder: (folder / "model.safetensors").write_bytes(b"\xff" * 1000),
-        ["cannot be loaded"],
+        ["model.safetensors: cannot be read"],
     ),
     "missing weights": (
         lambda folder: spoil_config(

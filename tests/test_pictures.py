@@ -179,7 +179,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "a bomb": (ONE_PIXEL.replace(ONE_PIXEL[12:33], b"IHDR" + struct.pack(
         ">IIBBBBBI", 60000, 60000, 8, 2, 0, 0, 0,
         zlib.crc32(b"IHDR" + struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)))),
-        "exceeds limit"),
+        "far too large"),
 }  # fmt: skip
 
 
@@ -203,7 +203,7 @@ def test_places_without_a_picture(tmp_path: Path) -> None:
         (tmp_path / "\udcff.png", r"\\udcff.png does not exist"),
         (tmp_path / "a\0b", "null byte"),
         (tmp_path / ("a" * 3000), "name too long"),
-        (tmp_path / "pipe", "is no plain file"),
+        (tmp_path / "pipe", "is no regular file"),
     ]:
         with pytest.raises(ModelError, match=message) as caught:
             open_image(place)

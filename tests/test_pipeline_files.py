@@ -177,7 +177,7 @@ def test_unicode_names_and_paths(tmp_path: Path) -> None:
 def test_file_that_is_not_text(tmp_path: Path) -> None:
     path = tmp_path / "p.yaml"
     path.write_bytes(b"name: \xff\xfe")
-    with pytest.raises(PipelineError, match=r"p\.yaml: is not UTF-8 text \(byte 6\)"):
+    with pytest.raises(PipelineError, match=r"p\.yaml:1:7: is not UTF-8 text \(byte 6\)"):
         tokensieve.load_pipeline(path)
 
 

@@ -50,7 +50,7 @@ LOST: dict[str, tuple[bytes | None, str]] = {
     "a tag": (b"claims: !!python/name:os.system", "study.yaml:1:9: tag "),
     "a key given twice": (b"claims: [a > b]\nclaims: [b > a]", "study.yaml:2:1: "),
     "a control character": (b"name: a\x07", "study.yaml:1:8: not valid YAML: "),
-    "other bytes": (b"name: \xff", "study.yaml: is not UTF-8 text (byte 6) in line 1"),
+    "other bytes": (b"name: \xff", "study.yaml:1:7: is not UTF-8 text (byte 6)"),
     "a list": (b"- a", "study.yaml:1:1: a study is a mapping"),
     "a number": (b"claims: 7", "study.yaml:1:9: claims: '7': two different names"),
     "half a claim": (b"claims:\n- fastv >", "study.yaml:2:3: claims: 'fastv >': two different"),

@@ -206,16 +206,17 @@ def submitit(monkeypatch: pytest.MonkeyPatch) -> FakeSubmitit:
 
 
 def run_slurm(out: Path, heard: Heard, **options: Any) -> tuple[Study, list[Cell]]:
-    study = study_of(slurm=options)
-    cells = run_study(study, out, heard.reports(), executor=ExecutorName.SLURM, workers=2)
+    study, slurm = study_of(slurm={"partition": "gpu", "time": "00:04:30"}), ExecutorName.SLURM
+    cells = run_study(study, out, heard.reports(), executor=slurm, workers=2, options=options)
     return study, cells
 
 
 def test_slurm_jobs_write_cells_themselves(tmp_path: Path, submitit: FakeSubmitit) -> None:
     heard = Heard()
-    study, cells = run_slurm(tmp_path, heard, slurm_partition="gpu", timeout_min=5)
+    study, cells = run_slurm(tmp_path, heard, slurm_comment="mine")
     assert submitit.seen["folder"] == str(tmp_path / "slurm")
     assert (submitit.seen["slurm_partition"], submitit.seen["timeout_min"]) == ("gpu", 5)
+    assert submitit.seen["slurm_comment"] == "mine"  # from the command line
     assert submitit.seen["gpus_per_node"] == 0
     failed = [cell for cell in cells if cell.status == "failed"]
     assert {cell.error for cell in failed} == {"the Slurm job 0 ended early: preempted"}

@@ -202,9 +202,9 @@ WRONG = {
     "infinity by size": (json.dumps({**GOOD, "answer": 0}).replace("0", "1e999"), "1e999 is no"),
     "key twice": ('{"answer": "a", "answer": "b"}', "2: not valid JSON: the key 'answer' is given"),
     "nested key twice": ('{"image": {"path": 1, "path": 2}}', "the key 'path' is given twice"),
-    "no end of brackets": ("[" * 100_000, "2: not valid JSON: it is nested too deep"),
-    "many brackets": ({**GOOD, "boxes": json.loads("[" * 300 + "]" * 300)}, "2: 'boxes' is a list"),
-    "long number": (f'{{"id": {"9" * 5000}}}', "2: not valid JSON: Exceeds"),
+    "no end of brackets": ("[" * 100_000, "2: not valid JSON: lists .* more than 64"),
+    "many brackets": ({**GOOD, "boxes": json.loads("[" * 60 + "]" * 60)}, "2: 'boxes' is a list"),
+    "long number": (f'{{"id": {"9" * 5000}}}', "2: not valid JSON: a number of 5,000 digits"),
     "large box": ({**GOOD, "boxes": [[0, 0, 1, 10**400]]}, "2: 'boxes' is a list of"),
     "control character": ('{"question": "\x07"}', "2: not valid JSON: Invalid control character"),
     "half a question": ({**GOOD, "question": "\ud83d"}, r"2: the question has half .*\\ud83d"),
@@ -277,7 +277,7 @@ def test_what_tools_write_is_read(case: str, folder: Path) -> None:
 def test_text_in_another_encoding_is_named(encoding: str, folder: Path) -> None:
     row = json.dumps({**GOOD, "answer": "caf\u00e9"}, ensure_ascii=False)
     (folder / "data.jsonl").write_text(f"{json.dumps(GOOD)}\n{row}", encoding=encoding)
-    with pytest.raises(TaskError, match=r"data\.jsonl: is not UTF-8 text \(byte \d+\) in line"):
+    with pytest.raises(TaskError, match=r"data\.jsonl:\d+:\d+: is not UTF-8 text.*: save it"):
         FileTask(file=folder).examples(1, 0)
 
 

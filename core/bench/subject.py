@@ -12,9 +12,9 @@ import torch
 from transformers import AutoModelForImageTextToText
 
 from tokensieve.core.adapter import BoundModel
+from tokensieve.core.backends import check_backend
 from tokensieve.core.binding import bind
 from tokensieve.core.engine.cache import cache_argument, find_cache
-from tokensieve.core.engine.masks import check_backend
 from tokensieve.core.errors import ModelError
 from tokensieve.core.plugins import build_registry
 from tokensieve.core.sizes import ModelSize

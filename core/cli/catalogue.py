@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import Annotated
 import typer
 
 from tokensieve.core.cli.options import Plugins, console, open_registry, table
-from tokensieve.core.errors import PipelineError
+from tokensieve.core.errors import ModelError, PipelineError
 from tokensieve.core.foreign import reason
+from tokensieve.core.json_text import read_json
 from tokensieve.core.plugins import Entry
 from tokensieve.core.yaml_source import read_yaml
 
@@ -77,9 +77,9 @@ def _file_summary(path: Path) -> str:
 
 def _model_summary(folder: Path) -> str:
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = read_json(folder / "config.json", ModelError)
         size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
         return f"model_type {config.get('model_type')}, {size / 1e6:.1f} MB, {folder}"
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
+    except (OSError, AttributeError, ModelError) as error:
         print(f"model folder {folder}: {reason(error)}", file=sys.stderr)
         return "(cannot be read)"

@@ -43,7 +43,7 @@ def doctor(
     Tiny models with random weights go through `generate`, pruned, and are compared with the same
     models with the dropped tokens masked.
     """
-    from tokensieve.core.engine.masks import check_backend
+    from tokensieve.core.backends import check_backend
     from tokensieve.core.models import find_device
     from tokensieve.core.quiet import quiet_transformers
 

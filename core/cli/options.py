@@ -12,10 +12,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from tokensieve.core.errors import PipelineError
+from tokensieve.core.foreign import shown
 from tokensieve.core.plugins import Registry, build_registry
 from tokensieve.core.yaml_source import parse_yaml
 
 NO_WRAP = 10_000  # columns of output that goes to a file or a pipe: one row is one line
+BUDGETS = "64 (tokens), 0.33 (share), average=192, flops=0.4"
 
 Plugins = Annotated[
     list[Path] | None,
@@ -26,7 +29,7 @@ Keep = Annotated[
     str | None,
     typer.Option(
         metavar="BUDGET",
-        help="Replaces the pipeline's budget: 64 (tokens), 0.33 (share), average=192, flops=0.4.",
+        help=f"Replaces the pipeline's budget: {BUDGETS}.",
     ),
 ]
 
@@ -39,13 +42,20 @@ def open_registry(plugins: Sequence[Path] | None) -> Registry:
     return registry
 
 
-def parse_keep(text: str | None) -> Any:
-    """``64``, ``0.33``, ``average=192`` or ``{average: 192}``, as YAML would read it."""
+def parse_keep(text: str | None, option: str = "--keep") -> Any:
+    """``64``, ``0.33``, ``average=192`` or ``{average: 192}``, as YAML would read it.
+
+    Raises:
+        PipelineError: it is no YAML, or says nothing: who writes a budget wants one.
+    """
     if text is None or not text.strip():
         return text
     kind, equals, value = text.partition("=")
     spelling = f"{{{kind}: {value}}}" if equals else text
-    return parse_yaml(spelling, "--keep").data
+    budget = None if text.lstrip().startswith("#") else parse_yaml(spelling, option).data
+    if budget is None:
+        raise PipelineError(f"{option}: {shown(text)} is no budget, allowed: {BUDGETS}")
+    return budget
 
 
 def console() -> Console:

@@ -14,7 +14,8 @@ from tokensieve.core.cli.options import Plugins, open_registry, parse_keep
 from tokensieve.core.errors import StudyError
 from tokensieve.core.plugins import Registry
 from tokensieve.core.study.executors import ExecutorName
-from tokensieve.core.study.lmms.task import with_include
+from tokensieve.core.study.lmms.task import check_included, with_include
+from tokensieve.core.study.slurm_options import read_parameters
 from tokensieve.core.yaml_source import Source, read_yaml
 
 if TYPE_CHECKING:
@@ -48,6 +49,14 @@ def study(  # noqa: PLR0913 - one parameter per option
         int | None,
         typer.Option(min=1, help="Processes, actors or jobs. (default: one a device)"),
     ] = None,
+    slurm: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="Of the Slurm jobs: an option of the file's, or any parameter of submitit; "
+            "repeatable.",
+        ),
+    ] = None,
     model_id: Annotated[
         list[str] | None, typer.Option(metavar="MODEL", help=f"A model, {SHORT}")
     ] = None,
@@ -57,7 +66,7 @@ def study(  # noqa: PLR0913 - one parameter per option
     lmms_include: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="Own lmms-eval tasks, whose code is run; with --task lmms-eval:NAME"
+            metavar="DIR", help="Own lmms-eval tasks, whose code is run: of --task, or of FILE"
         ),
     ] = None,
     pipeline: Annotated[list[str] | None, typer.Option(help=f"A pipeline, {SHORT}")] = None,
@@ -87,12 +96,15 @@ def study(  # noqa: PLR0913 - one parameter per option
     """
     registry = open_registry(plugin)
     file = _built_in(file, registry)
-    tasks = with_include(task, lmms_include)
+    tasks = task if file else with_include(task, lmms_include)
     lists = {"models": model_id, "tasks": tasks, "pipelines": pipeline, "budgets": budget}
     source = _document(file, {key: values for key, values in lists.items() if values})
     changes = {"samples": samples, "max_new_tokens": max_new_tokens, "batch": batch}
     _change(source, changes, {"device": device, "dtype": dtype})
-    chosen = _read(source, file, registry, plugin or ())
+    chosen = _read(source, file, registry, plugin or (), lmms_include)
+    options = read_parameters(slurm or ())
+    if options and executor is not ExecutorName.SLURM:
+        raise StudyError("--slurm is for --executor slurm: give both")
     folder = out or Path("runs") / chosen.spec.name
     from tokensieve.core.cli import study_report
 
@@ -100,7 +112,7 @@ def study(  # noqa: PLR0913 - one parameter per option
         study_report.print_plan(chosen, folder, registry)
         return
     try:
-        failed = study_report.run_with_progress(chosen, folder, executor, workers)
+        failed = study_report.run_with_progress(chosen, folder, executor, workers, options)
         if not no_report:
             study_report.report(folder)
     except KeyboardInterrupt:
@@ -130,7 +142,7 @@ def _document(file: Path | None, lists: dict[str, Any]) -> Source:
     for key, option in (("models", "--model-id"), ("tasks", "--task")):
         if key not in lists:
             raise StudyError(f"{option} is missing: give a FILE.yaml, or --model-id and --task")
-    budgets = [parse_keep(text) for text in lists.get("budgets", DEFAULT_BUDGETS)]
+    budgets = [parse_keep(text, "--budget") for text in lists.get("budgets", DEFAULT_BUDGETS)]
     data = {"name": "study", "pipelines": list(DEFAULT_PIPELINES), **lists, "budgets": budgets}
     return Source("<options>", data)
 
@@ -151,7 +163,13 @@ def _change(source: Source, changes: dict[str, Any], of_models: dict[str, Any]) 
         ]
 
 
-def _read(source: Source, file: Path | None, registry: Registry, plugins: Sequence[Path]) -> Study:
+def _read(
+    source: Source,
+    file: Path | None,
+    registry: Registry,
+    plugins: Sequence[Path],
+    include: Path | None,
+) -> Study:
     """The study, validated, and its cells."""
     from rich.console import Console
 
@@ -161,5 +179,6 @@ def _read(source: Source, file: Path | None, registry: Registry, plugins: Sequen
 
     document = source.data
     spec = read_study(source, registry, file.parent if file else Path())
+    check_included((entry.task for entry in spec.tasks), include)
     with Console(stderr=True).status("planning"):
         return Study(spec, plan(spec, registry, plugins), document)

@@ -77,12 +77,18 @@ def _warn(line: str) -> None:
 
 
 def run_with_progress(
-    study: Study, folder: Path, executor: ExecutorName, workers: int | None
+    study: Study,
+    folder: Path,
+    executor: ExecutorName,
+    workers: int | None,
+    options: dict[str, Any] | None = None,
 ) -> int:
     """Run the study under a progress bar, print what came out; the number of failed cells."""
     shown = StudyProgress(len(study.cells))
     with shown.progress:
-        cells = run_study(study, folder, shown.reports(), executor=executor, workers=workers)
+        cells = run_study(
+            study, folder, shown.reports(), executor=executor, workers=workers, options=options
+        )
     print_results(study, cells)
     failed = [cell for cell in cells if cell.status == "failed"]
     for line in _failures(failed, len(cells)):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tokensieve.core.adapter import BoundModel, VisionRecord
-from tokensieve.core.engine import masks
+from tokensieve.core.backends import check_backend
 from tokensieve.core.engine.base import BaseEngine
 from tokensieve.core.engine.cache import check_cache, find_cache
 from tokensieve.core.engine.call import decided_before, enter
@@ -118,7 +118,7 @@ class Engine(BaseEngine):
 
     def _begin(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         self.called = True
-        masks.check_backend(self.bound.attention_backend)
+        check_backend(self.bound.attention_backend)
         call = enter(self, "inner")
         given = with_prompt(self._inner_call.named(args, kwargs), call.prompt, call.asked)
         call.state = state = begin_forward(

@@ -6,21 +6,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from tokensieve.core.errors import UnsupportedError
-
 if TYPE_CHECKING:
     from torch import Tensor
-
-BACKENDS = ("sdpa", "eager")
-
-
-def check_backend(implementation: str | None) -> None:
-    """Only backends whose masks we can write, and that CI runs."""
-    if implementation not in BACKENDS:
-        raise UnsupportedError(
-            f"attention implementation {implementation!r} is not supported while pruning: "
-            f"load the model with attn_implementation= one of {', '.join(BACKENDS)}"
-        )
 
 
 def join_valid(

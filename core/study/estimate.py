@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from tokensieve.core.binding import find_adapter
+from tokensieve.core.checkpoints import CONFIG, read_config
 from tokensieve.core.errors import TokensieveError
 from tokensieve.core.models import load_config, locate
 from tokensieve.core.plugins import Registry
@@ -108,5 +109,5 @@ def _usual_tokens(model: str, registry: Registry) -> int:
 
 
 def _nested_config(folder: Path) -> Any:
-    text = (folder / "config.json").read_text(encoding="utf-8")
+    text = json.dumps(read_config(folder / CONFIG))
     return json.loads(text, object_hook=lambda values: SimpleNamespace(**values))

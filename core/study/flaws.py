@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from tokensieve.core.names import BASELINES
+from tokensieve.core.plain_files import MEGABYTE, read_plain
 from tokensieve.core.study.grid import key_of, title_of
 from tokensieve.core.study.lmms.task import LmmsTask
 
 FORMAT = 1
+MOST = 1024 * MEGABYTE  # of any file
 STATUSES = ("done", "unmet", "failed")
 RECORDS = {"accuracy": "samples.jsonl", "anatomy": "anatomy.jsonl"}
 """Where the results of each kind of cell lie."""
@@ -23,22 +25,20 @@ BROKEN = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionErr
 def read_cell(path: Path) -> tuple[dict[str, Any], str | None]:
     """``cell.json`` of a cell's folder without its checksum, and what is wrong with the cell."""
     try:
-        data = json.loads(read_plain(path / "cell.json"))
+        data = json.loads(text_of(path / "cell.json"))
         return data, _flaw(path, data)
     except BROKEN as error:
         return {}, f"{type(error).__name__}: {error}".splitlines()[0]
 
 
-def read_plain(file: Path) -> str:
+def text_of(file: Path) -> str:
     """The text of a regular file: a pipe or a device in its place would be waited for."""
-    if file.exists() and not file.is_file():
-        raise OSError(f"{file.name} is no file")
-    return file.read_text(encoding="utf-8")
+    return read_plain(file, MOST).decode()
 
 
 def checksum(path: Path) -> str:
     """Of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return hashlib.sha256(read_plain(path, MOST)).hexdigest()
 
 
 def sum_of(data: dict[str, Any]) -> str:
@@ -96,7 +96,7 @@ def _wrong_records(path: Path, data: dict[str, Any], name: str) -> str | None:
     """Whether there is one for each question; what was refused or failed has none."""
     if name not in data["files"]:
         return f"it is done without {name}" if data["status"] == "done" else None
-    lines = read_plain(path / name).splitlines()
+    lines = text_of(path / name).splitlines()
     records = [json.loads(line) for line in lines]
     wanted = data["config"]["task"]["samples"]
     ids = {record["id"] for record in records}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from functools import lru_cache
 from pathlib import Path
@@ -11,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from tokensieve.core.binding import find_adapter
+from tokensieve.core.checkpoints import CONFIG, read_config
 from tokensieve.core.errors import ModelError
 from tokensieve.core.foreign import foreign
 from tokensieve.core.models import TIMM_KEY, load_config, locate
@@ -79,11 +79,10 @@ def light_config(spec: ModelSpec, registry: Registry) -> Any:
 
 
 def _plain_config(folder: Path) -> Any:
-    with foreign(ModelError, f"model {str(folder)!r}: config.json cannot be read"):
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        if TIMM_KEY in config:
-            config.setdefault("model_type", "timm_wrapper")
-        return SimpleNamespace(**config)
+    config = read_config(folder / CONFIG)
+    if TIMM_KEY in config:
+        config.setdefault("model_type", "timm_wrapper")
+    return SimpleNamespace(**config)
 
 
 def model_files(folder: Path) -> Files:

@@ -13,7 +13,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from tokensieve.core.errors import StudyError
+from tokensieve.core.json_text import read_json
 from tokensieve.core.study.cell import processor_name
+from tokensieve.core.study.flaws import MOST
 from tokensieve.core.study.grid import PlannedCell
 from tokensieve.core.study.spec import StudySpec
 from tokensieve.core.study.store import Cell, Store
@@ -73,8 +76,8 @@ def note_environments(store: Store, cells: Sequence[Cell]) -> None:
 def read_manifest(store: Store) -> dict[str, Any]:
     """The manifest; empty if there is none that can be read."""
     try:
-        found = json.loads((store.path / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = read_json(store.path / "manifest.json", StudyError, MOST)
+    except StudyError:
         return {}
     return found if isinstance(found, dict) else {}
 

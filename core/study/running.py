@@ -70,10 +70,12 @@ def run_study(
     *,
     executor: ExecutorName = ExecutorName.LOCAL,
     workers: int | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> list[Cell]:
     """Run what is missing in ``out``; all cells of the study.
 
-    Cells that failed before and corrupt ones are run again.
+    Cells that failed before and corrupt ones are run again. ``options`` are further ones for the
+    executor, from the person who runs the study.
 
     Raises:
         StudyError: the folder is in use, has a namesake, or what the executor needs is missing.
@@ -93,7 +95,7 @@ def run_study(
         reports.start(pending, costs, list(there.values()))
         if pending:
             seconds = {key: cost.seconds for key, cost in costs.items()}
-            setting = Setting(workers, out, dict(study.spec.slurm), seconds)
+            setting = Setting(workers, out, {**study.spec.slurm, **(options or {})}, seconds)
             execute(pending, _events(store, reports), setting)
         cells = store.cells()
         note_environments(store, cells)

@@ -19,9 +19,16 @@ from pydantic import (
     model_validator,
 )
 
+from tokensieve.core.backends import check_backend
 from tokensieve.core.budgets import Budget
 from tokensieve.core.component_fields import as_list, located, registry_of
-from tokensieve.core.errors import ModelError, PipelineError, StudyError, did_you_mean
+from tokensieve.core.errors import (
+    ModelError,
+    PipelineError,
+    StudyError,
+    UnsupportedError,
+    did_you_mean,
+)
 from tokensieve.core.foreign import shown
 from tokensieve.core.loading import Place, load_pipeline, problem_lines
 from tokensieve.core.models import DTYPES, locate
@@ -32,6 +39,7 @@ from tokensieve.core.reserved import misnamed
 from tokensieve.core.stage import ScoreTerms, Stage
 from tokensieve.core.study.claims import check_claim
 from tokensieve.core.study.parts import Part, budget_title, folder_of, term_label
+from tokensieve.core.study.slurm_options import OPTIONS, read_slurm
 from tokensieve.core.study.task_spec import TaskSpec
 from tokensieve.core.yaml_source import Source, read_yaml
 
@@ -72,6 +80,11 @@ class ModelSpec(Part):
             raise located(f"unknown dtype {self.dtype!r}{did_you_mean(self.dtype, DTYPES)}", ())
         if not DEVICE.fullmatch(self.device):
             raise located(f"unknown device {self.device!r}, allowed: cpu, cuda, cuda:0, mps", ())
+        try:
+            if self.attention is not None:
+                check_backend(self.attention)
+        except UnsupportedError as error:
+            raise located(str(error), ("attention",)) from None
         try:
             locate(self.model, registry_of(info))
         except ModelError as error:
@@ -158,7 +171,7 @@ class StudySpec(Part):
     claims: Annotated[tuple[str, ...], BeforeValidator(as_list)] = ()
     max_new_tokens: int = Field(default=16, ge=1, strict=True)
     batch: int = Field(default=16, ge=1, strict=True)
-    slurm: dict[str, Any] = Field(default_factory=dict)
+    slurm: Annotated[dict[str, Any], BeforeValidator(read_slurm)] = Field(default_factory=dict)
 
     @field_validator("name")
     @classmethod
@@ -232,6 +245,8 @@ _DEEP = 2  # ("pipelines", number, "pipeline", ...)
 def _known_keys(path: Place) -> Sequence[str]:
     if len(path) == 1:
         return list(StudySpec.model_fields)
+    if path[0] == "slurm":
+        return list(OPTIONS)
     if path[0] == "pipelines" and len(path) > _DEEP + 1:
         return list(Stage.model_fields if "stages" in path else Pipeline.model_fields)
     return list(_KEYS.get(str(path[0]), StudySpec).model_fields)

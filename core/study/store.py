@@ -16,7 +16,7 @@ from typing import Any
 from tokensieve.core.errors import StudyError
 from tokensieve.core.names import folded
 from tokensieve.core.study import disk
-from tokensieve.core.study.flaws import BROKEN, FORMAT, checksum, read_cell, read_plain, sum_of
+from tokensieve.core.study.flaws import BROKEN, FORMAT, checksum, read_cell, sum_of, text_of
 from tokensieve.core.study.grid import title_of
 
 KEY = re.compile(r"[0-9a-f]{16}")
@@ -210,7 +210,7 @@ class Store:
     def _listed(self) -> Sequence[str] | None:
         """The keys of the last study; None if nobody wrote them down."""
         try:
-            listed = json.loads(read_plain(self.path / "manifest.json"))["cells"]
+            listed = json.loads(text_of(self.path / "manifest.json"))["cells"]
         except BROKEN:
             return None
         spoilt = not isinstance(listed, list) or not all(
@@ -226,7 +226,7 @@ def _to_stderr(line: str) -> None:
 def _read_lines(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for line in text_of(path).splitlines()]
 
 
 def unfinished(

@@ -29,7 +29,7 @@ KINDS = {
 
 def kind_of(nodeid: str) -> str:
     """The kind that a test belongs to: the word behind ``test_`` in its file's name."""
-    return Path(nodeid.split("::")[0]).stem.removeprefix("test_").split("_")[0]
+    return Path(nodeid.partition("::")[0]).stem.removeprefix("test_").split("_")[0]
 
 
 def files() -> list[str]:

@@ -7,21 +7,16 @@ import subprocess
 import sys
 from collections import Counter
 
-from hostile.figures import KINDS, TABLE
+from hostile.figures import KINDS, TABLE, files, kind_of
 
 LEAST = 2400
 FIGURES = json.loads(TABLE.read_text(encoding="utf-8"))["cases"]
 
 
 def test_every_kind_is_tried_as_often_as_we_say() -> None:
-    """Cases that the installed extras skip are counted where they run."""
-    files = [str(TABLE.parents[2] / "tests" / "hostile" / f"test_{kind}.py") for kind in KINDS]
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider"]
-    done = subprocess.run([*command, *files], capture_output=True, text=True, check=True)
-    lines = [line for line in done.stdout.splitlines() if "::" in line]
-    found = Counter(
-        line.split("::")[0].rpartition("test_")[2].removesuffix(".py") for line in lines
-    )
+    done = subprocess.run([*command, *files()], capture_output=True, text=True, check=True)
+    found = Counter(kind_of(line) for line in done.stdout.splitlines() if "::" in line)
     assert {kind: found[kind] for kind in KINDS} == {kind: row[0] for kind, row in FIGURES.items()}
 
 

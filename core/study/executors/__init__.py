@@ -50,7 +50,7 @@ class Setting:
     Attributes:
         workers: how many; None: its own choice.
         out: the study's folder.
-        options: what the study's file has for it.
+        options: what the study's file and the command line have for it.
         costs: expected seconds of each cell by key, as far as they are known.
     """
 

@@ -23,8 +23,8 @@ def execute(cells: Sequence[PlannedCell], events: Events, setting: Setting) -> N
     """Submit the cells as an array of jobs and wait for it; what is left of it is cancelled.
 
     What a job has done is in the store even if the job, or this process, dies. The options are
-    submitit's, from the key ``slurm`` of the study's file; ``cluster`` there chooses another of
-    submitit's executors.
+    submitit's, from the key ``slurm`` of the study's file and from the command line; ``cluster``
+    there chooses another of submitit's executors.
 
     Raises:
         StudyError: there is no Slurm here, or it does not take the jobs or an option.
@@ -58,8 +58,8 @@ def _executor(submitit: Any, setting: Setting, gpus: int) -> Any:
     executor = submitit.AutoExecutor(folder=str(setting.out.absolute() / "slurm"), cluster=cluster)
     if cluster is None and executor.cluster != "slurm":
         raise StudyError(
-            "--executor slurm: there is no Slurm here; slurm: {cluster: local} in the study's file "
-            "runs its jobs as processes"
+            "--executor slurm: there is no Slurm here; --slurm cluster=local runs its jobs as "
+            "processes"
         )
     defaults = {"timeout_min": MINUTES, "name": "tokensieve", "gpus_per_node": gpus}
     executor.update_parameters(**{**defaults, **options})

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokensieve.core.errors import TaskError
+from tokensieve.core.chat_templates import render_chat
+from tokensieve.core.errors import ModelError, TaskError
+from tokensieve.core.foreign import foreign
 from tokensieve.core.models import LoadedModel
 from tokensieve.core.pictures import as_seen, open_image
 
@@ -40,9 +42,8 @@ class Conversation:
         """What the processor gets, up to where the model is to answer."""
         if self.is_question:
             return str(loaded.adapter.prompt(loaded.processor, self.text, list(self.images)))
-        return str(
-            loaded.processor.apply_chat_template(list(self.messages), add_generation_prompt=True)
-        )
+        with foreign(ModelError, f"model {loaded.name!r}: the prompt cannot be made"):
+            return render_chat(loaded.processor, self.messages)
 
 
 def ask(images: Sequence[Any], text: str) -> list[dict[str, Any]]:

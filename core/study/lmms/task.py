@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -134,3 +134,19 @@ def with_include(tasks: Sequence[str] | None, folder: Path | None) -> list[Any] 
         {"task": task, "include": str(folder)} if is_benchmark(task) else task
         for task in tasks or ()
     ]
+
+
+def check_included(tasks: Iterable[Task], allowed: Path | None) -> None:
+    """Refuse a folder of code that only a file names: whoever runs a study names it too.
+
+    Raises:
+        TaskError: with the option that does so.
+    """
+    for task in tasks:
+        if not isinstance(task, LmmsTask) or task.include is None:
+            continue
+        if allowed is None or task.include != allowed.resolve():
+            raise TaskError(
+                f"task '{PREFIX}{task.benchmark}': the code in {task.include} would be run: if you "
+                f"trust it, name it yourself by --lmms-include {task.include}"
+            )
