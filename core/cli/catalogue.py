@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from tokensieve.core.cli.options import Plugins, console, open_registry, table
+from tokensieve.core.cli.options import Plugins, open_registry
 from tokensieve.core.errors import PipelineError
 from tokensieve.core.foreign import reason
 from tokensieve.core.plugins import Entry
+from tokensieve.core.terminal import console, table, warn
 from tokensieve.core.yaml_source import read_yaml
 
 
@@ -70,7 +70,7 @@ def _file_summary(path: Path) -> str:
     try:
         data = read_yaml(path).data
     except PipelineError as error:
-        print(error, file=sys.stderr)
+        warn(error)
         return "(cannot be read)"
     return str(data.get("description", "")) if isinstance(data, dict) else ""
 
@@ -81,5 +81,5 @@ def _model_summary(folder: Path) -> str:
         size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
         return f"model_type {config.get('model_type')}, {size / 1e6:.1f} MB, {folder}"
     except (OSError, ValueError, AttributeError, RecursionError) as error:
-        print(f"model folder {folder}: {reason(error)}", file=sys.stderr)
+        warn(f"model folder {folder}: {reason(error)}")
         return "(cannot be read)"

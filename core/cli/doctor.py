@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tokensieve.core.cli.options import Plugins, console, open_registry
+from tokensieve.core.cli.options import Plugins, open_registry
+from tokensieve.core.terminal import console
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rich.console import Console
-
     from tokensieve.core.plugins import Registry
+    from tokensieve.core.terminal import Screen
     from tokensieve.core.testing.doctor import Case
 
 PACKAGES = ("tokensieve", "transformers", "torch", "timm")
@@ -56,17 +56,19 @@ def doctor(
     cases: list[Case] = []
     with quiet_transformers():
         for adapter, config in families:
-            out.print(f"\n{adapter.name}: {adapter.summary()}")
+            out.print()
+            out.print(f"{adapter.name}: {adapter.summary()}")
             for case in _cases(adapter, config, place, attention, out):
                 cases.append(case)
                 out.print(f"  {case.title:24} {_verdict(case)}")
     failed = sum(not case.passed for case in cases)
-    out.print(f"\n{_conclusion(len(cases), failed)}")
+    out.print()
+    out.print(_conclusion(len(cases), failed))
     if failed:
         raise typer.Exit(1)
 
 
-def _cases(adapter: Any, config: Any, device: str, attention: str, out: Console) -> Iterator[Case]:
+def _cases(adapter: Any, config: Any, device: str, attention: str, out: Screen) -> Iterator[Case]:
     """What a family provides, and then one case after the other."""
     from tokensieve.core.testing.doctor import Case, examine, first_line, prepare
 

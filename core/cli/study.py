@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,9 +11,12 @@ import typer
 
 from tokensieve.core.cli.options import Plugins, open_registry, parse_keep
 from tokensieve.core.errors import StudyError
+from tokensieve.core.foreign import shorten
 from tokensieve.core.plugins import Registry
+from tokensieve.core.stopping import advise
 from tokensieve.core.study.executors import ExecutorName
 from tokensieve.core.study.lmms.task import with_include
+from tokensieve.core.terminal import waiting
 from tokensieve.core.yaml_source import Source, read_yaml
 
 if TYPE_CHECKING:
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
 
 DEFAULT_PIPELINES = ("fastv", "visionzip", "transprune")
 DEFAULT_BUDGETS = ("0.25",)
-INTERRUPTED = 130  # as shells count: 128 and the number of the signal
 SHORT = "without FILE; repeatable."
 
 
@@ -99,14 +100,10 @@ def study(  # noqa: PLR0913 - one parameter per option
     if dry_run:
         study_report.print_plan(chosen, folder, registry)
         return
-    try:
-        failed = study_report.run_with_progress(chosen, folder, executor, workers)
-        if not no_report:
-            study_report.report(folder)
-    except KeyboardInterrupt:
-        print(f"stopped; the same command goes on where it was ({folder})", file=sys.stderr)
-        raise typer.Exit(INTERRUPTED) from None
-    if failed:
+    advise(f"the same command goes on where it was ({shorten(str(folder))})")
+    failed = study_report.run_with_progress(chosen, folder, executor, workers)
+    written = no_report or study_report.report(folder)
+    if failed or not written:
         raise typer.Exit(1)
 
 
@@ -153,13 +150,11 @@ def _change(source: Source, changes: dict[str, Any], of_models: dict[str, Any]) 
 
 def _read(source: Source, file: Path | None, registry: Registry, plugins: Sequence[Path]) -> Study:
     """The study, validated, and its cells."""
-    from rich.console import Console
-
     from tokensieve.core.study.grid import plan
     from tokensieve.core.study.running import Study
     from tokensieve.core.study.spec import read_study
 
     document = source.data
     spec = read_study(source, registry, file.parent if file else Path())
-    with Console(stderr=True).status("planning"):
+    with waiting("planning"):
         return Study(spec, plan(spec, registry, plugins), document)

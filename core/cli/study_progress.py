@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
 from rich.table import Column
 from rich.text import Text
@@ -18,6 +17,7 @@ from tokensieve.core.study.forecast import Forecast
 from tokensieve.core.study.grid import PlannedCell
 from tokensieve.core.study.running import Reports
 from tokensieve.core.study.store import Cell, CellResult
+from tokensieve.core.terminal import console
 
 
 class _Left(ProgressColumn):
@@ -36,7 +36,7 @@ class StudyProgress:
     """Callbacks of :func:`run_study` that show progress on stderr."""
 
     def __init__(self, cells: int) -> None:
-        self.console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+        self.console = console(stderr=True)
         self.progress = Progress(
             TextColumn("{task.fields[cells]}/{task.fields[of]} cells", markup=False),
             BarColumn(bar_width=20),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from typing import Any
 from tokensieve.core.errors import StudyError
 from tokensieve.core.study import disk
 from tokensieve.core.study.grid import key_of, title_of
+from tokensieve.core.terminal import warn
 
 FORMAT = 1
 
@@ -113,7 +113,7 @@ class Store:
             try:
                 cell = self.read(key)
             except CorruptCell as error:
-                (say or _to_stderr)(str(error))
+                (say or warn)(str(error))
                 continue
             if cell is not None:
                 found.append(cell)
@@ -176,7 +176,7 @@ class Store:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            stream = (self.path / ".lock").open("w")
+            stream = (self.path / ".lock").open("ab")  # nothing is ever written
         except OSError as error:
             raise self._unwritable(error) from None
         with stream:
@@ -215,10 +215,6 @@ class Store:
             return [str(key) for key in manifest["cells"]]
         except (OSError, ValueError, KeyError, TypeError):
             return None
-
-
-def _to_stderr(line: str) -> None:
-    print(line, file=sys.stderr)
 
 
 def _flaw(path: Path, data: dict[str, Any]) -> str | None:

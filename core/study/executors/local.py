@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.forkserver
 import signal
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import wait
@@ -28,6 +28,7 @@ from tokensieve.core.study.executors.serving import serve
 from tokensieve.core.study.grid import PlannedCell
 
 GRACE = 5.0  # seconds that a process gets to end by itself
+FORKSERVER = "forkserver"
 WARM = "tokensieve.core.study.executors.warm"
 
 
@@ -40,8 +41,13 @@ class _Process:
         self.last: PlannedCell | None = None
         self.connection, other = context.Pipe()
         self.process = context.Process(target=serve, args=(other, device, threads), daemon=True)
-        with _deaf():
+        if context.get_start_method() == FORKSERVER:  # it is long at its imports: Ctrl-C is taken
+            with _deaf():
+                multiprocessing.forkserver.ensure_running()
             self.process.start()
+        else:
+            with _deaf():
+                self.process.start()
         other.close()  # so that the death of the process is the end of the pipe
 
     def give(self, cell: PlannedCell) -> None:
@@ -71,15 +77,18 @@ class _Process:
 
 @contextmanager
 def _deaf() -> Iterator[None]:
-    """What is started meanwhile ignores Ctrl-C from its first moment: it is the main process's."""
-    if threading.current_thread() is not threading.main_thread():
+    """What is started meanwhile does not hear Ctrl-C from its first moment.
+
+    It is the main process's, which hears of it a moment later: it is held back, never ignored.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def execute(cells: Sequence[PlannedCell], events: Events, setting: Setting) -> None:
@@ -114,7 +123,7 @@ def _context(cells: Sequence[PlannedCell]) -> Any:
     """
     if sys.platform != "linux" or any(cell.how.device != "cpu" for cell in cells):
         return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
+    context = multiprocessing.get_context(FORKSERVER)
     context.set_forkserver_preload([WARM])
     return context
 

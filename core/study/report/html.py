@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from tokensieve.core.errors import StudyError
+from tokensieve.core.foreign import plain
+from tokensieve.core.markdown import escaped, paragraph
 from tokensieve.core.study.claims import stored_claims
 from tokensieve.core.study.report.reading import read_results
 from tokensieve.core.study.report.results import Results
@@ -22,6 +24,7 @@ from tokensieve.core.study.report.sections import (
 )
 from tokensieve.core.study.report.tables import csv_text
 from tokensieve.core.study.statistics import RESAMPLES
+from tokensieve.core.whole_files import save
 
 EXTRA = ("jinja2", "matplotlib")
 TEMPLATE = "report.html.jinja"
@@ -62,11 +65,7 @@ def write_report(
         html.with_suffix(".md"): _markdown(results, parts),
         html.with_suffix(".csv"): csv_text(results, found.cells),
     }
-    for path, text in texts.items():
-        try:
-            path.write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise StudyError(f"--out {path}: cannot be written: {error.strerror}") from None
+    save(texts, StudyError, "--out")
     return list(texts), found
 
 
@@ -112,7 +111,11 @@ def _check_claims(results: Results, claims: Pairs) -> None:
 def _html(results: Results, parts: Sequence[Section]) -> str:
     jinja2: Any = importlib.import_module("jinja2")
     environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=_readable,
     )
     environment.filters["data_uri"] = _data_uri
     source = (Path(__file__).parent / TEMPLATE).read_text(encoding="utf-8")
@@ -126,6 +129,11 @@ def _html(results: Results, parts: Sequence[Section]) -> str:
         run=_run_facts(results),
     )
     return text
+
+
+def _readable(value: Any) -> Any:
+    """What HTML cannot hold, or would show as something else: control codes, turned writing."""
+    return plain(" ".join(value.split())) if type(value) is str else value
 
 
 def _data_uri(svg: str) -> str:
@@ -160,14 +168,16 @@ def _run_facts(results: Results) -> list[tuple[str, str]]:
 
 
 def _markdown(results: Results, parts: Sequence[Section]) -> str:
-    lines = [f"# {results.name}", "", f"{summary_line(results)}.", ""]
+    lines = [f"# {escaped(results.name)}", "", f"{paragraph(summary_line(results))}.", ""]
     for part in parts:
-        lines += [f"## {part.title}", ""]
+        lines += [f"## {escaped(part.title)}", ""]
         if part.intro:
-            lines += [part.intro, ""]
+            lines += [paragraph(part.intro), ""]
         for title, verdicts in part.groups:
-            lines += [f"### {title}", ""]
-            lines += [f"- **{v.topic}** ({KINDS[v.kind]}) {v.text}" for v in verdicts]
+            lines += [f"### {escaped(title)}", ""]
+            lines += [
+                f"- **{escaped(v.topic)}** ({KINDS[v.kind]}) {escaped(v.text)}" for v in verdicts
+            ]
             lines.append("")
         lines += [table.markdown() for table in (*part.tables, *part.folded)]
     return "\n".join(lines).rstrip() + "\n"

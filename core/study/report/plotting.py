@@ -42,6 +42,7 @@ STYLE: dict[str, Any] = {
     "ytick.labelcolor": INK,
     "legend.frameon": False,
     "figure.facecolor": PAPER,
+    "text.parse_math": False,  # names are drawn as they are, a dollar sign too
     "svg.hashsalt": "tokensieve",  # the same report twice is the same file
 }
 
