@@ -19,6 +19,7 @@ from tokensieve.core.binding import find_adapter
 from tokensieve.core.bound import BoundEncoder
 from tokensieve.core.errors import ModelError, TokensieveError, did_you_mean
 from tokensieve.core.foreign import shown
+from tokensieve.core.hub import only_local
 from tokensieve.core.lazy import torch
 from tokensieve.core.plugins import Registry
 
@@ -94,6 +95,9 @@ def locate(name: str, registry: Registry, also: Iterable[str] = ()) -> str:
     """Folder or Hugging Face id of the model called ``name``.
 
     ``also`` are further names that the caller understands, for the error's list.
+
+    Raises:
+        ModelError: there is none, or it is an id and neither the hub nor its cache can be read.
     """
     known = registry.entries["model"]
     if name in known:
@@ -104,6 +108,7 @@ def locate(name: str, registry: Registry, also: Iterable[str] = ()) -> str:
             raise ModelError(f"model {name!r}: no Hugging Face model folder: it has no config.json")
         return str(folder)
     if _HUB_ID.match(name.removeprefix(TIMM_HUB)):
+        only_local(name.removeprefix(TIMM_HUB))
         return name.removeprefix(TIMM_HUB)
     hint = did_you_mean(name, [*known, *also])
     raise ModelError(
@@ -115,9 +120,10 @@ def load_config(name: str, registry: Registry, also: Iterable[str] = ()) -> Any:
     """The config of a model; nothing else is read."""
     where = locate(name, registry, also)
     with _one_line(name):
+        local = only_local(where)
         from transformers import AutoConfig
 
-        return AutoConfig.from_pretrained(where, trust_remote_code=False)
+        return AutoConfig.from_pretrained(where, trust_remote_code=False, local_files_only=local)
 
 
 def load_model(
@@ -158,8 +164,10 @@ def load_model(
                 transformers.AutoModelForImageClassification,
                 transformers.AutoImageProcessor,
             )
+        local = only_local(where)
         model, report = kind.from_pretrained(
             where,
+            local_files_only=local,
             dtype=dtype if dtype == "auto" else getattr(torch, dtype),
             use_safetensors=True,
             trust_remote_code=False,
@@ -171,7 +179,9 @@ def load_model(
             raise ModelError(
                 f"model {name!r}: {len(missing)} weights are missing, the first is {missing[0]}"
             )
-        processor = reader.from_pretrained(where, trust_remote_code=False)
+        processor = reader.from_pretrained(
+            where, trust_remote_code=False, local_files_only=local
+        )
         model = model.to(place).eval()
         whole = LoadedModel if adapter.answers_questions else LoadedClassifier
         return whole(name, model, processor, adapter, adapter.bind(model))

@@ -24,7 +24,7 @@ PATIENCE = 1.2  # seconds for an orderly end
 BASE = 128  # exit codes as shells count them: 130 after Ctrl-C, 143 after SIGTERM
 NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
 TWICE = 0.3  # seconds within which a signal is the same one, passed on by somebody
-ROUNDS = 3  # of looking for processes that were started meanwhile
+GLANCES, GLANCE = 40, 0.01  # at what was started: how often, and seconds between
 CLEAN = "\r\x1b[2K\x1b[?25h"  # takes a bar's line away and brings the cursor back
 
 
@@ -134,13 +134,16 @@ def end_in_time() -> None:
 
 def end_children() -> None:
     """Kill whatever this process started: nobody is left to wait for it."""
-    for _ in range(ROUNDS):
-        found = descendants(os.getpid())
-        for pid in found:
+    seen: set[int] = set()
+    for _ in range(GLANCES):
+        found = set(filter(alive, seen.union(descendants(os.getpid()))))
+        for pid in found - seen:
             with suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
+        seen |= found
         if not found:
             break
+        time.sleep(GLANCE)
     processes: Any = sys.modules.get("multiprocessing.process")
     for process in processes.active_children() if processes else ():  # systems without /proc
         process.kill()
@@ -153,3 +156,12 @@ def descendants(pid: int) -> list[int]:
         with suppress(OSError):
             found += map(int, task.read_text(encoding="ascii").split())
     return [*found, *(below for child in found for below in descendants(child))]
+
+
+def alive(pid: int) -> bool:
+    """Whether it still runs: one that has ended may wait for somebody to ask how."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return state.rpartition(")")[2].split()[0] not in ("Z", "X")

@@ -43,13 +43,17 @@ def doctor(
     Tiny models with random weights go through `generate`, pruned, and are compared with the same
     models with the dropped tokens masked.
     """
+    from tokensieve.core.models import find_device, locate
+
+    registry = open_registry(plugins)
+    if model is not None:
+        locate(model, registry)
     from tokensieve.core.engine.masks import check_backend
-    from tokensieve.core.models import find_device
     from tokensieve.core.quiet import quiet_transformers
 
     place = str(find_device(device))
     check_backend(attention)
-    families = _families(model, open_registry(plugins))
+    families = _families(model, registry)
     out = console()
     out.print(_versions())
     out.print(f"device {place}, attention {attention}, float64")

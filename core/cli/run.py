@@ -14,7 +14,7 @@ from tokensieve.core.cli.options import Keep, Plugins, open_registry, parse_keep
 from tokensieve.core.cli.run_report import as_json, drawable_panels, print_report, save_overlay
 from tokensieve.core.errors import ModelError, TokensieveError
 from tokensieve.core.loading import load_pipeline
-from tokensieve.core.models import DTYPES, answering, load_model
+from tokensieve.core.models import DTYPES, answering, load_model, locate
 from tokensieve.core.pictures import open_image
 from tokensieve.core.plugins import Example, Registry
 from tokensieve.core.running import Question, check_question, compare, prepare
@@ -67,6 +67,7 @@ def run(  # noqa: PLR0913 - one parameter per option
     registry = open_registry(plugin)
     chosen = load_pipeline(pipeline, keep=parse_keep(keep), registry=registry)
     files, text = _question(image, prompt, registry)
+    locate(model, registry)
     target = _overlay_path(overlay, files, chosen.name)
     question = Question(text, tuple(open_image(file) for file in files))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import multiprocessing.forkserver
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -41,14 +40,20 @@ class _Process:
         self.last: PlannedCell | None = None
         self.connection, other = context.Pipe()
         self.process = context.Process(target=serve, args=(other, device, threads), daemon=True)
-        if context.get_start_method() == FORKSERVER:  # it is long at its imports: Ctrl-C is taken
-            with _deaf():
-                multiprocessing.forkserver.ensure_running()
-            self.process.start()
-        else:
-            with _deaf():
-                self.process.start()
+        self._start(context)
         other.close()  # so that the death of the process is the end of the pipe
+
+    def _start(self, context: Any) -> None:
+        """Deaf to Ctrl-C; but the main process hears it while the libraries are imported."""
+        from multiprocessing import forkserver
+
+        with _deaf():
+            if context.get_start_method() == FORKSERVER:
+                forkserver.ensure_running()
+            else:
+                self.process.start()
+        if self.process.pid is None:
+            self.process.start()
 
     def give(self, cell: PlannedCell) -> None:
         """Start a cell."""
@@ -84,6 +89,9 @@ def _deaf() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
+    from multiprocessing import resource_tracker
+
+    resource_tracker.ensure_running()  # its start would let Ctrl-C through
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
