@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from tokensieve.core.component_fields import describe_problem
 from tokensieve.core.errors import PipelineError, PluginError, did_you_mean
-from tokensieve.core.foreign import shorten, shown
+from tokensieve.core.foreign import plain, shorten, shown
 from tokensieve.core.pipeline import Pipeline
 from tokensieve.core.plugins import Registry, build_registry
 from tokensieve.core.stage import Stage
@@ -149,12 +149,18 @@ def _dotted(path: Sequence[str | int]) -> str:
 
 def dump_yaml(pipeline: Pipeline) -> str:
     """The pipeline as YAML that loads back to an equal pipeline; lists of plain values in line."""
+    whole = repr(pipeline.to_plain())
+    readable = plain(whole) == whole  # else signs that a terminal would obey are escaped
     parts = []
     for key, value in pipeline.to_plain().items():
         flow = None if isinstance(value, list) else False
         parts.append(
             yaml.safe_dump(
-                {key: value}, sort_keys=False, allow_unicode=True, default_flow_style=flow, width=96
+                {key: value},
+                sort_keys=False,
+                allow_unicode=readable,
+                default_flow_style=flow,
+                width=96,
             )
         )
     return "".join(parts)

@@ -179,9 +179,7 @@ def load_model(
             raise ModelError(
                 f"model {name!r}: {len(missing)} weights are missing, the first is {missing[0]}"
             )
-        processor = reader.from_pretrained(
-            where, trust_remote_code=False, local_files_only=local
-        )
+        processor = reader.from_pretrained(where, trust_remote_code=False, local_files_only=local)
         model = model.to(place).eval()
         whole = LoadedModel if adapter.answers_questions else LoadedClassifier
         return whole(name, model, processor, adapter, adapter.bind(model))

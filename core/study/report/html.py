@@ -56,6 +56,7 @@ def write_report(
         raise StudyError(f"--out {html}: the name must end in .html")
     results = read_results(folder, resamples=resamples)
     pairs = _stored_claims(folder, results) if claims is None else claims
+    pairs = [(plain(one), plain(other)) for one, other in pairs]
     _check_claims(results, pairs)
     results.claimed = tuple(dict.fromkeys(name for pair in pairs for name in pair))
     found = find(results, pairs)
