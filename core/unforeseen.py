@@ -15,9 +15,7 @@ ISSUES = "please report it with that file"
 
 def unforeseen(error: BaseException) -> str:
     """Write the traceback down; the line that says what happened and where it lies."""
-    said = reason(error)
-    kind = type(error).__name__
-    what = said if said.startswith(kind) else f"{kind}: {said}"
+    what = _named(error)
     text = "".join(traceback.format_exception(error))
     try:
         handle, name = tempfile.mkstemp(prefix="tokensieve-", suffix=".txt")
@@ -26,3 +24,13 @@ def unforeseen(error: BaseException) -> str:
     except OSError as full:
         return f"{what}: unforeseen; please report it (its traceback fits nowhere: {reason(full)})"
     return f"{what}: unforeseen, the traceback is in {name}: {ISSUES}"
+
+
+def _named(error: BaseException) -> str:
+    """Kind and first line."""
+    kind = type(error).__name__
+    try:
+        said = reason(error)
+    except Exception:  # even its text is broken
+        return kind
+    return said if said.startswith(kind) else f"{kind}: {said}"

@@ -16,6 +16,7 @@ from tokensieve.core.plugins import Registry
 from tokensieve.core.stopping import advise
 from tokensieve.core.study.executors import ExecutorName
 from tokensieve.core.study.lmms.task import with_include
+from tokensieve.core.study.store import COPY
 from tokensieve.core.terminal import waiting
 from tokensieve.core.yaml_source import Source, read_yaml
 
@@ -100,11 +101,19 @@ def study(  # noqa: PLR0913 - one parameter per option
     if dry_run:
         study_report.print_plan(chosen, folder, registry)
         return
+    _check_folder(folder, file)
     advise(f"the same command goes on where it was ({shorten(str(folder))})")
     failed = study_report.run_with_progress(chosen, folder, executor, workers)
     written = no_report or study_report.report(folder)
     if failed or not written:
         raise typer.Exit(1)
+
+
+def _check_folder(folder: Path, file: Path | None) -> None:
+    """Refuse a folder where the study's own file would be replaced."""
+    copy = folder / COPY
+    if file is not None and copy.exists() and copy.samefile(file):
+        raise StudyError(f"--out {folder}: {file} would be replaced there: choose another folder")
 
 
 def _built_in(file: Path | None, registry: Registry) -> Path | None:

@@ -15,7 +15,7 @@ from tokensieve.core.study.executors import Events, ExecutorName, Setting, find_
 from tokensieve.core.study.grid import PlannedCell
 from tokensieve.core.study.manifest import note_environments, write_manifest
 from tokensieve.core.study.spec import StudySpec
-from tokensieve.core.study.store import Cell, CellResult, Store, unfinished
+from tokensieve.core.study.store import COPY, Cell, CellResult, Store, unfinished
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def run_study(
         store.sweep()
         known = usable_cells(store)
         write_manifest(store, study.spec, study.cells, executor.value)
-        store.write_file("study.yaml", yaml.safe_dump(study.document, sort_keys=False))
+        store.write_file(COPY, yaml.safe_dump(study.document, sort_keys=False))
         keys, there = unfinished(store, [cell.key for cell in study.cells], reports.say)
         pending = [cell for cell in study.cells if cell.key in set(keys)]
         for key in keys:

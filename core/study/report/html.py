@@ -30,6 +30,7 @@ EXTRA = ("jinja2", "matplotlib")
 TEMPLATE = "report.html.jinja"
 SIGNS = {"yes": "\N{CHECK MARK}", "no": "\N{MULTIPLICATION X}", "mixed": "\N{ALMOST EQUAL TO}"}
 NO_EVIDENCE_SIGN = "\N{WHITE CIRCLE}"
+MADE_BY = "Made by tokensieve report."
 KINDS = {"yes": "yes", "no": "no", "mixed": "in part", "none": "no evidence"}
 
 
@@ -66,8 +67,25 @@ def write_report(
         html.with_suffix(".md"): _markdown(results, parts),
         html.with_suffix(".csv"): csv_text(results, found.cells),
     }
+    if target is not None:
+        _check_neighbours(texts)
     save(texts, StudyError, "--out")
     return list(texts), found
+
+
+def _check_neighbours(texts: dict[Path, str]) -> None:
+    """Refuse to replace what lies beside the page and no report has put there."""
+    for path, text in list(texts.items())[1:]:
+        ours = text.splitlines()[-1 if path.suffix == ".md" else 0]
+        try:
+            there = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
+            continue
+        if there and ours not in (there[0], there[-1]):
+            raise StudyError(
+                f"--out {path.with_suffix('.html')}: {path} is written too, and the one that is "
+                "there is no report: choose another name"
+            )
 
 
 def require_extra() -> None:
@@ -181,4 +199,4 @@ def _markdown(results: Results, parts: Sequence[Section]) -> str:
             ]
             lines.append("")
         lines += [table.markdown() for table in (*part.tables, *part.folded)]
-    return "\n".join(lines).rstrip() + "\n"
+    return "\n".join([*lines, MADE_BY]) + "\n"
