@@ -10,13 +10,13 @@ import os
 import stat
 import uuid
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from tokensieve.core.errors import TokensieveError
 from tokensieve.core.foreign import reason, shorten
 
-LONGEST = 60  # characters of a name that its part repeats: names have an end
+LONGEST = 40  # characters of a name that its part repeats: names have an end
 NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 PIPE = os.O_WRONLY | getattr(os, "O_NONBLOCK", 0)  # nobody waits for a reader
 Content = str | bytes
@@ -28,7 +28,7 @@ def part_of(path: Path) -> Path:
 
 
 def save(files: Mapping[Path, Content], kind: type[TokensieveError], what: str) -> None:
-    """Write or replace files; if one of them cannot be written, all stay as they are.
+    """Write or replace files; if the disk does not take one of them, all stay as they are.
 
     Raises:
         TokensieveError: of that kind, ``what FILE: cannot be written: reason``.
@@ -95,11 +95,16 @@ def _prepare(path: Path, content: Content, parts: ExitStack) -> Path | None:
     if mode is not None and not os.access(path, os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     part = part_of(_target(path))
-    parts.callback(part.unlink, missing_ok=True)
+    parts.callback(_clear, part)
     write_new(part, content)
     if mode is not None:
         os.chmod(part, stat.S_IMODE(mode))
     return part
+
+
+def _clear(part: Path) -> None:
+    with suppress(OSError):
+        part.unlink(missing_ok=True)
 
 
 def _appear(part: Path | None, path: Path) -> None:

@@ -14,9 +14,9 @@ from tokensieve.core.errors import StudyError
 from tokensieve.core.foreign import shorten
 from tokensieve.core.plugins import Registry
 from tokensieve.core.stopping import advise
+from tokensieve.core.study.disk import COPY
 from tokensieve.core.study.executors import ExecutorName
 from tokensieve.core.study.lmms.task import with_include
-from tokensieve.core.study.store import COPY
 from tokensieve.core.terminal import waiting
 from tokensieve.core.yaml_source import Source, read_yaml
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import yaml
 
 from tokensieve.core.errors import StudyError, did_you_mean
+from tokensieve.core.study.disk import COPY
 
 Pair = tuple[str, str]
 
@@ -42,7 +43,7 @@ def check_claim(text: str, pipelines: Collection[str], scorers: Collection[str])
 def stored_claims(folder: Path) -> list[Pair]:
     """The claims of the study whose results lie in ``folder``; none if its file cannot be read."""
     try:
-        document = yaml.safe_load((folder / "study.yaml").read_text(encoding="utf-8"))
+        document = yaml.safe_load((folder / COPY).read_text(encoding="utf-8"))
         given = document.get("claims") or []
         listed = given if isinstance(given, list) else [given]
         return [read_claim(str(text)) for text in listed]

@@ -9,8 +9,9 @@ from typing import Any
 from tokensieve.core.whole_files import part_of, sync, write_whole
 from tokensieve.core.whole_files import write_new as write
 
-__all__ = ["PARTS", "lock", "part_of", "put", "remove", "sweep_one", "write", "write_whole"]
+__all__ = ["COPY", "PARTS", "lock", "part_of", "put", "remove", "sweep_one", "write", "write_whole"]
 
+COPY = "study.yaml"  # the study as it was started, beside its cells
 PARTS = ".*.part"
 """What is half written, or half removed: anybody who holds the study's folder may sweep it."""
 

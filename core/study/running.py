@@ -10,12 +10,13 @@ from typing import Any
 import yaml
 
 from tokensieve.core.plugins import build_registry
+from tokensieve.core.study.disk import COPY
 from tokensieve.core.study.estimate import Estimate, estimate
 from tokensieve.core.study.executors import Events, ExecutorName, Setting, find_executor
 from tokensieve.core.study.grid import PlannedCell
 from tokensieve.core.study.manifest import note_environments, write_manifest
 from tokensieve.core.study.spec import StudySpec
-from tokensieve.core.study.store import COPY, Cell, CellResult, Store, unfinished
+from tokensieve.core.study.store import Cell, CellResult, Store, unfinished
 
 
 @dataclass(frozen=True)

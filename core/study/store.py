@@ -17,7 +17,6 @@ from tokensieve.core.study.grid import key_of, title_of
 from tokensieve.core.terminal import warn
 
 FORMAT = 1
-COPY = "study.yaml"  # the study as it was started, beside its cells
 
 
 @dataclass
