@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from tokensieve.core import stopping, streams
 from tokensieve.core.errors import TokensieveError
 
+NAME = "tokensieve"
 FAILED = 1
 USER_ERROR = 2
 
@@ -52,17 +53,26 @@ def _code(stop: stopping.Stop) -> int:
 
 
 def _run() -> int:
-    """The exit code of the command."""
+    """The exit code of the command, called without typer's own handling of what is raised."""
     try:
         os.getcwd()
     except OSError:
         raise TokensieveError(
             "the current folder does not exist any more: change to another one"
         ) from None
+    from typer.main import get_command
+
     from tokensieve.core.cli import app
 
-    returned: Any = app(standalone_mode=False)
-    return returned if isinstance(returned, int) else 0
+    command = get_command(app)
+    try:
+        with command.make_context(NAME, sys.argv[1:]) as context:
+            command.invoke(context)
+    except Exception as error:
+        if type(error).__name__ == "Exit":  # of click, or of the copy of it within typer
+            return int(getattr(error, "exit_code", 0))
+        raise
+    return 0
 
 
 def _said(error: BaseException) -> int:
@@ -76,7 +86,7 @@ def _said(error: BaseException) -> int:
     if isinstance(error, TokensieveError):
         warn(error)
         return USER_ERROR
-    if hasattr(error, "format_message"):  # of click, or of the copy of it within typer
+    if hasattr(error, "format_message"):  # of click too
         return _usage(error)
     from tokensieve.core.unforeseen import unforeseen
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console, Group
 from rich.measure import Measurement
 from rich.progress import Progress, TextColumn
@@ -75,6 +76,20 @@ class Rows(Table):
             lines.append(Text())
         return Group(*lines[:-1])
 
+    def slack(self) -> int:
+        """Columns of a terminal that can be saved where words may be wrapped."""
+        saved = 0
+        for number, column in enumerate(self.columns):
+            texts = [
+                _text(column.header),
+                *(row[number] for row in self.texts if number < len(row)),
+            ]
+            lines = [line for text in texts for line in text.plain.splitlines()]
+            words = [word for line in lines for word in line.split()]
+            if not column.no_wrap:
+                saved += max(map(cell_len, lines), default=0) - max(map(cell_len, words), default=0)
+        return saved
+
 
 def _text(value: Any) -> Text:
     return value if isinstance(value, Text) else Text(plain(str(value)))
@@ -103,8 +118,8 @@ class Screen(Console):
             return Text(plain(thing))
         if not isinstance(thing, Rows):
             return thing
-        needed = Measurement.get(self, self.options, thing).minimum
-        return thing if needed <= self.width else thing.as_list()
+        natural = Measurement.get(self, self.options.update(width=NO_WRAP), thing).maximum
+        return thing if natural - thing.slack() <= self.width else thing.as_list()
 
 
 def console(*, stderr: bool = False) -> Screen:
