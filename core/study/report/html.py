@@ -12,6 +12,7 @@ from tokensieve.core.errors import StudyError
 from tokensieve.core.foreign import plain
 from tokensieve.core.markdown import escaped, paragraph
 from tokensieve.core.study.claims import stored_claims
+from tokensieve.core.study.report.plotting import quiet_matplotlib
 from tokensieve.core.study.report.reading import read_results
 from tokensieve.core.study.report.results import Results
 from tokensieve.core.study.report.sections import (
@@ -92,7 +93,8 @@ def require_extra() -> None:
     """Say which extra is missing before any work is done."""
     for package in EXTRA:
         try:
-            importlib.import_module(package)
+            with quiet_matplotlib():
+                importlib.import_module(package)
         except ImportError:
             raise StudyError(
                 f"a report needs {package}: pip install 'tokensieve[report]'"

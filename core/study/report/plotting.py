@@ -62,7 +62,7 @@ class Picture:
 @contextmanager
 def styled() -> Iterator[None]:
     """Our look for all figures made inside; the user's settings come back afterwards."""
-    with _quiet():
+    with quiet_matplotlib():
         import matplotlib
 
         parameters: Any = matplotlib.rcParams
@@ -73,7 +73,7 @@ def styled() -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_matplotlib() -> Iterator[None]:
     """No advice about a home that cannot be written, or about signs that a font lacks."""
     logger = logging.getLogger("matplotlib")
     before = logger.level
