@@ -13,6 +13,7 @@ from tokensieve.core import stopping, streams
 from tokensieve.core.errors import TokensieveError
 
 NAME = "tokensieve"
+LONGEST = 1000  # characters of what is wrong: names may be of any length
 FAILED = 1
 USER_ERROR = 2
 
@@ -77,6 +78,7 @@ def _run() -> int:
 
 def _said(error: BaseException) -> int:
     """Say what was wrong in one line; the exit code for it."""
+    from tokensieve.core.foreign import shorten
     from tokensieve.core.terminal import warn
 
     if isinstance(error, SystemExit):
@@ -84,7 +86,7 @@ def _said(error: BaseException) -> int:
     if isinstance(error, KeyboardInterrupt):
         return stopping.BASE + 2
     if isinstance(error, TokensieveError):
-        warn(error)
+        warn(shorten(str(error), LONGEST))
         return USER_ERROR
     if hasattr(error, "format_message"):  # of click too
         return _usage(error)
@@ -96,6 +98,7 @@ def _said(error: BaseException) -> int:
 
 def _usage(error: Any) -> int:
     """A command line that cannot be read; without a command, the help."""
+    from tokensieve.core.foreign import shorten
     from tokensieve.core.terminal import warn
 
     if type(error).__name__ == "NoArgsIsHelpError":
@@ -103,5 +106,5 @@ def _usage(error: Any) -> int:
         return USER_ERROR
     context = getattr(error, "ctx", None)
     where = f"; see {context.command_path} --help" if context is not None else ""
-    warn(f"{' '.join(error.format_message().split()).rstrip('.')}{where}")
+    warn(f"{shorten(' '.join(error.format_message().split()).rstrip('.'), LONGEST)}{where}")
     return int(error.exit_code)

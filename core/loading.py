@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -149,7 +150,7 @@ def _dotted(path: Sequence[str | int]) -> str:
 
 def dump_yaml(pipeline: Pipeline) -> str:
     """The pipeline as YAML that loads back to an equal pipeline; lists of plain values in line."""
-    whole = repr(pipeline.to_plain())
+    whole = json.dumps(pipeline.to_plain(), ensure_ascii=False)
     readable = plain(whole) == whole  # else signs that a terminal would obey are escaped
     parts = []
     for key, value in pipeline.to_plain().items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -129,8 +130,8 @@ def _overlay_path(wanted: Path | None, images: Sequence[Path], pipeline: str) ->
     path = wanted or Path(f"{images[0].stem}-{plain}.png")
     if path.suffix.lower() != ".png":
         raise ModelError(f"overlay {path}: the name must end in .png")
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):
         raise ModelError(f"overlay {path}: there is no folder {path.parent}")
-    if path.resolve() in [image.resolve() for image in images]:
+    if os.path.realpath(path) in map(os.path.realpath, images):
         raise ModelError(f"overlay {path}: would overwrite the picture itself")
     return path

@@ -112,7 +112,7 @@ def study(  # noqa: PLR0913 - one parameter per option
 def _check_folder(folder: Path, file: Path | None) -> None:
     """Refuse a folder where the study's own file would be replaced."""
     copy = folder / COPY
-    if file is not None and copy.exists() and copy.samefile(file):
+    if file is not None and os.path.exists(copy) and os.path.samefile(copy, file):
         raise StudyError(f"--out {folder}: {file} would be replaced there: choose another folder")
 
 

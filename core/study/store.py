@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -126,7 +127,7 @@ class Store:
             CorruptCell: it is not what was written.
         """
         path = self.folder / key
-        if not path.exists():
+        if not os.path.exists(path):
             return None
         try:
             data = json.loads((path / "cell.json").read_text(encoding="utf-8"))
@@ -205,7 +206,7 @@ class Store:
         return StudyError(f"--out {self.path}: cannot be written: {error.strerror or error}")
 
     def _directories(self) -> list[Path]:
-        found = self.folder.iterdir() if self.folder.is_dir() else ()
+        found = self.folder.iterdir() if os.path.isdir(self.folder) else ()
         return sorted(path for path in found if not path.name.startswith("."))
 
     def _listed(self) -> Sequence[str] | None:

@@ -81,6 +81,7 @@ def quiet_matplotlib() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Glyph .* missing")  # a box is drawn for it
+            warnings.filterwarnings("ignore", "constrained_layout not applied")  # long names
             yield
     finally:
         logger.setLevel(before)
