@@ -34,7 +34,10 @@ def main(*, alone: bool = False) -> NoReturn:
     with streams.guarded() as errors, stopping.listening(errors) as stop:
         if alone:
             stopping.end_in_time()
-        code = _code(stop)
+        try:
+            code = _code(stop)
+        except KeyboardInterrupt:  # while another error was on its way
+            code = stop.code
         if stop.number and alone:
             stop.exit()
     raise SystemExit(code)
@@ -43,9 +46,12 @@ def main(*, alone: bool = False) -> NoReturn:
 def _code(stop: stopping.Stop) -> int:
     """Run it; what is raised is said."""
     try:
-        code = _run()
+        stop.armed = True
+        code = stop.code if stop.number else _run()
         sys.stdout.flush()
+        stop.armed = False
     except BaseException as error:
+        stop.armed = False
         code = FAILED if stop.number else _said(error)
     if stop.number or code == stopping.BASE + 2:
         stop.say()

@@ -34,6 +34,7 @@ class Stop:
     Attributes:
         number: of the signal; 0 as long as there was none.
         advice: what people should know, behind ``stopped``.
+        armed: somebody catches ``KeyboardInterrupt``; else a signal is only noted.
         may_exit: the process is all ours.
         ending: nothing is left to be done.
         output: where the line goes, and what is muted behind it.
@@ -45,7 +46,7 @@ class Stop:
     def reset(self, output: Any) -> None:
         """Nobody has said anything yet."""
         self.number, self.when, self.advice = 0, 0.0, ""
-        self.said = self.ending = self.may_exit = False
+        self.said = self.ending = self.may_exit = self.armed = False
         self.output = output
 
     def handle(self, number: int, frame: FrameType | None) -> None:
@@ -57,7 +58,8 @@ class Stop:
             self.exit()
         if first:
             self.when = now
-            raise KeyboardInterrupt
+            if self.armed:
+                raise KeyboardInterrupt
 
     def say(self) -> None:
         """The one line; whatever libraries say afterwards is kept from the screen."""

@@ -11,9 +11,9 @@ when they are first needed.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+import typing
 
-if TYPE_CHECKING:
+if typing.TYPE_CHECKING:
     from tokensieve.core.components import Merger, Scorer, Selector
     from tokensieve.core.errors import TokensieveError
     from tokensieve.core.loading import load_pipeline
@@ -54,7 +54,7 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> typing.Any:
     for home, names in _HOMES.items():
         if name in names:
             value = getattr(importlib.import_module(f"{__name__}.core.{home}"), name)

@@ -89,7 +89,7 @@ MOMENTS: dict[str, tuple[list[str], Callable[[Running], bool]]] = {
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("processes")
-    tasks = [{"task": "digits", "samples": 60}]
+    tasks = [{"task": "digits", "samples": 30}]
     study = {**SMALL, "tasks": tasks, "pipelines": ["fastv", "transprune"]}
     (place / "small.yaml").write_text(yaml.safe_dump(study))
     planted = Planted({"a": 0.6}, {"digits": 0.0}, {"random": 0.0, "own": 0.2}, 60)
@@ -170,7 +170,7 @@ def ended(
         ("PYTHONIOENCODING=ascii $T list", 0, ""),
         ("LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0 $T list", 0, ""),
         ("LC_ALL=POSIX $T show fastv", 0, ""),
-        ("HOME=/dev/null/x HF_HOME=/dev/null/y $T show fastv --model tiny-llava", 0, ""),
+        ("HOME=/dev/null/x HF_HOME=/dev/null/y HF_HUB_OFFLINE=1 $T run --model a/b", 2, "'a/b'"),
         ("HOME=/dev/null/x $T report planted --out r.html", 0, ""),
         ("env -u HOME $T list", 0, ""),
         ("TMPDIR=/dev/null $T validate fastv", 0, ""),
