@@ -13,7 +13,6 @@ from tokensieve.core import stopping, streams
 from tokensieve.core.errors import TokensieveError
 
 NAME = "tokensieve"
-LONGEST = 1000  # characters of what is wrong: names may be of any length
 FAILED = 1
 USER_ERROR = 2
 
@@ -84,15 +83,14 @@ def _run() -> int:
 
 def _said(error: BaseException) -> int:
     """Say what was wrong in one line; the exit code for it."""
-    from tokensieve.core.foreign import shorten
-    from tokensieve.core.terminal import warn
+    from tokensieve.core.terminal import complain, warn
 
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else FAILED
     if isinstance(error, KeyboardInterrupt):
         return stopping.BASE + 2
     if isinstance(error, TokensieveError):
-        warn(shorten(str(error), LONGEST))
+        complain(error)
         return USER_ERROR
     if hasattr(error, "format_message"):  # of click too
         return _usage(error)
@@ -105,7 +103,7 @@ def _said(error: BaseException) -> int:
 def _usage(error: Any) -> int:
     """A command line that cannot be read; without a command, the help."""
     from tokensieve.core.foreign import shorten
-    from tokensieve.core.terminal import warn
+    from tokensieve.core.terminal import LONGEST, warn
 
     if type(error).__name__ == "NoArgsIsHelpError":
         error.show()

@@ -87,7 +87,7 @@ def _validate(source: Source, registry: Registry, path: Path | None = None) -> P
     try:
         return Pipeline.model_validate(data, context={"registry": registry})
     except ValidationError as error:
-        raise PipelineError("\n".join(problem_lines(error, source, _known_keys))) from None
+        raise PipelineError(*problem_lines(error, source, _known_keys)) from None
     except PluginError as error:
         raise PipelineError(f"{source.name}: {error}") from None
 

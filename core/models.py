@@ -95,9 +95,6 @@ def locate(name: str, registry: Registry, also: Iterable[str] = ()) -> str:
     """Folder or Hugging Face id of the model called ``name``.
 
     ``also`` are further names that the caller understands, for the error's list.
-
-    Raises:
-        ModelError: there is none, or it is an id and neither the hub nor its cache can be read.
     """
     known = registry.entries["model"]
     if name in known:
@@ -108,7 +105,6 @@ def locate(name: str, registry: Registry, also: Iterable[str] = ()) -> str:
             raise ModelError(f"model {name!r}: no Hugging Face model folder: it has no config.json")
         return str(folder)
     if _HUB_ID.match(name.removeprefix(TIMM_HUB)):
-        only_local(name.removeprefix(TIMM_HUB))
         return name.removeprefix(TIMM_HUB)
     hint = did_you_mean(name, [*known, *also])
     raise ModelError(

@@ -21,8 +21,9 @@ from rich.progress import Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from tokensieve.core.foreign import plain
+from tokensieve.core.foreign import plain, shorten
 
+LONGEST = 1000  # characters of what is wrong: names may be of any length
 NO_WRAP = 10_000  # columns of output that goes to a file or a pipe: one row is one line
 SPINNER = "line"  # of ASCII
 
@@ -35,6 +36,12 @@ def say(text: object = "") -> None:
 def warn(text: object) -> None:
     """One line on standard error."""
     print(plain(str(text)), file=sys.stderr)
+
+
+def complain(error: Exception) -> None:
+    """One line on standard error for each of the problems that an error is about."""
+    for problem in getattr(error, "problems", (str(error),)):
+        warn(shorten(problem, LONGEST))
 
 
 def to_json(data: Any, indent: int = 1) -> str:

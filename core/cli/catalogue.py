@@ -13,7 +13,7 @@ from tokensieve.core.cli.options import Plugins, open_registry
 from tokensieve.core.errors import PipelineError
 from tokensieve.core.foreign import reason
 from tokensieve.core.plugins import Entry
-from tokensieve.core.terminal import console, table, warn
+from tokensieve.core.terminal import complain, console, table, warn
 from tokensieve.core.yaml_source import read_yaml
 
 
@@ -70,7 +70,7 @@ def _file_summary(path: Path) -> str:
     try:
         data = read_yaml(path).data
     except PipelineError as error:
-        warn(error)
+        complain(error)
         return "(cannot be read)"
     return str(data.get("description", "")) if isinstance(data, dict) else ""
 

@@ -43,11 +43,12 @@ def doctor(
     Tiny models with random weights go through `generate`, pruned, and are compared with the same
     models with the dropped tokens masked.
     """
+    from tokensieve.core.hub import only_local
     from tokensieve.core.models import find_device, locate
 
     registry = open_registry(plugins)
     if model is not None:
-        locate(model, registry)
+        only_local(locate(model, registry))
     from tokensieve.core.engine.masks import check_backend
     from tokensieve.core.quiet import quiet_transformers
 

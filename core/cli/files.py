@@ -9,7 +9,7 @@ import typer
 from tokensieve.core.cli.options import Plugins, open_registry
 from tokensieve.core.errors import PipelineError
 from tokensieve.core.loading import load_pipeline
-from tokensieve.core.terminal import say, to_json, warn
+from tokensieve.core.terminal import complain, say, to_json
 
 
 def register(app: typer.Typer) -> None:
@@ -29,7 +29,7 @@ def validate(
         try:
             pipeline = load_pipeline(file, registry=registry)
         except PipelineError as error:
-            warn(error)
+            complain(error)
             wrong = True
         else:
             count = len(pipeline.stages)

@@ -14,6 +14,7 @@ import typer
 from tokensieve.core.cli.options import Keep, Plugins, open_registry, parse_keep
 from tokensieve.core.cli.run_report import as_json, drawable_panels, print_report, save_overlay
 from tokensieve.core.errors import ModelError, TokensieveError
+from tokensieve.core.hub import only_local
 from tokensieve.core.loading import load_pipeline
 from tokensieve.core.models import DTYPES, answering, load_model, locate
 from tokensieve.core.pictures import open_image
@@ -68,7 +69,7 @@ def run(  # noqa: PLR0913 - one parameter per option
     registry = open_registry(plugin)
     chosen = load_pipeline(pipeline, keep=parse_keep(keep), registry=registry)
     files, text = _question(image, prompt, registry)
-    locate(model, registry)
+    only_local(locate(model, registry))
     target = _overlay_path(overlay, files, chosen.name)
     question = Question(text, tuple(open_image(file) for file in files))
 

@@ -12,6 +12,8 @@ import typer
 from tokensieve.core.cli.options import Plugins, open_registry, parse_keep
 from tokensieve.core.errors import StudyError
 from tokensieve.core.foreign import shorten
+from tokensieve.core.hub import only_local
+from tokensieve.core.models import locate
 from tokensieve.core.plugins import Registry
 from tokensieve.core.stopping import advise
 from tokensieve.core.study.disk import COPY
@@ -165,5 +167,7 @@ def _read(source: Source, file: Path | None, registry: Registry, plugins: Sequen
 
     document = source.data
     spec = read_study(source, registry, file.parent if file else Path())
+    for model in spec.models:
+        only_local(locate(model.model, registry))  # before tasks bring their libraries
     with waiting("planning"):
         return Study(spec, plan(spec, registry, plugins), document)
