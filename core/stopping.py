@@ -128,6 +128,8 @@ def _handlers() -> dict[int, Any]:
 def end_in_time() -> None:
     """From now on the process ends a moment after a signal, whatever it is at."""
     STOP.may_exit = True
+    if sys.platform == "win32":  # pipes cannot wake anybody there
+        return
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)

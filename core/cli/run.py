@@ -133,6 +133,8 @@ def _overlay_path(wanted: Path | None, images: Sequence[Path], pipeline: str) ->
         raise ModelError(f"overlay {path}: the name must end in .png")
     if not os.path.isdir(path.parent):
         raise ModelError(f"overlay {path}: there is no folder {path.parent}")
+    if os.path.isdir(path):
+        raise ModelError(f"overlay {path}: is a folder")
     if os.path.realpath(path) in map(os.path.realpath, images):
         raise ModelError(f"overlay {path}: would overwrite the picture itself")
     return path

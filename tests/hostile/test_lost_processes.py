@@ -89,7 +89,7 @@ MOMENTS: dict[str, tuple[list[str], Callable[[Running], bool]]] = {
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("processes")
-    tasks = [{"task": "digits", "samples": 30}]
+    tasks = [{"task": "digits", "samples": 8}]
     study = {**SMALL, "tasks": tasks, "pipelines": ["fastv", "transprune"]}
     (place / "small.yaml").write_text(yaml.safe_dump(study))
     planted = Planted({"a": 0.6}, {"digits": 0.0}, {"random": 0.0, "own": 0.2}, 60)
@@ -107,7 +107,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("workers start", signal.SIGTERM, False),
         ("workers import", signal.SIGINT, True),
         ("cells run", signal.SIGINT, True),
-        ("cells run", signal.SIGTERM, False),
         ("a model answers", signal.SIGINT, True),
         ("a report is drawn", signal.SIGINT, True),
     ],

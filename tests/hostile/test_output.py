@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import re
@@ -15,7 +16,12 @@ from hostile_names import NAMES, UNPAIRED, cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tokensieve.core.bench.overhead import Overhead, Overheads, show_overheads
+from tokensieve.core.bench.result import Spread
+from tokensieve.core.cli import study_report
+from tokensieve.core.cli.study_progress import StudyProgress
 from tokensieve.core.foreign import plain
+from tokensieve.core.study.store import Cell
 from tokensieve.core.terminal import Screen, say, table, to_json, warn
 
 # The terminal: every command, whatever the name is a name of
@@ -116,6 +122,41 @@ def test_every_way_to_the_terminal_escapes(
     assert_harmless(shown)
     assert len(shown.splitlines()) == (3 if way in ("row", "header") else 1)
     assert plain(name).strip() in shown
+
+
+def overheads(name: str) -> Overheads:
+    where = {"device_name": name, "dtype": "float32", "attention": "sdpa", "threads": 1}
+    rows = [Overhead(name, refused=f"because of {name}"), Overhead("fastv", refused="no")]
+    return Overheads(where, "small", 576, 64, 5, Spread.of([0.1, 0.2, 0.3]), rows)
+
+
+@cases(UNPAIRED)
+@pytest.mark.parametrize("width", [20, 200])
+def test_costs_of_a_pipeline_of_that_name(width: int, name: str) -> None:
+    stream = io.StringIO()
+    screen = Screen(file=stream, width=width, force_terminal=True, color_system=None)
+    show_overheads(overheads(name), screen)
+    assert_harmless(stream.getvalue())
+    shown, wanted = ("".join(text.split()) for text in (stream.getvalue(), plain(name)))
+    assert wanted in shown
+
+
+@cases(UNPAIRED)
+def test_a_cell_of_that_name_that_failed(
+    name: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    config = {"model": {"name": name}, "task": {"name": name}, "pipeline": {"name": name},
+              "kind": "accuracy", "budget": None, "seed": 0}  # fmt: skip
+    data = {"config": config, "status": "failed", "error": f"ValueError: {name}"}
+    cell = Cell(tmp_path / "key", data)
+    for line in study_report._failures([cell], 1):
+        warn(line)
+    progress = StudyProgress(1)
+    progress.say(f"[1/1] {cell.title}")
+    shown = capsys.readouterr().err
+    assert_harmless(shown)
+    assert len(shown.splitlines()) == 3
+    assert plain(name) in shown
 
 
 @settings(derandomize=True, deadline=None, max_examples=300)

@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from synthetic_study import Planted, write_study
 
+from tokensieve.core.bench.overhead import Overhead, Overheads, to_markdown
+from tokensieve.core.bench.result import Spread
 from tokensieve.core.foreign import plain
 from tokensieve.core.markdown import escaped, paragraph, pipe_table
 from tokensieve.core.study.report import plotting
@@ -89,6 +91,19 @@ def test_no_text_marks_anything_up(text: str) -> None:
     shown = Shown(READER.render(f"x-{escaped(text)}-y"))
     assert shown.tags == ["p"]
     assert shown.text.strip() == f"x-{flat(text)}-y"
+
+
+@cases(UNPAIRED)
+def test_costs_in_markdown_show_the_name(name: str) -> None:
+    rows = [Overhead(name, refused=name)]
+    found = Overheads(
+        {"device_name": name, "dtype": "float32", "attention": "sdpa", "threads": 1},
+        "small", 576, 64, 5, Spread.of([0.1, 0.2, 0.3]), rows,
+    )  # fmt: skip
+    shown = Shown(READER.render(to_markdown(found)))
+    assert shown.tags.count("tr") == 2
+    assert not set(shown.tags) - {"p", "table", "thead", "tbody", "tr", "th", "td"}
+    assert shown.cells[5].strip() == flat(name)
 
 
 # Spreadsheets
