@@ -26,7 +26,7 @@ NAMES = {
     "Markdown": "**bold** _it_ `code` [a](http://b) ![c](d) ~~e~~",
     "pipes": "a | b || c \\| d",
     "heading": "# one\n## two\n- three\n> four",
-    "dollar": "$x^{2}$ $\\frac{1}",
+    "dollar": "$x^{2}$ costs $\\frac{1$",
     "TeX": "\\textbf{x} \\input{/etc/passwd} %",
     "underscore": "_hidden_",
     "formula": "=cmd|' /C calc'!A0",
