@@ -248,9 +248,7 @@ def test_run_prints_its_results_before_its_picture(
     def fail(*_: Any, **__: Any) -> None:
         raise FAILURES[case]
 
-    printed: list[str] = []
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr(run_command, "locate", lambda *_: printed.append("first"))
     monkeypatch.setattr(run_command, "load_model", lambda *_, **__: SimpleNamespace())
     monkeypatch.setattr(run_command, "answering", lambda loaded: loaded)
     monkeypatch.setattr(run_command, "prepare", lambda *_: None)
