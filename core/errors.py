@@ -11,7 +11,11 @@ class TokensieveError(Exception):
 
 
 class PipelineError(TokensieveError):
-    """A pipeline description is wrong."""
+    """A pipeline description is wrong; each of the ``problems`` is a line."""
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
 
 
 class PluginError(TokensieveError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import reprlib
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from tokensieve.core.errors import TokensieveError
 
 MOST = 200  # characters of what others say
+JOINERS = "\u200c\u200d"
 SPEAKING = (OSError, SyntaxError, ValueError, RuntimeError)  # their text says enough by itself
 PANIC = "PanicException"  # of libraries in Rust; it is no Exception, and has no name to import
 _NO_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
@@ -41,7 +43,22 @@ def shorten(text: str, most: int = MOST) -> str:
     if len(text) > most:
         half = most // 2
         text = f"{text[:half]} ... ({len(text):,} characters) ... {text[-half // 2 :]}"
-    return "".join(sign if sign.isprintable() else _escaped(sign) for sign in text)
+    return plain(text)
+
+
+def plain(text: str) -> str:
+    """The text in one line, whole, with escapes for whatever a terminal or an editor would obey.
+
+    Those are control codes, ends of lines, marks that turn the direction of writing, and half
+    characters. Spaces of all kinds and the joiners of Indic and Persian writing stay.
+    """
+    if text.isprintable():
+        return text
+    return "".join(sign if _harmless(sign) else _escaped(sign) for sign in text)
+
+
+def _harmless(sign: str) -> bool:
+    return sign.isprintable() or sign in JOINERS or unicodedata.category(sign) == "Zs"
 
 
 def unwritable(text: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 
 from tokensieve.core.component_fields import describe_problem
 from tokensieve.core.errors import PipelineError, PluginError, did_you_mean
-from tokensieve.core.foreign import shorten, shown
+from tokensieve.core.foreign import plain, shorten, shown
 from tokensieve.core.pipeline import Pipeline
 from tokensieve.core.plugins import Registry, build_registry
 from tokensieve.core.reserved import misnamed
@@ -89,7 +90,7 @@ def _validate(source: Source, registry: Registry, path: Path | None = None) -> P
     try:
         pipeline = Pipeline.model_validate(data, context={"registry": registry})
     except ValidationError as error:
-        raise PipelineError("\n".join(problem_lines(error, source, _known_keys))) from None
+        raise PipelineError(*problem_lines(error, source, _known_keys)) from None
     except PluginError as error:
         raise PipelineError(f"{source.name}: {error}") from None
     _check_name(pipeline, source, registry)
@@ -160,12 +161,18 @@ def _dotted(path: Sequence[str | int]) -> str:
 
 def dump_yaml(pipeline: Pipeline) -> str:
     """The pipeline as YAML that loads back to an equal pipeline; lists of plain values in line."""
+    whole = json.dumps(pipeline.to_plain(), ensure_ascii=False)
+    readable = plain(whole) == whole  # else signs that a terminal would obey are escaped
     parts = []
     for key, value in pipeline.to_plain().items():
         flow = None if isinstance(value, list) else False
         parts.append(
             yaml.safe_dump(
-                {key: value}, sort_keys=False, allow_unicode=True, default_flow_style=flow, width=96
+                {key: value},
+                sort_keys=False,
+                allow_unicode=readable,
+                default_flow_style=flow,
+                width=96,
             )
         )
     return "".join(parts)

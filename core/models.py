@@ -30,6 +30,7 @@ from tokensieve.core.checkpoints import (
 )
 from tokensieve.core.errors import ModelError, did_you_mean
 from tokensieve.core.foreign import foreign, shown
+from tokensieve.core.hub import only_local
 from tokensieve.core.lazy import torch
 from tokensieve.core.plugins import Registry
 from tokensieve.core.text_files import read_text
@@ -132,10 +133,11 @@ def load_config(name: str, registry: Registry, also: Iterable[str] = ()) -> Any:
     """The config of a model, without what names code; nothing else is read."""
     where = locate(name, registry, also)
     with _one_line(name):
+        here = only_local(where)
         from transformers import AutoConfig
 
         local = os.path.isdir(where)
-        file = Path(where, CONFIG) if local else _cached(where)
+        file = Path(where, CONFIG) if local else _cached(where, here)
         with TemporaryDirectory() as folder:  # what was looked at is what is loaded
             write_config(read_config(file), Path(folder))
             try:
@@ -190,11 +192,12 @@ def load_model(
                 transformers.AutoModelForImageClassification,
                 transformers.AutoImageProcessor,
             )
-        model, report = _weights(kind, folder, config, dtype, attention)
+        here = only_local(where)
+        model, report = _weights(kind, folder, config, dtype, attention, here)
         check_fit(name, report)
         if folder == where:  # of the Hub: the files are in the cache now
-            check_folder(_cached(where).parent)
-        processor = reader.from_pretrained(folder, trust_remote_code=False)
+            check_folder(_cached(where, here).parent)
+        processor = reader.from_pretrained(folder, trust_remote_code=False, local_files_only=here)
         if adapter.answers_questions and not hasattr(processor, "image_processor"):
             raise ModelError(
                 f"model {shown(name)}: its processor takes no pictures: processor_config.json is "
@@ -216,13 +219,15 @@ def _files(where: str) -> Iterator[str]:
         yield where
 
 
-def _cached(name: str) -> Path:
-    """The config of a model of the Hub, on this machine."""
+def _cached(name: str, here: bool) -> Path:
+    """The config of a model of the Hub, on this machine; ``here``: without asking the Hub."""
     hub: Any = importlib.import_module("transformers.utils.hub")
-    return Path(hub.cached_file(name, CONFIG))
+    return Path(hub.cached_file(name, CONFIG, local_files_only=here))
 
 
-def _weights(kind: Any, where: str, config: Any, dtype: str, attention: str | None) -> Any:
+def _weights(
+    kind: Any, where: str, config: Any, dtype: str, attention: str | None, here: bool
+) -> Any:
     """The model with its weights, all of them and no others.
 
     The backend is always named here, or the checkpoint could name one. Without the caller's choice
@@ -232,6 +237,7 @@ def _weights(kind: Any, where: str, config: Any, dtype: str, attention: str | No
         try:
             model, report = kind.from_pretrained(
                 where,
+                local_files_only=here,
                 config=config,
                 dtype=dtype if dtype == "auto" else getattr(torch, dtype),
                 use_safetensors=True,

@@ -12,7 +12,6 @@ import pytest
 import yaml
 from command_line import Call, Result, one_line
 
-from tokensieve.core.cli import main
 from tokensieve.core.flops import PAPER
 from tokensieve.core.loading import load_pipeline
 from tokensieve.core.plugins import build_registry
@@ -259,11 +258,20 @@ def test_an_interrupt_ends_with_130(call: Call, monkeypatch: pytest.MonkeyPatch)
     assert call("validate", "none").code == 130
 
 
-def test_our_own_bugs_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_our_own_bugs_keep_their_traceback_in_a_file(
+    call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("a bug")
 
     monkeypatch.setattr("tokensieve.core.cli.files.load_pipeline", fail)
-    monkeypatch.setattr(sys, "argv", ["tokensieve", "validate", "none"])
-    with pytest.raises(RuntimeError, match="a bug"):
-        main()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    result = call("validate", "none")
+    (file,) = tmp_path.glob("tokensieve-*.txt")
+    assert result.code == 1
+    assert result.out == ""
+    assert result.err.startswith("RuntimeError: a bug: ")
+    assert len(result.err.splitlines()) == 1
+    assert str(file) in result.err
+    assert "please report" in result.err
+    assert 'raise RuntimeError("a bug")' in file.read_text()

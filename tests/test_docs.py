@@ -219,6 +219,7 @@ def test_every_public_name_has_a_docstring(module: ModuleType) -> None:
 
 
 def test_all_is_what_the_package_offers() -> None:
+    assert all(hasattr(tokensieve, name) for name in tokensieve.__all__)  # looked up when used
     names = {name for name, value in vars(tokensieve).items() if not inspect.ismodule(value)}
     public = {name for name in names if not name.startswith("_")} - {"annotations"}
     assert public == set(tokensieve.__all__) - {"__version__"}

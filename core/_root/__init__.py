@@ -4,19 +4,24 @@
 >>> tokensieve.load_pipeline("none").name
 'none'
 
-The import is light: torch and transformers are loaded when they are first needed.
+The import is light: a name is looked up when it is first used, torch and transformers are loaded
+when they are first needed.
 """
 
 from __future__ import annotations
 
-from tokensieve.core.components import Merger, Scorer, Selector
-from tokensieve.core.errors import TokensieveError
-from tokensieve.core.loading import load_pipeline
-from tokensieve.core.pipeline import Pipeline
-from tokensieve.core.plugins import hookimpl
-from tokensieve.core.session import Session, attach
-from tokensieve.core.tasks import Box, Example, Task
-from tokensieve.core.view import View
+import importlib
+import typing
+
+if typing.TYPE_CHECKING:
+    from tokensieve.core.components import Merger, Scorer, Selector
+    from tokensieve.core.errors import TokensieveError
+    from tokensieve.core.loading import load_pipeline
+    from tokensieve.core.pipeline import Pipeline
+    from tokensieve.core.plugins import hookimpl
+    from tokensieve.core.session import Session, attach
+    from tokensieve.core.tasks import Box, Example, Task
+    from tokensieve.core.view import View
 
 __version__ = "0.1.0"
 
@@ -36,3 +41,27 @@ __all__ = [
     "hookimpl",
     "load_pipeline",
 ]
+
+_HOMES = {
+    "components": ("Merger", "Scorer", "Selector"),
+    "errors": ("TokensieveError",),
+    "loading": ("load_pipeline",),
+    "pipeline": ("Pipeline",),
+    "plugins": ("hookimpl",),
+    "session": ("Session", "attach"),
+    "tasks": ("Box", "Example", "Task"),
+    "view": ("View",),
+}
+
+
+def __getattr__(name: str) -> typing.Any:
+    for home, names in _HOMES.items():
+        if name in names:
+            value = getattr(importlib.import_module(f"{__name__}.core.{home}"), name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

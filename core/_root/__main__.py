@@ -1,6 +1,6 @@
 """``python -m tokensieve``."""
 
-from tokensieve.core.cli import main
+from tokensieve.core.entry import program
 
 if __name__ == "__main__":
-    main()
+    program()

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.progress import Progress
 
 from tokensieve.core.bench.clock import clock_for
 from tokensieve.core.bench.overhead import (
@@ -26,6 +22,8 @@ from tokensieve.core.loading import load_pipeline
 from tokensieve.core.models import find_device
 from tokensieve.core.plugins import build_registry
 from tokensieve.core.sizes import ModelSize
+from tokensieve.core.terminal import console, steps, to_json
+from tokensieve.core.whole_files import save
 
 DTYPES = {
     "float32": torch.float32,
@@ -55,7 +53,7 @@ def make_plan(setup: Setup, runs: int | None, warmup: int | None) -> Plan:
 
 def measure(size: ModelSize, setup: Setup, plan: Plan) -> BenchResult:
     """Build the model and run the plan behind a progress bar on standard error."""
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    with steps() as bar:
         task = bar.add_task(f"building {size.name}", total=None)
         subject = build_subject(size, setup)
         bar.update(task, total=plan.steps + 1)
@@ -65,9 +63,9 @@ def measure(size: ModelSize, setup: Setup, plan: Plan) -> BenchResult:
 
 def report(result: BenchResult, file: Path | None) -> None:
     """Table to the terminal, numbers to the file; the file appears only when it is whole."""
-    show(result, Console())
+    show(result, console())
     if file is not None:
-        write_whole(file, json.dumps(result.to_plain(), indent=1) + "\n", "--json")
+        save({file: to_json(result.to_plain()) + "\n"}, TokensieveError, "--json")
 
 
 def overheads(size: ModelSize, setup: Setup, plan: Plan) -> Overheads:
@@ -75,7 +73,7 @@ def overheads(size: ModelSize, setup: Setup, plan: Plan) -> Overheads:
     registry = build_registry(plan.plugins)
     sources = plan.pipelines or [entry.name for entry in registry.all("pipeline")]
     pipelines = [load_pipeline(source, keep=plan.keep, registry=registry) for source in sources]
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    with steps() as bar:
         task = bar.add_task(f"building {size.name}", total=None)
         subject = build_subject(size, setup)
         bar.update(task, total=plan.runs + 2)
@@ -90,18 +88,8 @@ def overheads(size: ModelSize, setup: Setup, plan: Plan) -> Overheads:
 
 def report_overheads(result: Overheads, file: Path | None, markdown: Path | None) -> None:
     """Table to the terminal, and to the files."""
-    show_overheads(result, Console())
+    show_overheads(result, console())
     if file is not None:
-        write_whole(file, json.dumps(result.to_plain(), indent=1) + "\n", "--json")
+        save({file: to_json(result.to_plain()) + "\n"}, TokensieveError, "--json")
     if markdown is not None:
-        write_whole(markdown, to_markdown(result), "--markdown")
-
-
-def write_whole(file: Path, text: str, option: str) -> None:
-    """Write a file that appears only when it is whole."""
-    part = file.with_name(f".{file.name}.part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, file)
-    except OSError as error:
-        raise TokensieveError(f"{option} {file}: cannot be written: {error.strerror}") from None
+        save({markdown: to_markdown(result)}, TokensieveError, "--markdown")

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from tokensieve.core.bench.clock import clock_for
 from tokensieve.core.bench.measuring import hook_seconds, timed_pass
@@ -17,8 +17,11 @@ from tokensieve.core.bench.result import FORMAT, Spread, paired
 from tokensieve.core.bench.runner import describe
 from tokensieve.core.bench.subject import Subject
 from tokensieve.core.errors import TokensieveError
+from tokensieve.core.foreign import plain
+from tokensieve.core.markdown import escaped, pipe_table
 from tokensieve.core.pipeline import Pipeline
 from tokensieve.core.session import attach
+from tokensieve.core.terminal import table
 
 LIMIT = 0.05
 """Share of the untouched prefill that scoring and selection should stay below."""
@@ -142,17 +145,14 @@ def heading(result: Overheads) -> str:
 
 def show_overheads(result: Overheads, console: Console) -> None:
     """Print the table."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for number, name in enumerate(HEAD):
-        table.add_column(name, justify="left" if number in (0, len(HEAD) - 1) else "right")
+    rows = table(*HEAD, left=(HEAD[0], HEAD[-1]))
     for row in result.rows:
-        table.add_row(*cells(row))
-    console.print(heading(result), markup=False, highlight=False)
-    console.print(table)
+        rows.add_row(*cells(row))
+    console.print(Text(plain(heading(result))))
+    console.print()
+    console.print(rows)
 
 
 def to_markdown(result: Overheads) -> str:
     """The same as a Markdown table."""
-    lines = [f"| {' | '.join(HEAD)} |", "|" + " --- |" * len(HEAD)]
-    lines += [f"| {' | '.join(cells(row))} |" for row in result.rows]
-    return f"{heading(result)}\n\n" + "\n".join(lines) + "\n"
+    return f"{escaped(heading(result))}\n\n{pipe_table(HEAD, map(cells, result.rows))}\n"

@@ -6,28 +6,31 @@ import math
 from collections.abc import Callable
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
 from tokensieve.core.bench.result import BenchResult, Comparison, Spread, Variant
+from tokensieve.core.foreign import plain
+from tokensieve.core.terminal import Rows, table
 
 MIB = 2**20
 
 
 def show(result: BenchResult, console: Console) -> None:
     """Print the table, the verdicts, and what a reader should know."""
-    console.print(_heading(result))
+    console.print(Text(_heading(result)))
+    console.print()
     console.print(_table(result))
+    console.print()
     for comparison in result.comparisons:
-        name = escape(comparison.variant.name)
-        console.print(f"[bold]{name}[/bold]: {escape(comparison.verdict)}", highlight=False)
+        name = (plain(comparison.variant.name), "bold")
+        console.print(Text.assemble(name, f": {plain(comparison.verdict)}"))
     for note in _notes(result):
-        console.print(f"[dim]{escape(note)}[/dim]", highlight=False)
+        console.print(Text(plain(note), "dim"))
 
 
 def _heading(result: BenchResult) -> str:
     options, where = result.options, result.environment
-    return escape(
+    return plain(
         f"{options['size']}: {options['visual_tokens']} visual + {options['text_tokens']} text "
         f"tokens, batch {options['batch']}; {where['device_name']}, {where['dtype']}, "
         f"{where['attention']}, {where['threads']} threads; median and quartiles of "
@@ -35,35 +38,32 @@ def _heading(result: BenchResult) -> str:
     )
 
 
-def _table(result: BenchResult) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("", no_wrap=True)
+def _table(result: BenchResult) -> Rows:
     variants = [result.untouched, *(comparison.variant for comparison in result.comparisons)]
-    for variant in variants:
-        table.add_column(variant.name, justify="right", overflow="fold")
+    rows = table("", *(variant.name for variant in variants), left=[""])
     for label, cell in _MEASURED:
-        table.add_row(label, *(cell(variant) for variant in variants))
-    table.add_section()
+        rows.add_row(label, *(cell(variant) for variant in variants))
+    rows.add_section()
     for label, ratio in _RATIOS:
-        table.add_row(label, "", *(ratio(comparison) for comparison in result.comparisons))
-    return table
+        rows.add_row(label, "", *(ratio(comparison) for comparison in result.comparisons))
+    return rows
 
 
-def _ms(spread: Spread | None) -> str:
+def _ms(spread: Spread | None) -> Text:
     if spread is None:
-        return "-"
+        return Text("-")
     digits = max(0, 2 - int(math.log10(max(spread.median * 1e3, 1))))  # three figures
     low, median, high = (
         f"{value * 1e3:.{digits}f}" for value in (spread.low, spread.median, spread.high)
     )
-    return f"{median}\n[dim]{low}-{high}[/dim]"
+    return Text.assemble(f"{median}\n", (f"{low}-{high}", "dim"))
 
 
 def _mib(size: int) -> str:
     return f"{size / MIB:.1f}"
 
 
-_MEASURED: list[tuple[str, Callable[[Variant], str]]] = [
+_MEASURED: list[tuple[str, Callable[[Variant], str | Text]]] = [
     ("prefill, ms", lambda v: _ms(v.prefill)),
     ("- decoder, ms", lambda v: _ms(v.decoder)),
     ("- scoring, ms", lambda v: _ms(v.scoring)),

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
 from tokensieve.core.cli import bench, catalogue, check, doctor, files, report, run, show, study
-from tokensieve.core.errors import TokensieveError
-
-USER_ERROR = 2
+from tokensieve.core.entry import main
+from tokensieve.core.terminal import say
 
 app = typer.Typer(
     name="tokensieve",
@@ -25,7 +23,7 @@ def _print_version(wanted: bool) -> None:
     if wanted:
         from tokensieve import __version__
 
-        typer.echo(f"tokensieve {__version__}")
+        say(f"tokensieve {__version__}")
         raise typer.Exit
 
 
@@ -43,15 +41,5 @@ def _program(
 
 for module in (catalogue, show, files, run, study, report, bench, check, doctor):
     module.register(app)
-
-
-def main() -> None:
-    """The console entry point. Errors that are the user's to fix: one line, exit code 2."""
-    try:
-        app()
-    except TokensieveError as error:
-        print(error, file=sys.stderr)
-        raise SystemExit(USER_ERROR) from None
-
 
 __all__ = ["app", "main"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from tokensieve.core.cli.options import Keep, Plugins, parse_keep
 from tokensieve.core.errors import TokensieveError
+from tokensieve.core.foreign import shorten
 from tokensieve.core.sizes import SIZES, find_size
 
 PIPELINES = ("fastv", "transprune", "visionzip", "random")
@@ -58,8 +60,10 @@ def bench(  # noqa: PLR0913 - one parameter per option
     The model has random weights: speed does not depend on them. Nothing is downloaded.
     """
     for option, file in (("--json", json), ("--markdown", markdown)):
-        if file is not None and (file.is_dir() or not file.parent.is_dir()):
-            raise TokensieveError(f"{option} {file}: not a file in an existing folder")
+        if file is not None and (os.path.isdir(file) or not os.path.isdir(file.parent)):
+            raise TokensieveError(
+                f"{option} {shorten(str(file))}: not a file in an existing folder"
+            )
     if markdown is not None and not overhead:
         raise TokensieveError("--markdown writes the table of --overhead: give both")
     chosen = find_size(size)

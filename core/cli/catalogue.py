@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from tokensieve.core.cli.options import Plugins, console, open_registry, table
+from tokensieve.core.cli.options import Plugins, open_registry
 from tokensieve.core.errors import ModelError, PipelineError
 from tokensieve.core.foreign import reason
 from tokensieve.core.json_text import read_json
 from tokensieve.core.plugins import Entry
+from tokensieve.core.terminal import complain, console, table, warn
 from tokensieve.core.yaml_source import read_yaml
 
 
@@ -70,7 +70,7 @@ def _file_summary(path: Path) -> str:
     try:
         data = read_yaml(path).data
     except PipelineError as error:
-        print(error, file=sys.stderr)
+        complain(error)
         return "(cannot be read)"
     return str(data.get("description", "")) if isinstance(data, dict) else ""
 
@@ -81,5 +81,5 @@ def _model_summary(folder: Path) -> str:
         size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
         return f"model_type {config.get('model_type')}, {size / 1e6:.1f} MB, {folder}"
     except (OSError, AttributeError, ModelError) as error:
-        print(f"model folder {folder}: {reason(error)}", file=sys.stderr)
+        warn(f"model folder {folder}: {reason(error)}")
         return "(cannot be read)"

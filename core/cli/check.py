@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tokensieve.core.cli.options import console, table
+from tokensieve.core.terminal import console, table
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
+    from tokensieve.core.terminal import Rows
     from tokensieve.core.testing import CheckResult
 
 
@@ -39,7 +38,7 @@ def check(
         raise typer.Exit(1)
 
 
-def _table(results: Sequence[CheckResult]) -> Table:
+def _table(results: Sequence[CheckResult]) -> Rows:
     """One component: every check, its result, and what it means or what is wrong."""
     from tokensieve.core.testing import CHECKS
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tokensieve.core.cli.options import Plugins, console, open_registry
+from tokensieve.core.cli.options import Plugins, open_registry
+from tokensieve.core.terminal import console
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rich.console import Console
-
     from tokensieve.core.plugins import Registry
+    from tokensieve.core.terminal import Screen
     from tokensieve.core.testing.doctor import Case
 
 PACKAGES = ("tokensieve", "transformers", "torch", "timm")
@@ -43,30 +43,37 @@ def doctor(
     Tiny models with random weights go through `generate`, pruned, and are compared with the same
     models with the dropped tokens masked.
     """
+    from tokensieve.core.hub import only_local
+    from tokensieve.core.models import find_device, locate
+
+    registry = open_registry(plugins)
+    if model is not None:
+        only_local(locate(model, registry))
     from tokensieve.core.backends import check_backend
-    from tokensieve.core.models import find_device
     from tokensieve.core.quiet import quiet_transformers
 
     place = str(find_device(device))
     check_backend(attention)
-    families = _families(model, open_registry(plugins))
+    families = _families(model, registry)
     out = console()
     out.print(_versions())
     out.print(f"device {place}, attention {attention}, float64")
     cases: list[Case] = []
     with quiet_transformers():
         for adapter, config in families:
-            out.print(f"\n{adapter.name}: {adapter.summary()}")
+            out.print()
+            out.print(f"{adapter.name}: {adapter.summary()}")
             for case in _cases(adapter, config, place, attention, out):
                 cases.append(case)
                 out.print(f"  {case.title:24} {_verdict(case)}")
     failed = sum(not case.passed for case in cases)
-    out.print(f"\n{_conclusion(len(cases), failed)}")
+    out.print()
+    out.print(_conclusion(len(cases), failed))
     if failed:
         raise typer.Exit(1)
 
 
-def _cases(adapter: Any, config: Any, device: str, attention: str, out: Console) -> Iterator[Case]:
+def _cases(adapter: Any, config: Any, device: str, attention: str, out: Screen) -> Iterator[Case]:
     """What a family provides, and then one case after the other."""
     from tokensieve.core.testing.doctor import Case, examine, first_line, prepare
 

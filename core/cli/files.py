@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from typing import Annotated
 
 import typer
@@ -11,6 +9,7 @@ import typer
 from tokensieve.core.cli.options import Plugins, open_registry
 from tokensieve.core.errors import PipelineError
 from tokensieve.core.loading import load_pipeline
+from tokensieve.core.terminal import complain, say, to_json
 
 
 def register(app: typer.Typer) -> None:
@@ -30,11 +29,11 @@ def validate(
         try:
             pipeline = load_pipeline(file, registry=registry)
         except PipelineError as error:
-            print(error, file=sys.stderr)
+            complain(error)
             wrong = True
         else:
             count = len(pipeline.stages)
-            print(f"{file}: ok ({pipeline.name}, {count} stage{'' if count == 1 else 's'})")
+            say(f"{file}: ok ({pipeline.name}, {count} stage{'' if count == 1 else 's'})")
     if wrong:
         raise typer.Exit(2)
 
@@ -43,4 +42,4 @@ def schema(plugin: Plugins = None) -> None:
     """Print the JSON Schema of a pipeline file, parameters of all plugins included."""
     from tokensieve.core.schema import pipeline_schema
 
-    print(json.dumps(pipeline_schema(open_registry(plugin)), indent=2))
+    print(to_json(pipeline_schema(open_registry(plugin)), indent=2))

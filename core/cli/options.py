@@ -1,23 +1,19 @@
-"""What several commands share: options, the registry, consoles."""
+"""What several commands share: options and the registry."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from tokensieve.core.errors import PipelineError
 from tokensieve.core.foreign import shown
 from tokensieve.core.plugins import Registry, build_registry
+from tokensieve.core.terminal import warn
 from tokensieve.core.yaml_source import parse_yaml
 
-NO_WRAP = 10_000  # columns of output that goes to a file or a pipe: one row is one line
 BUDGETS = "64 (tokens), 0.33 (share), average=192, flops=0.4"
 
 Plugins = Annotated[
@@ -38,7 +34,7 @@ def open_registry(plugins: Sequence[Path] | None) -> Registry:
     """The registry; plugins that had to be left out are reported on stderr."""
     registry = build_registry(plugins or ())
     for problem in registry.problems:
-        print(problem, file=sys.stderr)
+        warn(problem)
     return registry
 
 
@@ -56,23 +52,3 @@ def parse_keep(text: str | None, option: str = "--keep") -> Any:
     if budget is None:
         raise PipelineError(f"{option}: {shown(text)} is no budget, allowed: {BUDGETS}")
     return budget
-
-
-def console() -> Console:
-    """Standard output, text as it is: no markup, no emoji codes, no colouring of numbers."""
-    width = None if sys.stdout.isatty() else NO_WRAP
-    return Console(width=width, markup=False, emoji=False, highlight=False)
-
-
-def table(*columns: str, left: Sequence[str] = ()) -> Table:
-    """A plain table; columns are flush right but those in ``left``."""
-    result = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for column in columns:
-        flush_left = column in left
-        result.add_column(
-            column,
-            justify="left" if flush_left else "right",
-            no_wrap=not flush_left,
-            overflow="fold",
-        )
-    return result

@@ -10,6 +10,7 @@ import typer
 
 from tokensieve.core.errors import StudyError
 from tokensieve.core.study.claims import read_claim
+from tokensieve.core.terminal import say
 
 
 def register(app: typer.Typer) -> None:
@@ -42,9 +43,9 @@ def report(
     for problem in found.results.problems:
         print(problem, file=sys.stderr)
     for verdict in sections(found)[0].verdicts:
-        print(f"{verdict.topic} [{KINDS[verdict.kind]}] {verdict.text}")
+        say(f"{verdict.topic} [{KINDS[verdict.kind]}] {verdict.text}")
     for file in files:
-        print(file)
+        say(file)
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -10,16 +10,18 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from tokensieve.core.cli.options import Keep, Plugins, open_registry, parse_keep
-from tokensieve.core.cli.run_report import as_json, print_report, save_overlay
-from tokensieve.core.errors import ModelError
+from tokensieve.core.cli.run_report import as_json, drawable_panels, print_report, save_overlay
+from tokensieve.core.errors import ModelError, TokensieveError
+from tokensieve.core.hub import only_local
 from tokensieve.core.loading import load_pipeline
-from tokensieve.core.models import DTYPES, answering, load_model
+from tokensieve.core.models import DTYPES, answering, load_model, locate
 from tokensieve.core.pictures import open_image
 from tokensieve.core.plugins import Example, Registry
 from tokensieve.core.running import Question, check_question, compare, prepare
+from tokensieve.core.terminal import console, to_json, waiting, warn
+from tokensieve.core.unforeseen import unforeseen
 
 DEFAULT_MODEL = "tiny-llava"
 DEFAULT_EXAMPLE = "scene"
@@ -60,20 +62,23 @@ def run(  # noqa: PLR0913 - one parameter per option
     plugin: Plugins = None,
     as_data: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
-    """Answer a question with and without pruning; count, time and draw the difference."""
+    """Answer a question with and without pruning; count, time and draw the difference.
+
+    Exit code 1 if only the picture cannot be written.
+    """
     registry = open_registry(plugin)
     chosen = load_pipeline(pipeline, keep=parse_keep(keep), registry=registry)
     files, text = _question(image, prompt, registry)
+    only_local(locate(model, registry))
     target = _overlay_path(overlay, files, chosen.name)
     question = Question(text, tuple(open_image(file) for file in files))
 
     from tokensieve.core.quiet import quiet_transformers
 
-    waiting = Console(stderr=True)
     with quiet_transformers():
-        with waiting.status(f"loading {model} (the first use of a Hugging Face id downloads it)"):
+        with waiting(f"loading {model} (the first use of a Hugging Face id downloads it)"):
             loaded = answering(load_model(model, registry, device=device, dtype=dtype))
-        with waiting.status("answering with and without pruning"):
+        with waiting("answering with and without pruning"):
             inputs = prepare(loaded, question)
             result = compare(
                 loaded,
@@ -84,14 +89,24 @@ def run(  # noqa: PLR0913 - one parameter per option
                 max_new_tokens=max_new_tokens,
                 repeats=repeats,
             )
-            drawn = save_overlay(target, loaded, chosen.name, question, result)
+        panels = drawable_panels(loaded, question, result)
+    drawn = None if panels is None else target
     if as_data:
-        print(json.dumps(as_json(loaded, chosen.name, files, question, result, drawn), indent=2))
+        print(to_json(as_json(loaded, chosen.name, files, question, result, drawn), indent=2))
     else:
-        print_report(loaded, chosen.name, question, result, drawn)
-    if drawn is None:
-        adapter = loaded.bound.name
-        print(f"no overlay: adapter {adapter} cannot place the tokens on this", file=sys.stderr)
+        print_report(loaded, chosen.name, question, result)
+    sys.stdout.flush()
+    if panels is None:
+        warn(f"no overlay: adapter {loaded.bound.name} cannot place the tokens on this")
+        return
+    try:
+        save_overlay(target, loaded, chosen.name, question, result, panels)
+    except Exception as error:
+        ours = isinstance(error, TokensieveError)
+        warn(error if ours else f"no overlay: {unforeseen(error)}")
+        raise typer.Exit(1) from None
+    if not as_data:
+        console().print(f"overlay: {target}", soft_wrap=True)
 
 
 def _question(
@@ -116,8 +131,10 @@ def _overlay_path(wanted: Path | None, images: Sequence[Path], pipeline: str) ->
     path = wanted or Path(f"{images[0].stem}-{plain}.png")
     if path.suffix.lower() != ".png":
         raise ModelError(f"overlay {path}: the name must end in .png")
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):
         raise ModelError(f"overlay {path}: there is no folder {path.parent}")
-    if path.resolve() in [image.resolve() for image in images]:
+    if os.path.isdir(path):
+        raise ModelError(f"overlay {path}: is a folder")
+    if os.path.realpath(path) in map(os.path.realpath, images):
         raise ModelError(f"overlay {path}: would overwrite the picture itself")
     return path

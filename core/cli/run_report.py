@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from tokensieve.core import units
 from tokensieve.core.adapter import Panel
-from tokensieve.core.cli.options import console, table
 from tokensieve.core.errors import ModelError
 from tokensieve.core.flops import COMPUTE, PAPER
-from tokensieve.core.foreign import foreign, shorten
 from tokensieve.core.models import LoadedModel
 from tokensieve.core.running import Answer, Comparison, Cost, Question, find_panels
+from tokensieve.core.terminal import Rows, console, table
 from tokensieve.core.trace import StageTrace
+from tokensieve.core.whole_files import save
 
 SLOWER = "slower here"
 EMPTY = "(empty answer)"
+Panels = Sequence[Sequence[Panel]]
 WIDEST = 8.0  # times the picture: a few pixels in a wide border cannot be drawn
 
 
 def print_report(
-    loaded: LoadedModel, pipeline: str, question: Question, result: Comparison, overlay: Path | None
+    loaded: LoadedModel, pipeline: str, question: Question, result: Comparison
 ) -> None:
     """Answers, tokens per stage, costs and times, for people."""
     out = console()
@@ -41,8 +41,6 @@ def print_report(
     out.print()
     for line in [*result.trace.notes, *_footnotes(loaded, result)]:
         out.print(line, soft_wrap=True)
-    if overlay is not None:
-        out.print(f"overlay: {overlay}", soft_wrap=True)
 
 
 def boundary_name(stage: StageTrace) -> str:
@@ -53,7 +51,7 @@ def boundary_name(stage: StageTrace) -> str:
     )
 
 
-def _stage_table(result: Comparison) -> Table:
+def _stage_table(result: Comparison) -> Rows:
     rows = table("visual tokens", "before", "after", "share", left=["visual tokens"])
     rows.add_row("original", "", str(result.visual_tokens), units.percent(1))
     for stage in result.trace.stages:
@@ -62,7 +60,7 @@ def _stage_table(result: Comparison) -> Table:
     return rows
 
 
-def _cost_table(pipeline: str, result: Comparison) -> Table:
+def _cost_table(pipeline: str, result: Comparison) -> Rows:
     rows = table("cost", "untouched", pipeline, "share", "", left=["cost", ""])
     for name, cost in (
         ("decoder prefill FLOPs, visual tokens", result.flops(PAPER)),
@@ -110,15 +108,25 @@ def _border(panel: Panel) -> float:
     return max(right - left, bottom - top)
 
 
-def save_overlay(
-    path: Path, loaded: LoadedModel, pipeline: str, question: Question, result: Comparison
-) -> Path | None:
-    """Draw which patches survive; None if the adapter cannot say where the tokens lie."""
-    from tokensieve.core.overlay import Frame, draw_overlay
-
+def drawable_panels(loaded: LoadedModel, question: Question, result: Comparison) -> Panels | None:
+    """Where the tokens lie on the pictures; None if the adapter cannot say, or nobody could see."""
     panels = find_panels(loaded, question, result.visual_tokens)
     if panels is None or any(_border(panel) > WIDEST for group in panels for panel in group):
         return None
+    return panels
+
+
+def save_overlay(
+    path: Path,
+    loaded: LoadedModel,
+    pipeline: str,
+    question: Question,
+    result: Comparison,
+    panels: Panels,
+) -> None:
+    """Draw which patches survive."""
+    from tokensieve.core.overlay import Frame, draw_overlay
+
     frames = [
         Frame(boundary_name(stage), stage.kept[0].tolist(), stage.after[0] - len(stage.kept[0]))
         for stage in result.trace.stages
@@ -134,9 +142,9 @@ def save_overlay(
             ("pruned", result.pruned.text or EMPTY),
         ],
     )
-    with foreign(ModelError, f"overlay {shorten(str(path))} cannot be written"):
-        picture.save(path)
-    return path
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    save({path: buffer.getvalue()}, ModelError, "overlay")
 
 
 def as_json(

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from tokensieve.core import units
 from tokensieve.core.binding import find_adapter
@@ -16,10 +15,8 @@ from tokensieve.core.cli.options import (
     Keep,
     PipelineArgument,
     Plugins,
-    console,
     open_registry,
     parse_keep,
-    table,
 )
 from tokensieve.core.errors import ModelError
 from tokensieve.core.flops import DecoderDims
@@ -29,6 +26,7 @@ from tokensieve.core.pipeline import Pipeline, end_notes, scaling_notes
 from tokensieve.core.plugins import Registry
 from tokensieve.core.readings import Readings, read_budgets
 from tokensieve.core.sizes import SIZES
+from tokensieve.core.terminal import Rows, console, table
 
 
 def register(app: typer.Typer) -> None:
@@ -67,9 +65,10 @@ def show(
     out = console()
     out.print(
         f"{loaded.name} on {model}: {dims.layers} {described.layer}s of width {dims.dim}, "
-        f"an image of {size} visual tokens\n",
+        f"an image of {size} visual tokens",
         soft_wrap=True,
     )
+    out.print()
     out.print(_budget_table(readings, described, scaled=bool(scaled)))
     behind = end_notes(loaded, dims.layers, described.layer)
     for line in ["", *_totals(readings, described), *scaled, *behind, *_caveats(loaded)]:
@@ -105,7 +104,7 @@ def describe_model(name: str, registry: Registry) -> Described:
     return Described(dims, tokens, adapter.layer_word)
 
 
-def _budget_table(readings: Readings, described: Described, *, scaled: bool) -> Table:
+def _budget_table(readings: Readings, described: Described, *, scaled: bool) -> Rows:
     rows = table(
         "boundary",
         *(["written as"] if scaled else []),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,10 +11,16 @@ import typer
 
 from tokensieve.core.cli.options import Plugins, open_registry, parse_keep
 from tokensieve.core.errors import StudyError
+from tokensieve.core.foreign import shorten
+from tokensieve.core.hub import only_local
+from tokensieve.core.models import locate
 from tokensieve.core.plugins import Registry
+from tokensieve.core.stopping import advise
+from tokensieve.core.study.disk import COPY
 from tokensieve.core.study.executors import ExecutorName
 from tokensieve.core.study.lmms.task import check_included, with_include
 from tokensieve.core.study.slurm_options import read_parameters
+from tokensieve.core.terminal import waiting
 from tokensieve.core.yaml_source import Source, read_yaml
 
 if TYPE_CHECKING:
@@ -23,7 +28,6 @@ if TYPE_CHECKING:
 
 DEFAULT_PIPELINES = ("fastv", "visionzip", "transprune")
 DEFAULT_BUDGETS = ("0.25",)
-INTERRUPTED = 130  # as shells count: 128 and the number of the signal
 SHORT = "without FILE; repeatable."
 
 
@@ -111,15 +115,19 @@ def study(  # noqa: PLR0913 - one parameter per option
     if dry_run:
         study_report.print_plan(chosen, folder, registry)
         return
-    try:
-        failed = study_report.run_with_progress(chosen, folder, executor, workers, options)
-        if not no_report:
-            study_report.report(folder)
-    except KeyboardInterrupt:
-        print(f"stopped; the same command goes on where it was ({folder})", file=sys.stderr)
-        raise typer.Exit(INTERRUPTED) from None
-    if failed:
+    _check_folder(folder, file)
+    advise(f"the same command goes on where it was ({shorten(str(folder))})")
+    failed = study_report.run_with_progress(chosen, folder, executor, workers, options)
+    written = no_report or study_report.report(folder)
+    if failed or not written:
         raise typer.Exit(1)
+
+
+def _check_folder(folder: Path, file: Path | None) -> None:
+    """Refuse a folder where the study's own file would be replaced."""
+    copy = folder / COPY
+    if file is not None and os.path.exists(copy) and os.path.samefile(copy, file):
+        raise StudyError(f"--out {folder}: {file} would be replaced there: choose another folder")
 
 
 def _built_in(file: Path | None, registry: Registry) -> Path | None:
@@ -171,8 +179,6 @@ def _read(
     include: Path | None,
 ) -> Study:
     """The study, validated, and its cells."""
-    from rich.console import Console
-
     from tokensieve.core.study.grid import plan
     from tokensieve.core.study.running import Study
     from tokensieve.core.study.spec import read_study
@@ -180,5 +186,7 @@ def _read(
     document = source.data
     spec = read_study(source, registry, file.parent if file else Path())
     check_included((entry.task for entry in spec.tasks), include)
-    with Console(stderr=True).status("planning"):
+    for model in spec.models:
+        only_local(locate(model.model, registry))  # before tasks bring their libraries
+    with waiting("planning"):
         return Study(spec, plan(spec, registry, plugins), document)

@@ -7,17 +7,20 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
 from rich.table import Column
 from rich.text import Text
 
 from tokensieve.core import units
+from tokensieve.core.foreign import plain
 from tokensieve.core.study.estimate import Estimate
 from tokensieve.core.study.forecast import Forecast
 from tokensieve.core.study.grid import PlannedCell
 from tokensieve.core.study.running import Reports
 from tokensieve.core.study.store import Cell, CellResult
+from tokensieve.core.terminal import console
+
+BAR_FITS = 72  # columns of a terminal
 
 
 class _Left(ProgressColumn):
@@ -32,22 +35,24 @@ class _Left(ProgressColumn):
         return Text(f"{timedelta(seconds=seconds)} left")
 
 
+def _columns(width: int) -> list[ProgressColumn]:
+    """As much as fits: on a narrow terminal how many cells, and how far they are."""
+    cells = TextColumn("{task.fields[cells]}/{task.fields[of]} cells", markup=False)
+    share = TextColumn("{task.percentage:>3.0f} %")
+    if width < BAR_FITS:
+        return [cells, share]
+    rest = Column(ratio=1, no_wrap=True, overflow="ellipsis")
+    title = TextColumn("{task.fields[title]}", markup=False, table_column=rest)
+    return [cells, BarColumn(bar_width=20), share, TimeElapsedColumn(), _Left(), title]
+
+
 class StudyProgress:
     """Callbacks of :func:`run_study` that show progress on stderr."""
 
     def __init__(self, cells: int) -> None:
-        self.console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+        self.console = console(stderr=True)
         self.progress = Progress(
-            TextColumn("{task.fields[cells]}/{task.fields[of]} cells", markup=False),
-            BarColumn(bar_width=20),
-            TextColumn("{task.percentage:>3.0f} %"),
-            TimeElapsedColumn(),
-            _Left(),
-            TextColumn(
-                "{task.fields[title]}",
-                markup=False,
-                table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"),
-            ),
+            *_columns(self.console.width),
             expand=True,
             console=self.console,
             disable=not self.console.is_terminal,
@@ -78,7 +83,7 @@ class StudyProgress:
     def tick(self, cell: PlannedCell, samples: int) -> None:
         """Some samples are done."""
         self.forecast.tick(cell, samples, time.monotonic() - self.first)
-        self._show(title=cell.title)
+        self._show(title=plain(cell.title))
 
     def done(self, cell: PlannedCell, result: CellResult) -> None:
         """A cell is done, whatever came out."""

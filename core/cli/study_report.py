@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from rich.table import Table
-
 from tokensieve.core import units
-from tokensieve.core.cli.options import console, table
 from tokensieve.core.cli.study_progress import StudyProgress
-from tokensieve.core.errors import StudyError
+from tokensieve.core.errors import StudyError, TokensieveError
 from tokensieve.core.plugins import Registry
 from tokensieve.core.study.estimate import Estimate, estimate
 from tokensieve.core.study.executors import ExecutorName
@@ -21,6 +17,8 @@ from tokensieve.core.study.grid import PlannedCell
 from tokensieve.core.study.parts import budget_title
 from tokensieve.core.study.running import Study, run_study, usable_cells
 from tokensieve.core.study.store import Cell, Store, unfinished
+from tokensieve.core.terminal import Rows, console, table, warn
+from tokensieve.core.unforeseen import unforeseen
 
 OFF = "*"
 MOST_FAILURES = 10  # lines about failed cells
@@ -30,7 +28,7 @@ LEFT = ["model", "task", "pipeline", "budget", "seconds from"]
 def print_plan(study: Study, folder: Path, registry: Registry) -> None:
     """Every group of cells, how many are there already, and what the others will cost."""
     store = Store(folder)
-    keys, _ = unfinished(store, [cell.key for cell in study.cells], _warn)
+    keys, _ = unfinished(store, [cell.key for cell in study.cells], warn)
     waiting = [cell for cell in study.cells if cell.key in set(keys)]
     costs = estimate(waiting, usable_cells(store), registry)
     rows = table("model", "task", "pipeline", "budget", "cells", "to run", "samples", "seconds",
@@ -72,10 +70,6 @@ def _place(config: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _warn(line: str) -> None:
-    print(line, file=sys.stderr)
-
-
 def run_with_progress(
     study: Study,
     folder: Path,
@@ -92,7 +86,7 @@ def run_with_progress(
     print_results(study, cells)
     failed = [cell for cell in cells if cell.status == "failed"]
     for line in _failures(failed, len(cells)):
-        _warn(line)
+        warn(line)
     unmet = sum(cell.status == "unmet" for cell in cells)
     console().print(
         f"{len(cells)} cells: {len(cells) - unmet - len(failed)} done, {unmet} at another cost "
@@ -102,16 +96,29 @@ def run_with_progress(
     return len(failed)
 
 
-def report(folder: Path) -> None:
-    """Write the report and print where; without the packages for it, how to get them."""
-    from tokensieve.core.study.report.html import write_report
+def report(folder: Path) -> bool:
+    """Write the report and print where, or why not; False if that went wrong.
 
+    Packages that are missing are not: it is said how to get them.
+    """
+    from tokensieve.core.study.report.html import require_extra, write_report
+
+    again = f"then: tokensieve report {folder}"
+    try:
+        require_extra()
+    except StudyError as error:
+        warn(f"no report: {error}; {again}")
+        return True
     try:
         (html, *_), _ = write_report(folder)
-    except StudyError as error:
-        _warn(f"no report: {error}; then: tokensieve report {folder}")
-    else:
-        console().print(f"report: {html}", soft_wrap=True)
+    except TokensieveError as error:
+        warn(f"no report: {error}; {again}")
+        return False
+    except Exception as error:
+        warn(f"no report: {unforeseen(error)}; the results are in {folder}")
+        return False
+    console().print(f"report: {html}", soft_wrap=True)
+    return True
 
 
 def _failures(failed: Sequence[Cell], of: int) -> list[str]:
@@ -139,12 +146,13 @@ def print_results(study: Study, cells: Sequence[Cell]) -> None:
     for (model, task), found in groups.items():
         console().print(_accuracy_table(f"{model}, {task}", budgets, found), "")
     if any(cell.status == "unmet" for cell in cells):
-        console().print(f"{OFF} at another cost than asked for: tokens per layer in brackets\n")
+        console().print(f"{OFF} at another cost than asked for: tokens per layer in brackets")
+        console().print()
 
 
 def _accuracy_table(
     title: str, budgets: Sequence[str], found: dict[tuple[str, str], list[Cell]]
-) -> Table:
+) -> Rows:
     rows = table(title, *budgets, left=[title])
     for pipeline in dict.fromkeys(pipeline for pipeline, _ in found):
         unpruned = found.get((pipeline, ""), [])

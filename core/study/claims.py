@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tokensieve.core.errors import StudyError, TokensieveError, did_you_mean
 from tokensieve.core.foreign import shorten, shown
+from tokensieve.core.study.disk import COPY
 from tokensieve.core.yaml_source import read_yaml
 
 Pair = tuple[str, str]
@@ -42,7 +43,7 @@ def check_claim(text: str, pipelines: Collection[str], scorers: Collection[str])
 def stored_claims(folder: Path) -> tuple[list[Pair], list[str]]:
     """The claims of the study whose results lie in ``folder``, and a line for what is lost."""
     try:
-        source = read_yaml(folder / "study.yaml")
+        source = read_yaml(folder / COPY)
         if not isinstance(source.data, dict):
             raise StudyError(f"{source.where(())}: a study is a mapping with the key 'models'")
     except TokensieveError as error:

@@ -1,39 +1,19 @@
-"""Files and folders that are whole or not there, even after a power cut."""
+"""Folders that are whole or not there, even after a power cut."""
 
 from __future__ import annotations
 
-import os
 import shutil
-import uuid
 from pathlib import Path
 from typing import Any
 
+from tokensieve.core.whole_files import part_of, sync, write_whole
+from tokensieve.core.whole_files import write_new as write
+
+__all__ = ["COPY", "PARTS", "lock", "part_of", "put", "remove", "sweep_one", "write", "write_whole"]
+
+COPY = "study.yaml"  # the study as it was started, beside its cells
 PARTS = ".*.part"
 """What is half written, or half removed: anybody who holds the study's folder may sweep it."""
-
-
-def part_of(path: Path) -> Path:
-    """A name beside ``path`` that nobody else uses, on this machine or on another."""
-    return path.parent / f".{path.name}.{uuid.uuid4().hex[:12]}.part"
-
-
-def write(path: Path, text: str) -> None:
-    """Write a file and wait for the disk."""
-    with path.open("w", encoding="utf-8", newline="\n") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write or replace a file at once."""
-    part = part_of(path)
-    try:
-        write(part, text)
-        part.replace(path)
-        sync(path.parent)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def put(part: Path, final: Path) -> None:
@@ -65,20 +45,6 @@ def sweep_one(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
-
-
-def sync(folder: Path) -> None:
-    """Wait until the names in a folder are on disk, where the system can do that."""
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:  # Windows opens no folders
-        return
-    try:
-        os.fsync(handle)
-    except OSError:  # nor do some network file systems
-        pass
-    finally:
-        os.close(handle)
 
 
 def lock(stream: Any) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from tokensieve.core.plugins import build_registry
+from tokensieve.core.study.disk import COPY
 from tokensieve.core.study.estimate import Estimate, estimate
 from tokensieve.core.study.executors import Events, ExecutorName, Setting, find_executor
 from tokensieve.core.study.grid import PlannedCell
@@ -86,7 +87,7 @@ def run_study(
         store.sweep()
         known = usable_cells(store)
         write_manifest(store, study.spec, study.cells, executor.value)
-        store.write_file("study.yaml", yaml.safe_dump(study.document, sort_keys=False))
+        store.write_file(COPY, yaml.safe_dump(study.document, sort_keys=False))
         keys, there = unfinished(store, [cell.key for cell in study.cells], reports.say)
         pending = [cell for cell in study.cells if cell.key in set(keys)]
         for key in keys:

@@ -273,4 +273,4 @@ def read_study(source: Source, registry: Registry, folder: Path) -> StudySpec:
             source.data, context={"registry": registry, "folder": folder}
         )
     except ValidationError as error:
-        raise PipelineError("\n".join(problem_lines(error, source, _known_keys, "study"))) from None
+        raise PipelineError(*problem_lines(error, source, _known_keys, "study")) from None

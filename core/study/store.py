@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-import sys
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +18,7 @@ from tokensieve.core.names import folded
 from tokensieve.core.study import disk
 from tokensieve.core.study.flaws import BROKEN, FORMAT, checksum, read_cell, sum_of, text_of
 from tokensieve.core.study.grid import title_of
+from tokensieve.core.terminal import warn
 
 KEY = re.compile(r"[0-9a-f]{16}")
 
@@ -116,7 +117,7 @@ class Store:
             try:
                 cell = self.read(key)
             except CorruptCell as error:
-                (say or _to_stderr)(str(error))
+                (say or warn)(str(error))
                 continue
             if cell is not None:
                 found.append(cell)
@@ -129,7 +130,7 @@ class Store:
             CorruptCell: it is not what was written.
         """
         path = self.folder / key
-        if not path.exists():
+        if not os.path.exists(path):
             return None
         data, reason = read_cell(path)
         if reason:
@@ -175,7 +176,7 @@ class Store:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            stream = (self.path / ".lock").open("w")
+            stream = (self.path / ".lock").open("ab")  # nothing is ever written
         except OSError as error:
             raise self._unwritable(error) from None
         with stream:
@@ -204,7 +205,7 @@ class Store:
         return StudyError(f"--out {self.path}: cannot be written: {error.strerror or error}")
 
     def _directories(self) -> list[Path]:
-        found = self.folder.iterdir() if self.folder.is_dir() else ()
+        found = self.folder.iterdir() if os.path.isdir(self.folder) else ()
         return sorted(path for path in found if not path.name.startswith("."))
 
     def _listed(self) -> Sequence[str] | None:
@@ -217,10 +218,6 @@ class Store:
             isinstance(key, str) and KEY.fullmatch(key) for key in listed
         )
         return None if spoilt else listed
-
-
-def _to_stderr(line: str) -> None:
-    print(line, file=sys.stderr)
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:

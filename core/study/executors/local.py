@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import wait
@@ -28,6 +27,7 @@ from tokensieve.core.study.executors.serving import serve
 from tokensieve.core.study.grid import PlannedCell
 
 GRACE = 5.0  # seconds that a process gets to end by itself
+FORKSERVER = "forkserver"
 WARM = "tokensieve.core.study.executors.warm"
 
 
@@ -40,9 +40,20 @@ class _Process:
         self.last: PlannedCell | None = None
         self.connection, other = context.Pipe()
         self.process = context.Process(target=serve, args=(other, device, threads), daemon=True)
-        with _deaf():
-            self.process.start()
+        self._start(context)
         other.close()  # so that the death of the process is the end of the pipe
+
+    def _start(self, context: Any) -> None:
+        """Deaf to Ctrl-C; but the main process hears it while the libraries are imported."""
+        from multiprocessing import forkserver
+
+        with _deaf():
+            if context.get_start_method() == FORKSERVER:
+                forkserver.ensure_running()
+            else:
+                self.process.start()
+        if self.process.pid is None:
+            self.process.start()
 
     def give(self, cell: PlannedCell) -> None:
         """Start a cell."""
@@ -71,15 +82,21 @@ class _Process:
 
 @contextmanager
 def _deaf() -> Iterator[None]:
-    """What is started meanwhile ignores Ctrl-C from its first moment: it is the main process's."""
-    if threading.current_thread() is not threading.main_thread():
+    """What is started meanwhile does not hear Ctrl-C from its first moment.
+
+    It is the main process's, which hears of it a moment later: it is held back, never ignored.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    from multiprocessing import resource_tracker
+
+    resource_tracker.ensure_running()  # its start would let Ctrl-C through
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def execute(cells: Sequence[PlannedCell], events: Events, setting: Setting) -> None:
@@ -114,7 +131,7 @@ def _context(cells: Sequence[PlannedCell]) -> Any:
     """
     if sys.platform != "linux" or any(cell.how.device != "cpu" for cell in cells):
         return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
+    context = multiprocessing.get_context(FORKSERVER)
     context.set_forkserver_preload([WARM])
     return context
 

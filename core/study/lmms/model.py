@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from tokensieve.core.study.lmms.answering import Answered, Answerer, Record, mer
 from tokensieve.core.study.lmms.conversation import Conversation, ask, read_conversation
 from tokensieve.core.study.lmms.generation import Generation, read_generation
 from tokensieve.core.study.lmms.library import PACKAGE, quiet
+from tokensieve.core.terminal import warn
 
 lmms: Any = object  # without the extra the module can be read, for its documentation
 if find_spec(PACKAGE) is not None:
@@ -98,7 +98,7 @@ class TokensieveModel(lmms):  # type: ignore[misc]  # an extra's class: Any wher
         try:
             model = super().create_from_arg_string(arg_string, additional_config)
         except (TokensieveError, TypeError) as error:  # TypeError: an argument we do not have
-            print(f"tokensieve: {error}", file=sys.stderr)
+            warn(f"tokensieve: {error}")
             raise SystemExit(2) from None
         model.ends_process = True
         return model
@@ -111,7 +111,7 @@ class TokensieveModel(lmms):  # type: ignore[misc]  # an extra's class: Any wher
     def clean(self) -> None:
         """Keep the model: lmms-eval would delete it after every run."""
         if self.ends_process and self.prefills:
-            print(f"tokensieve: {self.cost()}", file=sys.stderr)
+            warn(f"tokensieve: {self.cost()}")
 
     def cost(self) -> str:
         """What the visual tokens of all questions so far cost, in words."""

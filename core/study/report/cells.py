@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ def read_cells(folder: Path) -> tuple[list[Cell], list[str]]:
         StudyError: this is no study's folder, or it is empty.
     """
     store = Store(folder)
-    if not store.folder.is_dir():
+    if not os.path.isdir(store.folder):
         raise StudyError(f"{folder}: no folder of a study: there is no {store.folder.name}/ in it")
     cells = store.cells()
     if not cells:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,7 +20,9 @@ from tokensieve.core.study.report.plotting import (
     draw_interval,
     draw_matrix,
     finish,
+    labelled,
     legend_columns,
+    legend_entries,
     name_matrix,
     name_room,
     new_figure,
@@ -73,10 +75,7 @@ def curves(results: Results) -> Picture | None:
             if first is not None:
                 first.tick_params(labelleft=True)
                 first.set_ylabel("accuracy, %")
-        handles: dict[str, Any] = {}
-        for axes in (panel for line in grid for panel in line):
-            for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-                handles.setdefault(label, handle)
+        handles = legend_entries(panel for line in grid for panel in line)
         order = [name for name in _legend_order(results) if name in handles]
         figure.legend(
             [handles[name] for name in order],
@@ -112,7 +111,7 @@ def _curve_panel(axes: Axes, results: Results, ground: Ground) -> None:
     whole = untouched_accuracy(results, ground)
     if whole is not None:
         axes.axhspan(100 * whole.low, 100 * whole.high, color=GRID, alpha=0.6, linewidth=0)
-        axes.axhline(100 * whole.value, color=INK, linewidth=1.2, label="untouched")
+        axes.axhline(100 * whole.value, color=INK, linewidth=1.2, label=labelled("untouched"))
     ticks: list[float] = []
     for method in reversed(results.methods):
         points = _points(results, ground, method)
@@ -140,16 +139,17 @@ def _curve(
     x, y = [cost for cost, _ in points], [interval.value for _, interval in points]
     low, high = [i.low for _, i in points], [i.high for _, i in points]
     if method in BASELINES:
-        dashes = FLOOR_DASHES[method]
-        axes.plot(x, y, color=SOFT, linestyle=dashes, linewidth=1.8, marker=".", label=method)
+        dashes, label = FLOOR_DASHES[method], labelled(method)
+        axes.plot(x, y, color=SOFT, linestyle=dashes, linewidth=1.8, marker=".", label=label)
         return
     if method not in _highlighted(results):
-        axes.plot(x, y, color="#c3c9d0", linewidth=0.9, zorder=1, label="other methods")
+        axes.plot(x, y, color="#c3c9d0", linewidth=0.9, zorder=1, label=labelled("other methods"))
         return
     number_ = _highlighted(results).index(method)
     color = OKABE_ITO[number_]
     axes.fill_between(x, low, high, color=color, alpha=0.1, linewidth=0)
-    axes.plot(x, y, color=color, linewidth=2, marker=MARKERS[number_], markersize=6, label=method)
+    marker, label = MARKERS[number_], labelled(method)
+    axes.plot(x, y, color=color, linewidth=2, marker=marker, markersize=6, label=label)
 
 
 def heat_map(results: Results, held: Sequence[Tally], floor: str) -> Picture | None:

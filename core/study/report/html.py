@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from tokensieve.core.errors import StudyError
+from tokensieve.core.foreign import plain
+from tokensieve.core.markdown import escaped, paragraph
 from tokensieve.core.study.claims import stored_claims
+from tokensieve.core.study.report.plotting import quiet_matplotlib
 from tokensieve.core.study.report.reading import read_results
 from tokensieve.core.study.report.results import Results
 from tokensieve.core.study.report.sections import (
@@ -22,11 +25,13 @@ from tokensieve.core.study.report.sections import (
 )
 from tokensieve.core.study.report.tables import csv_text
 from tokensieve.core.study.statistics import RESAMPLES
+from tokensieve.core.whole_files import save
 
 EXTRA = ("jinja2", "matplotlib")
 TEMPLATE = "report.html.jinja"
 SIGNS = {"yes": "\N{CHECK MARK}", "no": "\N{MULTIPLICATION X}", "mixed": "\N{ALMOST EQUAL TO}"}
 NO_EVIDENCE_SIGN = "\N{WHITE CIRCLE}"
+MADE_BY = "Made by tokensieve report."
 KINDS = {"yes": "yes", "no": "no", "mixed": "in part", "none": "no evidence"}
 
 
@@ -53,6 +58,7 @@ def write_report(
         raise StudyError(f"--out {html}: the name must end in .html")
     results = read_results(folder, resamples=resamples)
     pairs = _stored_claims(folder, results) if claims is None else claims
+    pairs = [(plain(one), plain(other)) for one, other in pairs]
     _check_claims(results, pairs)
     results.claimed = tuple(dict.fromkeys(name for pair in pairs for name in pair))
     found = find(results, pairs)
@@ -62,19 +68,33 @@ def write_report(
         html.with_suffix(".md"): _markdown(results, parts),
         html.with_suffix(".csv"): csv_text(results, found.cells),
     }
-    for path, text in texts.items():
-        try:
-            path.write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise StudyError(f"--out {path}: cannot be written: {error.strerror}") from None
+    if target is not None:
+        _check_neighbours(texts)
+    save(texts, StudyError, "--out")
     return list(texts), found
+
+
+def _check_neighbours(texts: dict[Path, str]) -> None:
+    """Refuse to replace what lies beside the page and no report has put there."""
+    for path, text in list(texts.items())[1:]:
+        ours = text.splitlines()[-1 if path.suffix == ".md" else 0]
+        try:
+            there = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
+            continue
+        if there and ours not in (there[0], there[-1]):
+            raise StudyError(
+                f"--out {path.with_suffix('.html')}: {path} is written too, and the one that is "
+                "there is no report: choose another name"
+            )
 
 
 def require_extra() -> None:
     """Say which extra is missing before any work is done."""
     for package in EXTRA:
         try:
-            importlib.import_module(package)
+            with quiet_matplotlib():
+                importlib.import_module(package)
         except ImportError:
             raise StudyError(
                 f"a report needs {package}: pip install 'tokensieve[report]'"
@@ -114,7 +134,11 @@ def _check_claims(results: Results, claims: Pairs) -> None:
 def _html(results: Results, parts: Sequence[Section]) -> str:
     jinja2: Any = importlib.import_module("jinja2")
     environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=_readable,
     )
     environment.filters["data_uri"] = _data_uri
     source = (Path(__file__).parent / TEMPLATE).read_text(encoding="utf-8")
@@ -128,6 +152,11 @@ def _html(results: Results, parts: Sequence[Section]) -> str:
         run=_run_facts(results),
     )
     return text
+
+
+def _readable(value: Any) -> Any:
+    """What HTML cannot hold, or would show as something else: control codes, turned writing."""
+    return plain(" ".join(value.split())) if type(value) is str else value
 
 
 def _data_uri(svg: str) -> str:
@@ -162,14 +191,16 @@ def _run_facts(results: Results) -> list[tuple[str, str]]:
 
 
 def _markdown(results: Results, parts: Sequence[Section]) -> str:
-    lines = [f"# {results.name}", "", f"{summary_line(results)}.", ""]
+    lines = [f"# {escaped(results.name)}", "", f"{paragraph(summary_line(results))}.", ""]
     for part in parts:
-        lines += [f"## {part.title}", ""]
+        lines += [f"## {escaped(part.title)}", ""]
         if part.intro:
-            lines += [part.intro, ""]
+            lines += [paragraph(part.intro), ""]
         for title, verdicts in part.groups:
-            lines += [f"### {title}", ""]
-            lines += [f"- **{v.topic}** ({KINDS[v.kind]}) {v.text}" for v in verdicts]
+            lines += [f"### {escaped(title)}", ""]
+            lines += [
+                f"- **{escaped(v.topic)}** ({KINDS[v.kind]}) {escaped(v.text)}" for v in verdicts
+            ]
             lines.append("")
         lines += [table.markdown() for table in (*part.tables, *part.folded)]
-    return "\n".join(lines).rstrip() + "\n"
+    return "\n".join([*lines, MADE_BY]) + "\n"

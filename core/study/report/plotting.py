@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+import logging
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,7 @@ INK, SOFT, GRID, PAPER = "#1c2026", "#68707a", "#e4e7eb", "#ffffff"
 OKABE_ITO = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d1f")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 FLOOR_DASHES: dict[str, Any] = dict(zip(BASELINES, ((0, (4, 2)), (0, (1, 1.5)), "-."), strict=True))
+LABEL = "name: "
 DIVERGING, SEQUENTIAL = "PuOr_r", "viridis"
 PALE_BELOW = 0.72  # of a colour map's half: text on it stays dark
 
@@ -42,6 +45,7 @@ STYLE: dict[str, Any] = {
     "ytick.labelcolor": INK,
     "legend.frameon": False,
     "figure.facecolor": PAPER,
+    "text.parse_math": False,  # names are drawn as they are, a dollar sign too
     "svg.hashsalt": "tokensieve",  # the same report twice is the same file
 }
 
@@ -58,13 +62,29 @@ class Picture:
 @contextmanager
 def styled() -> Iterator[None]:
     """Our look for all figures made inside; the user's settings come back afterwards."""
-    import matplotlib
+    with quiet_matplotlib():
+        import matplotlib
 
-    parameters: Any = matplotlib.rcParams
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        parameters.update(STYLE)
-        yield
+        parameters: Any = matplotlib.rcParams
+        with matplotlib.rc_context():
+            matplotlib.rcdefaults()
+            parameters.update(STYLE)
+            yield
+
+
+@contextmanager
+def quiet_matplotlib() -> Iterator[None]:
+    """No advice about a home that cannot be written, or about signs that a font lacks."""
+    logger = logging.getLogger("matplotlib")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing")  # a box is drawn for it
+            warnings.filterwarnings("ignore", "constrained_layout not applied")  # long names
+            yield
+    finally:
+        logger.setLevel(before)
 
 
 def new_figure(
@@ -118,6 +138,20 @@ def name_matrix(axes: Axes, rows: Sequence[str], columns: Sequence[str], letters
     slanted = max(map(len, columns), default=0) > letters
     options: dict[str, Any] = {"rotation": 30, "ha": "right"} if slanted else {}
     axes.set_xticks(range(len(columns)), columns, **options)
+
+
+def labelled(name: str) -> str:
+    """The label of what stands for ``name``: one that starts with ``_`` would be left out."""
+    return LABEL + name
+
+
+def legend_entries(panels: Iterable[Axes]) -> dict[str, Any]:
+    """By name, what stands for it; see :func:`labelled`."""
+    entries: dict[str, Any] = {}
+    for axes in panels:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            entries.setdefault(label.removeprefix(LABEL), handle)
+    return entries
 
 
 def legend_columns(figure: Figure, labels: Sequence[str]) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tokensieve.core.errors import StudyError
+from tokensieve.core.foreign import plain
 from tokensieve.core.study.manifest import read_manifest
 from tokensieve.core.study.report.cells import (
     Record,
@@ -51,7 +52,8 @@ def read_results(folder: Path, *, resamples: int = RESAMPLES, seed: int = 0) -> 
     _fill(results, answers)
     for key, cell in done.items():
         if is_anatomy(cell):
-            results.anatomy.setdefault(Ground(key[1], key[2]), []).extend(cell.anatomy)
+            records = map(_named_plainly, cell.anatomy)
+            results.anatomy.setdefault(Ground(key[1], key[2]), []).extend(records)
     put_in_order(results)
     results.weights = {
         task: bootstrap_weights(len(ids), resamples, seed) for task, ids in results.ids.items()
@@ -77,10 +79,10 @@ class Labels:
         budget = "" if method in ("", UNTOUCHED) else budget_label(config.get("budget"))
         return (
             str(config.get("kind", "accuracy")),
-            self.models[canonical(config["model"], VOLATILE)],
-            self.tasks[canonical(config["task"], VOLATILE)],
-            budget,
-            method,
+            plain(self.models[canonical(config["model"], VOLATILE)]),
+            plain(self.tasks[canonical(config["task"], VOLATILE)]),
+            plain(budget),
+            plain(method),
             int(config.get("seed") or 0),
         )
 
@@ -146,6 +148,13 @@ def _shared_ids(
 def _aligned(lines: list[Record], ids: tuple[str, ...]) -> list[Record]:
     by_id = {str(line["id"]): line for line in lines}
     return [by_id[name] for name in ids]
+
+
+def _named_plainly(record: Record) -> Record:
+    """The scorers of a record of anatomy, as figures and tables can show them."""
+    by_scorer = {key: record.get(key) or {} for key in ("scores", "missing")}
+    named = {key: {plain(n): v for n, v in found.items()} for key, found in by_scorer.items()}
+    return {**record, **named}
 
 
 def _plain(answer: Any) -> str:

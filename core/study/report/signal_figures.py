@@ -22,7 +22,9 @@ from tokensieve.core.study.report.plotting import (
     draw_interval,
     draw_matrix,
     finish,
+    labelled,
     legend_columns,
+    legend_entries,
     name_matrix,
     new_figure,
     styled,
@@ -94,8 +96,8 @@ def dots(
             axes.axvline(at, color=INK, linewidth=1.2, linestyle=(0, (4, 2)))
         grid[0][0].set_ylim(len(names) - 0.5, -0.5)
         if len(found) > 1:
-            handles, labels = grid[0][0].get_legend_handles_labels()
-            figure.legend(handles, labels, loc="outside lower center", ncols=len(found))
+            entries = legend_entries([grid[0][0]])
+            figure.legend(entries.values(), entries, loc="outside lower center", ncols=len(found))
         return finish(figure, f"Dots with intervals: {', '.join(t for t, *_ in drawn)}.", caption)
 
 
@@ -115,7 +117,9 @@ def _dot_panel(axes: Axes, found: Sequence[Anatomy], names: Sequence[str], pick:
             interval = pick(profile)
             if interval is not None:
                 draw_interval(axes, interval, names.index(profile.scorer) + shift, color, marker)
-        axes.plot([], [], color=color, marker=marker, linewidth=2.2, label=anatomy.ground.model)
+        axes.plot(
+            [], [], color=color, marker=marker, linewidth=2.2, label=labelled(anatomy.ground.model)
+        )
     axes.set_yticks(range(len(names)), names)
     axes.grid(visible=False, axis="y")
 
@@ -139,15 +143,14 @@ def position_profiles(found: Sequence[Anatomy]) -> Picture | None:
                     color=color,
                     linewidth=2.6 if truth else 1.8,
                     linestyle=(0, (1, 1)) if truth else "-",
-                    label=profile.scorer,
+                    label=labelled(profile.scorer),
                 )
             axes.set_title(anatomy.ground.model)
             axes.set_xlabel("place in raster order, %")
         grid[0][0].set_ylabel("mean rank (1 = highest)")
-        handles, labels = grid[0][0].get_legend_handles_labels()
-        figure.legend(
-            handles, labels, loc="outside upper center", ncols=legend_columns(figure, labels)
-        )
+        entries = legend_entries([grid[0][0]])
+        columns = legend_columns(figure, list(entries))
+        figure.legend(entries.values(), entries, loc="outside upper center", ncols=columns)
         return finish(
             figure,
             "Mean rank of tokens by their place in raster order, per scorer and model.",

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tokensieve.core.markdown import escaped, paragraph, pipe_table
 from tokensieve.core.study.report.comparing import (
     Contest,
     accuracy,
@@ -16,6 +15,7 @@ from tokensieve.core.study.report.comparing import (
 )
 from tokensieve.core.study.report.generalising import HeldOut, RankAgreement
 from tokensieve.core.study.report.results import UNTOUCHED, Ground, Place, Results
+from tokensieve.core.study.report.spreadsheets import spreadsheet
 from tokensieve.core.study.report.verdicts import Tally
 from tokensieve.core.study.report.wording import UNKNOWN, in_cell, number, p_value
 from tokensieve.core.study.statistics import Interval
@@ -34,14 +34,8 @@ class Table:
 
     def markdown(self) -> str:
         """A pipe table below its title."""
-        lines = [f"### {self.title}", "", _pipes(self.columns), "|---" * len(self.columns) + "|"]
-        lines += [_pipes(row) for row in self.rows]
-        return "\n".join([*lines, "", self.note, ""] if self.note else [*lines, ""])
-
-
-def _pipes(cells: Sequence[str]) -> str:
-    plain = (cell.replace("|", "\\|").replace("\n", " ") for cell in cells)
-    return f"| {' | '.join(plain)} |"
+        lines = [f"### {escaped(self.title)}", "", pipe_table(self.columns, self.rows), ""]
+        return "\n".join([*lines, paragraph(self.note), ""] if self.note else lines)
 
 
 def floor_table(results: Results, held: Sequence[Tally], cells: Sequence[Contest]) -> Table:
@@ -197,22 +191,20 @@ CSV_COLUMNS = (
 
 def csv_text(results: Results, cells: Sequence[Contest]) -> str:
     """Every cell in a row, as plain numbers; shares are 0..1."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
     ends = ("", "_low", "_high", "_p", "_p_corrected")
     floors = [f"over_{floor}{end}" for floor in results.floors for end in ends]
-    writer.writerow([*CSV_COLUMNS, *floors])
+    rows: list[Sequence[object]] = [[*CSV_COLUMNS, *floors]]
     by_place = {(c.place, c.other): c for c in cells}
     for ground in results.untouched:
-        writer.writerow(_csv_row(results, Place(*ground, "", UNTOUCHED), []))
+        rows.append(_csv_row(results, Place(*ground, "", UNTOUCHED), []))
     for place in results.places():
         against: list[object] = []
         for floor in results.floors:
             contest = by_place.get((place, floor))
             numbers = ("",) * len(ends)
             against += numbers if contest is None else _csv_contest(contest)
-        writer.writerow(_csv_row(results, place, against))
-    return buffer.getvalue()
+        rows.append(_csv_row(results, place, against))
+    return spreadsheet(rows)
 
 
 def _csv_contest(contest: Contest) -> list[object]:
