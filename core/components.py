@@ -95,6 +95,8 @@ class Selector(Component):
     kind: ClassVar[str] = "selector"
     adaptive_count: ClassVar[bool] = False
     """True if the number of kept tokens depends on the data; ``counts`` is then an upper bound."""
+    least: ClassVar[int] = 1
+    """How many tokens an adaptive selector keeps in any case, if it is asked for as many."""
 
     @abstractmethod
     def select(self, scores: Tensor, available: Tensor, counts: list[int], view: View) -> Tensor:

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 from tokensieve.core.errors import PluginError
+from tokensieve.core.foreign import said, text_of
 
 BREAKAGE = (Exception, SystemExit)  # a plugin that calls sys.exit() must not end the program
 
@@ -71,7 +72,5 @@ def in_line(error: BaseException, file: str) -> str:
 
 def first_line(error: BaseException) -> str:
     """The error in one line; our own errors already say what they are."""
-    text = str(error).strip().splitlines()
-    if isinstance(error, PluginError):
-        return text[0]
-    return f"{type(error).__name__}: {text[0] if text else 'no message'}"
+    lines = text_of(error).splitlines()
+    return lines[0] if isinstance(error, PluginError) and lines else said(error)

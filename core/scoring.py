@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from tokensieve.core.errors import PluginError
+from tokensieve.core.gate import asked_scores, check_finite
 from tokensieve.core.lazy import torch
-from tokensieve.core.tensors import at_least_float32, on_device
+from tokensieve.core.tensors import on_device
 from tokensieve.core.ties import above, falling
 from tokensieve.core.view import View
 
@@ -27,24 +27,13 @@ def combined_scores(terms: Iterable[ScoreTerm], view: View) -> Tensor:
     """
     total: Tensor | None = None
     for term in terms:
-        scorer = term.scorer
-        name = f"scorer {scorer.name!r}"
-        scores = scorer.score(view.for_component(scorer))
-        if not isinstance(scores, torch.Tensor) or scores.shape != view.valid.shape:
-            got = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
-            raise PluginError(
-                f"{name} must return a tensor [batch, tokens] = "
-                f"{tuple(view.valid.shape)}, got {got}"
-            )
-        scores = at_least_float32(scores)
-        view.doubt(
-            f"scores of {scorer.name} at boundary {view.boundary} are not finite: nothing can be "
-            "ranked by them",
-            (~scores.isfinite() & view.valid).any(),
-        )
+        scores = asked_scores(term.scorer, view)
         weighted = NORMALIZERS[term.normalize](scores, view.valid) * term.weight
         total = weighted if total is None else total + weighted
-    return torch.zeros(view.valid.shape, device=view.valid.device) if total is None else total
+    if total is None:
+        return torch.zeros(view.valid.shape, device=view.valid.device)
+    check_finite(f"the weighted scores at {view.place}", total, view)
+    return total
 
 
 def _none(scores: Tensor, valid: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Protocol, final, runtime_checkable
+from typing import TYPE_CHECKING, final
 
 from tokensieve.core.components import Selector
 from tokensieve.core.lazy import torch
@@ -43,34 +43,6 @@ class OrderedSelector(Selector):
             NotImplementedError: always.
         """
         raise NotImplementedError(f"{self.name!r} gives its order with `take_in_order`")
-
-
-@runtime_checkable
-class TakesInOrder(Protocol):
-    """An :class:`OrderedSelector`, or a plugin with the same method."""
-
-    def take_in_order(
-        self, scores: Tensor, available: Tensor, counts: list[int], view: View
-    ) -> Tensor:
-        """``[batch, tokens]`` integers, see :meth:`OrderedSelector.take_in_order`."""
-
-
-def in_order(
-    selector: Selector, scores: Tensor, available: Tensor, counts: list[int], view: View
-) -> Tensor:
-    """``take_in_order`` of any selector, counted 1, 2, ... in each row."""
-    if isinstance(selector, TakesInOrder):
-        turns = selector.take_in_order(scores, available, counts, view)
-        return counted(turns, turns > 0)
-    kept = selector.select(scores, available, counts, view)
-    return counted(selector.order(scores, kept, view), kept)
-
-
-def counted(turns: Tensor, kept: Tensor) -> Tensor:
-    """Turns of the ``kept`` tokens as 1, 2, ...; 0 for the others."""
-    last = torch.iinfo(turns.dtype).max
-    place = turns.masked_fill(~kept, last).argsort(dim=1, stable=True).argsort(dim=1)
-    return (place + 1).masked_fill(~kept, 0)
 
 
 def top_in_order(scores: Tensor, available: Tensor, counts: list[int] | Tensor) -> Tensor:

@@ -18,13 +18,13 @@ from tokensieve.core.engine.needs import Needs
 from tokensieve.core.engine.reduction import Reduction
 from tokensieve.core.engine.state import SIZES, ForwardState
 from tokensieve.core.engine.transitions import watch
-from tokensieve.core.errors import PluginError
 from tokensieve.core.hooks import own
 from tokensieve.core.pipeline import Cut, Pipeline, scaling_notes
 from tokensieve.core.signature import Signature
 from tokensieve.core.stage import IMAGE
 from tokensieve.core.tensors import on_device
 from tokensieve.core.trace import StageTrace, Trace
+from tokensieve.core.view import settle
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -173,9 +173,7 @@ class BaseEngine(ABC):
 
     def _conclude(self, state: ForwardState) -> None:
         """Look at what was doubted, and publish the trace."""
-        for message, wrong in state.checks:
-            if bool(wrong):
-                raise PluginError(message)
+        settle(state.checks)
         self._count()
         self._publish(state.trace)
         trace, depth = state.trace, self._bound.dims.layers

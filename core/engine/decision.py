@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING
 
 import torch
 
+from tokensieve.core.blame import titled
 from tokensieve.core.components import Merged, Merger, Split
 from tokensieve.core.engine.board import Board
 from tokensieve.core.engine.layout import Layout
 from tokensieve.core.engine.reduction import Groups, Reduction, reduce_rows
-from tokensieve.core.errors import PluginError
+from tokensieve.core.gate import FLOATS, asked_mask, asked_turns, checked
+from tokensieve.core.gate_mergers import Room, asked_merged, asked_split
 from tokensieve.core.pipeline import Cut
 from tokensieve.core.scoring import combined_scores
 from tokensieve.core.stage import Stage
@@ -47,6 +49,7 @@ def decide(
     if not stage.select.adaptive_count and wanted == groups.sizes:
         return None
     view = board.view()
+    view.place = f"stage {cut.number + 1}, boundary {cut.at}"
     splits = [
         _split(stage, total, size, view) for total, size in zip(wanted, groups.sizes, strict=True)
     ]
@@ -55,26 +58,16 @@ def decide(
     kept, arranged = chosen.kept, chosen.arranged
     merged = None
     if stage.merge is not None:
-        reader = view.after(kept, scores).for_component(stage.merge)
-        merged = stage.merge.apply(kept, [split.merged for split in splits], reader)
+        room = _room(board, stage.merge, view)
+        merged = asked_merged(stage.merge, kept, scores, splits, view, room)
     checks.extend(view.doubts)
     notes.extend(note for note in view.notes if note not in notes)
     return _reduction(board, layout, Outcome(kept, merged, arranged, splits), stage)
 
 
-@runtime_checkable
-class InOrder(Protocol):
-    """A selector that decides at once which tokens stay and in which order it took them."""
-
-    def take_in_order(
-        self, scores: Tensor, available: Tensor, counts: list[int], view: View
-    ) -> Tensor:
-        """``[batch, tokens]`` integers: 0 for a token that is not taken, the others rise."""
-
-
 @dataclass(frozen=True)
 class Chosen:
-    """``[batch, tokens]``: which tokens stay, and their places if the order of selection counts."""
+    """``[batch, tokens]``: which tokens stay, and their turns if the order of selection counts."""
 
     kept: Tensor
     arranged: Tensor | None = None
@@ -93,47 +86,28 @@ class Outcome:
 def _split(stage: Stage, total: int, available: int, view: View) -> Split:
     if stage.merge is None or (total >= available and not stage.select.adaptive_count):
         return Split(total, 0, 0)
-    return stage.merge.split(min(total, available), available, view.has("cls_feature"))
+    total, has_cls = min(total, available), view.has("cls_feature")
+    return asked_split(stage.merge, total, available, has_cls, view.place)
 
 
 def _chosen(stage: Stage, scores: Tensor, groups: Groups, counts: list[int], view: View) -> Chosen:
-    """The selector's choice, checked, and its order if the stage wants it."""
-    selector, turns = stage.select, None
-    reader = view.for_component(selector)
-    if stage.order == "selection" and isinstance(selector, InOrder):
-        turns = selector.take_in_order(scores, groups.valid, counts, reader)
-        kept = turns > 0
-    else:
-        kept = selector.select(scores, groups.valid, counts, reader)
-    _check_mask(selector.name, kept, groups)
-    kept = kept & groups.valid
-    if not selector.adaptive_count:
-        _check_count(selector.name, kept, counts, view)
+    """The selector's choice, and its order if the stage wants it."""
+    selector, valid = stage.select, groups.valid
     if stage.order == "raster":
-        return Chosen(kept)
-    if turns is None:
-        turns = selector.order(scores, kept, reader)
-    return Chosen(kept, _places(turns, kept))
+        return Chosen(asked_mask(selector, scores, valid, counts, view))
+    turns = asked_turns(selector, scores, valid, counts, view)
+    return Chosen(turns > 0, turns)
 
 
-def _places(turns: Tensor, kept: Tensor) -> Tensor:
-    """``[batch, tokens]`` 0, 1, ... for the ``kept`` tokens by rising turn, the others behind."""
-    last = torch.iinfo(turns.dtype).max
-    return turns.masked_fill(~kept, last).argsort(dim=1, stable=True).argsort(dim=1)
-
-
-def _check_mask(name: str, kept: Tensor, groups: Groups) -> None:
-    if not isinstance(kept, torch.Tensor) or kept.shape != groups.valid.shape:
-        raise PluginError(
-            f"selector {name!r} must return a bool tensor {tuple(groups.valid.shape)}"
-        )
-
-
-def _check_count(name: str, kept: Tensor, counts: list[int], view: View) -> None:
-    """A wrong count would break the layout."""
-    wrong = (kept.sum(dim=1) != on_device(counts, kept.device)).any()
-    message = f"selector {name!r} kept another number of tokens than it was asked for ({counts})"
-    view.doubt(message, wrong)
+def _room(board: Board, merger: Merger, view: View) -> Room:
+    """What a merger's vectors replace: hidden states, or what enters the projector."""
+    tokens, hidden = board.sizes().sum(dim=1), board.hidden
+    if merger.space == "decoder":
+        return Room(hidden.dtype, hidden.shape[-1], tokens)
+    if not view.has("vision_features"):
+        return Room(hidden.dtype, None, tokens)
+    features: Tensor = view.read("vision_features")
+    return Room(features.dtype, features.shape[-1], tokens)
 
 
 def _reduction(board: Board, layout: Layout, outcome: Outcome, stage: Stage) -> Reduction:
@@ -187,19 +161,21 @@ def _ranks(groups: Groups, layout: Layout, outcome: Outcome, extra: Tensor | Non
 
     An image's tokens share the rank of its first row, and are told apart behind the comma: an
     extra token in front, the kept ones as the selector arranged them, appended ones, an extra
-    token behind.
+    token behind. Others that stay because vectors merge into them follow the kept ones.
     """
     merged, width = outcome.merged, groups.valid.shape[1]
     appended = None if merged is None else merged.appended
     if outcome.arranged is None and appended is None and extra is None:
         return None
     raster = torch.arange(width, device=groups.rows.device).expand(groups.valid.shape)
-    own = raster if outcome.arranged is None else outcome.arranged
+    own = raster
+    if outcome.arranged is not None:
+        own = torch.where(outcome.arranged > 0, outcome.arranged, width + 1 + raster)
     if appended is not None:
-        own = torch.where(appended > 0, width + appended, own)
+        own = torch.where(appended > 0, 2 * width + appended, own)
     if extra is not None and merged is not None:
-        own = torch.where(extra, 2 * width + 1 if merged.extra_last else -1, own)
-    wide = 3 * width + 4
+        own = torch.where(extra, 3 * width + 1 if merged.extra_last else -1, own)
+    wide = 4 * width + 4
     rows = torch.arange(1, layout.length + 1, device=own.device) * wide
     ranks = rows.expand(len(layout.samples), -1)
     return groups.put(ranks, (groups.image_starts + 1) * wide + 1 + own)
@@ -220,6 +196,8 @@ def _written(
         vectors = torch.cat([vectors, merged.extra[extra_row, 0].to(vectors.dtype)])
     if merger.space == "vision":
         vectors = board.project(vectors)
+        shape, device = (len(samples), board.hidden.shape[-1]), vectors.device
+        vectors = checked(vectors, f"the projector behind {titled(merger)}", shape, FLOATS, device)
     return samples, rows, vectors
 
 

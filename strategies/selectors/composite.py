@@ -9,10 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from tokensieve.core.budgets import whole
 from tokensieve.core.component_fields import ASelector
 from tokensieve.core.components import Component, LayerRange
+from tokensieve.core.gate import asked_turns
 from tokensieve.core.scoring import combined_scores
 from tokensieve.core.stage import ScoreTerms
 from tokensieve.core.view import View
-from tokensieve.strategies.ordered import OrderedSelector, in_order, then
+from tokensieve.strategies.ordered import OrderedSelector, then
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -123,8 +124,8 @@ class CompositeSelector(OrderedSelector):
             ]
             own = combined_scores(part.score, view) if part.score else scores
             taken = turns > 0 if view.selected is None else view.selected | (turns > 0)
-            reader = (view.after(taken) if number else view).for_component(part.select)
-            chosen = in_order(part.select, own, open_, take, reader)
+            reader = view.after(taken) if number else view
+            chosen = asked_turns(part.select, own, open_, take, reader)
             turns, open_ = then(turns, chosen), open_ & (chosen == 0)
             left = [rest - count for rest, count in zip(left, take, strict=True)]
         return turns
