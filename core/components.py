@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from tokensieve.core.gate import check_mask, check_order
 from tokensieve.core.scoring import selection_order
 from tokensieve.core.view import View
 
@@ -111,6 +112,28 @@ class Selector(Component):
         Returns:
             ``[batch, tokens]`` bool.
         """
+
+    def take_in_order(
+        self, scores: Tensor, available: Tensor, counts: list[int], view: View
+    ) -> Tensor:
+        """Which tokens stay, and in which order they were taken; called for ``order: selection``.
+
+        By default ``select`` decides, and ``order`` tells the order afterwards. A selector whose
+        order does not follow from the scores and the kept tokens overrides this method, so that
+        nothing is searched twice; its ``select`` returns where the turns are above 0.
+
+        Args:
+            scores: as for ``select``.
+            available: as for ``select``.
+            counts: as for ``select``.
+            view: as for ``select``.
+
+        Returns:
+            ``[batch, tokens]`` integers: 0 for a token that is not taken; of two that are, the
+            smaller number was taken first.
+        """
+        kept = check_mask(self, self.select(scores, available, counts, view), available, view)
+        return check_order(self, self.order(scores, kept.clone(), view), kept, view)
 
     def order(self, scores: Tensor, kept: Tensor, view: View) -> Tensor:
         """``[batch, tokens]`` integers, the order of the ``kept`` tokens (``order: selection``).

@@ -126,52 +126,34 @@ def asked_turns(
     selector: Selector, scores: Tensor, available: Tensor, counts: list[int], view: View
 ) -> Tensor:
     """``[batch, tokens]`` turns 1, 2, ... of the tokens that a selector takes, 0 for the others."""
-    take: Any = getattr(selector, "take_in_order", None)
-    if take is None:
-        return _asked_order(selector, scores, available, counts, view)
     with blamed(selector, view.place):
         reader = view.for_component(selector)
-        answer = take(scores.clone(), available.clone(), list(counts), reader)
-    turns = check_turns(selector, answer, available, view)
+        answer = selector.take_in_order(scores.clone(), available.clone(), list(counts), reader)
+    title = f"{titled(selector)} at {view.place}: take_in_order"
+    turns = checked(answer, title, tuple(available.shape), INTEGERS, available.device).long()
+    view.doubt(f"{title} returned a turn below 0", ((turns < 0) & available).any())
     kept = (turns > 0) & available
     _check_counts(selector, kept, counts, view)
-    return _counted(selector, turns, kept, view)
+    return _in_order(title, turns, kept, view)
 
 
-def check_mask(selector: Selector, answer: Any, available: Tensor, view: View) -> Tensor:
+def check_mask(selector: Any, answer: Any, available: Tensor, view: View) -> Tensor:
     """A selector's answer as the mask that it has to be: numbers would be read as other tokens."""
     title = f"{titled(selector)} at {view.place}"
     mask = checked(answer, title, tuple(available.shape), ("bool",), available.device)
     return mask & available
 
 
-def check_turns(selector: Selector, answer: Any, available: Tensor, view: View) -> Tensor:
-    """``[batch, tokens]`` int64: turns are whole numbers, 0 or more."""
-    title = f"{titled(selector)} at {view.place}: take_in_order"
-    given = checked(answer, title, tuple(available.shape), INTEGERS, available.device)
-    turns = given.long()
-    view.doubt(f"{title} returned a turn below 0", ((turns < 0) & available).any())
-    return turns
-
-
-def _asked_order(
-    selector: Selector, scores: Tensor, available: Tensor, counts: list[int], view: View
-) -> Tensor:
-    """Turns of a selector that first selects, and tells its order afterwards."""
-    kept = asked_mask(selector, scores, available, counts, view)
-    with blamed(selector, view.place):
-        answer = selector.order(scores.clone(), kept.clone(), view.for_component(selector))
+def check_order(selector: Any, answer: Any, kept: Tensor, view: View) -> Tensor:
+    """``[batch, tokens]`` 1, 2, ... of the ``kept`` tokens, by the order that a selector tells."""
     title = f"{titled(selector)} at {view.place}: order"
     order = checked(answer, title, tuple(kept.shape), INTEGERS, kept.device)
-    return _counted(selector, order.long(), kept, view)
+    return _in_order(title, order.long(), kept, view)
 
 
-def _counted(selector: Selector, turns: Tensor, kept: Tensor, view: View) -> Tensor:
-    """Turns of the ``kept`` tokens as 1, 2, ... in each row; 0 for the others."""
-    title = f"{titled(selector)} at {view.place}"
-    wrong = shared(turns, kept)
-    view.doubt(f"{title}: its order is no permutation: two kept tokens share a place", wrong)
-    return ranked(turns, kept)
+def _in_order(title: str, turns: Tensor, kept: Tensor, view: View) -> Tensor:
+    view.doubt(f"{title} is no permutation: two kept tokens share a place", shared(turns, kept))
+    return counted(turns, kept)
 
 
 def shared(turns: Tensor, kept: Tensor) -> Tensor:
@@ -181,7 +163,7 @@ def shared(turns: Tensor, kept: Tensor) -> Tensor:
     return ((turn[:, 1:] == turn[:, :-1]) & real[:, 1:]).any()
 
 
-def ranked(turns: Tensor, kept: Tensor) -> Tensor:
+def counted(turns: Tensor, kept: Tensor) -> Tensor:
     """``[batch, tokens]`` 1, 2, ... for the ``kept`` tokens by rising turn; 0 for the others."""
     place = _by_turn(turns, kept).argsort(dim=1)
     return (place + 1).masked_fill(~kept, 0)

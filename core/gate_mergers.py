@@ -9,7 +9,7 @@ from tokensieve.core.blame import blamed, titled
 from tokensieve.core.components import Merged, Merger, Split
 from tokensieve.core.errors import PluginError
 from tokensieve.core.foreign import shown
-from tokensieve.core.gate import FLOATS, INTEGERS, Shape, checked, described, ranked, shared
+from tokensieve.core.gate import FLOATS, INTEGERS, Shape, checked, counted, described, shared
 from tokensieve.core.lazy import torch
 from tokensieve.core.tensors import on_device
 from tokensieve.core.view import View
@@ -89,9 +89,7 @@ def asked_merged(
     return merged
 
 
-def _vectors(
-    answer: Any, what: str, shape: Shape, room: Room, device: torch.device
-) -> Tensor:
+def _vectors(answer: Any, what: str, shape: Shape, room: Room, device: torch.device) -> Tensor:
     """Real numbers that lose nothing which the model's type can hold."""
     vectors = checked(answer, what, shape, FLOATS, device)
     if torch.promote_types(vectors.dtype, room.dtype) != vectors.dtype:
@@ -108,7 +106,7 @@ def _appended(answer: Merged, title: str, targets: Tensor, view: View) -> Tensor
     moved = (places > 0) & view.valid
     view.doubt(f"{what} has a place below 0", ((places < 0) & view.valid).any())
     view.doubt(f"{what} is no permutation: two tokens share a place", shared(places, moved))
-    return ranked(places, moved)
+    return counted(places, moved)
 
 
 def _extra(answer: Merged, title: str, vectors: Tensor, room: Room) -> Tensor:
@@ -117,9 +115,7 @@ def _extra(answer: Merged, title: str, vectors: Tensor, room: Room) -> Tensor:
     return _vectors(answer.extra, what, shape, room, vectors.device)
 
 
-def _doubt_places(
-    title: str, merged: Merged, kept: Tensor, counts: list[int], view: View
-) -> None:
+def _doubt_places(title: str, merged: Merged, kept: Tensor, counts: list[int], view: View) -> None:
     targets, valid = merged.targets, view.valid
     view.doubt(f"{title}: targets are padding", (targets & ~valid).any())
     others = (targets & ~kept & valid).sum(dim=1)
@@ -127,9 +123,7 @@ def _doubt_places(
     view.doubt(message, (others != on_device(counts, kept.device)).any())
 
 
-def _doubt_values(
-    title: str, merged: Merged, splits: list[Split], room: Room, view: View
-) -> None:
+def _doubt_values(title: str, merged: Merged, splits: list[Split], room: Room, view: View) -> None:
     targets, largest = merged.targets, torch.finfo(room.dtype).max
     lost = ~(merged.vectors.abs() <= largest).all(dim=-1) & targets
     view.doubt(f"{title}: merged vectors are not finite", lost.any())

@@ -96,6 +96,7 @@ def locate(name: str, registry: Registry, also: Iterable[str] = ()) -> str:
     ``also`` are further names that the caller understands, for the error's list.
     """
     known = registry.entries["model"]
+    registry.refuse_claimed("model", name)
     if name in known:
         return str(known[name].value)
     folder = Path(os.path.expanduser(name))

@@ -10,6 +10,7 @@ import traceback
 from pathlib import Path
 from types import ModuleType
 
+from tokensieve.core.blame import by_user
 from tokensieve.core.errors import PluginError
 from tokensieve.core.foreign import said, text_of
 
@@ -52,7 +53,7 @@ def load_plugin_file(path: Path, source: bytes) -> ModuleType:
         exec(compile(source, str(path), "exec", dont_inherit=True), module.__dict__)
     except BaseException as error:
         del sys.modules[name]
-        if not isinstance(error, BREAKAGE):
+        if by_user(error):
             raise
         where = in_line(error, str(path))
         raise PluginError(

@@ -18,18 +18,14 @@ if TYPE_CHECKING:
 class OrderedSelector(Selector):
     """A selector whose order does not follow from the scores and the kept set.
 
-    It implements ``take_in_order`` instead of ``select``. The engine asks for the order in the
-    same call that decides, so that no greedy search runs twice.
+    It implements ``take_in_order`` instead of ``select``.
     """
 
     @abstractmethod
     def take_in_order(
         self, scores: Tensor, available: Tensor, counts: list[int], view: View
     ) -> Tensor:
-        """``[batch, tokens]`` integers, with the arguments of ``select``.
-
-        0 for a token that is not taken; of two that are, the smaller number was taken first.
-        """
+        """``[batch, tokens]`` turns, see :meth:`tokensieve.Selector.take_in_order`."""
 
     @final
     def select(self, scores: Tensor, available: Tensor, counts: list[int], view: View) -> Tensor:

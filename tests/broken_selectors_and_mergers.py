@@ -107,6 +107,40 @@ class LastOfTies(Top):
         return top_counts(scores.flip(1), available.flip(1), counts).flip(1)
 
 
+class RealOrder(Top):
+    """Tells the order in numbers that are no integers."""
+
+    name = "real-order"
+    breaks: ClassVar[str] = "order-of-selection"
+
+    def order(self, scores: Tensor, kept: Tensor, view: View) -> Tensor:
+        return scores
+
+
+class OtherWhenOrdered(Top):
+    """Takes the worst tokens where it is asked for the order."""
+
+    name = "other-when-ordered"
+    breaks: ClassVar[str] = "order-of-selection"
+
+    def take_in_order(
+        self, scores: Tensor, available: Tensor, counts: list[int], view: View
+    ) -> Tensor:
+        return top_counts(-scores, available, counts).long()
+
+
+class OrderOfTheBatch(Top):
+    """Turns the order around in every other image of a batch."""
+
+    name = "order-of-the-batch"
+    breaks: ClassVar[str] = "order-of-selection"
+
+    def order(self, scores: Tensor, kept: Tensor, view: View) -> Tensor:
+        place = torch.arange(kept.shape[1]).expand(kept.shape).clone()
+        place[1::2] *= -1
+        return place
+
+
 # ------------------------------------------------------------------ mergers
 
 

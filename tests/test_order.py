@@ -12,8 +12,10 @@ from tiny_models import Prompt, build, inputs
 from torch import Tensor
 
 import tokensieve
+from tokensieve.core.errors import PluginError
 from tokensieve.core.view import View
 from tokensieve.strategies.selectors.composite import CompositeSelector
+from tokensieve.strategies.selectors.top_k import TopKSelector
 
 SELECTORS: dict[str, Any] = {
     "top-k": "top-k",
@@ -144,3 +146,63 @@ def test_a_selector_that_only_selects_is_ordered_by_score() -> None:
     assert one.kept[0].tolist() == [0, 2, 4, 6, 8]
     expected = [token for token in ranked.order[0].tolist() if token in one.kept[0].tolist()]
     assert one.order[0].tolist() == expected
+
+
+class Turns(tokensieve.Selector):
+    """Answers what it is told to, whatever it is asked."""
+
+    name = "turns"
+    answer: Any = None
+
+    def take_in_order(
+        self, scores: Tensor, available: Tensor, counts: list[int], view: View
+    ) -> Tensor:
+        return self.answer(available)
+
+    def select(self, scores: Tensor, available: Tensor, counts: list[int], view: View) -> Tensor:
+        return self.answer(available)
+
+
+WRONG: dict[str, Any] = {
+    "numbers for a mask": lambda available: available.long(),
+    "real numbers": lambda available: available.double(),
+    "another shape": lambda available: available[:, 1:].long(),
+    "a list": lambda available: available.long().tolist(),
+}
+
+
+@pytest.mark.parametrize("answer", WRONG.values(), ids=WRONG)
+def test_what_is_no_mask_of_the_tokens_is_refused(answer: Any) -> None:
+    batch = inputs("llava", [Prompt(3, (1,), 5, seed=3)])
+    expected = r"selector 'turns' at stage 1, .* must return a bool tensor \(1, \d+\) on cpu"
+    with pytest.raises(PluginError, match=expected):
+        stages_of(build("llava"), batch, stage(Turns(answer=answer), keep=6))
+
+
+@pytest.mark.parametrize("wrong", ["a mask", *list(WRONG)[1:]])
+def test_turns_that_are_no_integers_are_refused(wrong: str) -> None:
+    answer = {**WRONG, "a mask": lambda available: available}[wrong]
+    batch = inputs("llava", [Prompt(3, (1,), 5, seed=3)])
+    expected = r"selector 'turns' at .*: take_in_order must return an integer tensor \(1, \d+\) on"
+    with pytest.raises(PluginError, match=expected):
+        stages_of(build("llava"), batch, stage(Turns(answer=answer), keep=6, order="selection"))
+
+
+def test_every_selector_takes_in_order() -> None:
+    """One that only selects, too: its own order, counted; padding and other tokens are 0."""
+    scores = torch.tensor([[0.3, 0.1, 0.9, 0.5], [0.2, 0.4, 9.0, 9.0]])
+    available = torch.tensor([[True, True, True, True], [True, True, False, False]])
+    view = View(available, torch.zeros(2, 4, dtype=torch.long), {}, keys=[0, 1], boundary=0)
+    turns = TopKSelector().take_in_order(scores, available, [2, 2], view)
+    assert turns.tolist() == [[0, 0, 1, 2], [2, 1, 0, 0]]
+
+
+def test_others_that_stay_follow_the_kept_tokens() -> None:
+    """Rows into which a merger merges, but which the selector did not take."""
+    batch = inputs("llava", [Prompt(3, (1,), 5, seed=3)])
+    merge = {"merger": "contextual", "keep": 3, "order": "raster"}
+    pipeline = {"at": 0, "score": "uniform", "select": BackToFront(), "merge": merge}
+    (one,) = stages_of(build("llava"), batch, {**pipeline, "keep": 8, "order": "selection"})
+    last, order = one.before[0] - 1, one.order[0].tolist()
+    assert order[: len(order) - 3] == [last - n for n in range(len(order) - 3)]
+    assert order[-3:] == sorted(order[-3:])

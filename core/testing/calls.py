@@ -60,13 +60,26 @@ def call_scorer(
 def call_selector(
     selector: Any, batch: SyntheticBatch, share: float, record: Record, view: View
 ) -> Any:
-    """The mask, as returned. Padding of the scores is NaN: nothing promises more."""
+    """The mask, as returned."""
+    return selector.select(*_for_selector(batch, share, record), view)
+
+
+def call_in_order(
+    selector: Any, batch: SyntheticBatch, share: float, record: Record, view: View
+) -> Any:
+    """The turns, as returned."""
+    return selector.take_in_order(*_for_selector(batch, share, record), view)
+
+
+def _for_selector(
+    batch: SyntheticBatch, share: float, record: Record
+) -> tuple[Tensor, Tensor, list[int]]:
+    """Scores, available tokens, counts. Padding of the scores is NaN: nothing promises more."""
     scores = batch.tensors["scores"].masked_fill(~batch.valid, float("nan"))
-    return selector.select(
+    return (
         record.give("scores", scores),
         record.give("available", available(batch)),
         record.give_list("counts", selector_counts(batch, share)),
-        view,
     )
 
 
@@ -88,6 +101,7 @@ def call_merger(
 CALLS: dict[str, Callable[..., Any]] = {
     "scorer": call_scorer,
     "selector": call_selector,
+    "selector in order": call_in_order,
     "merger": call_merger,
 }
 

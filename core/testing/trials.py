@@ -187,10 +187,23 @@ class Case:
         hidden: frozenset[str] = NOTHING,
     ) -> Any:
         """What the component returns for the batch; ``hidden`` signals are not there."""
+        return self._called(self.trial.subject.kind, batch, record, hidden)
+
+    def turns(self, batch: SyntheticBatch | None = None, *, record: Record | None = None) -> Any:
+        """In which order a selector says that it takes the tokens."""
+        return self._called("selector in order", batch, record)
+
+    def _called(
+        self,
+        how: str,
+        batch: SyntheticBatch | None,
+        record: Record | None,
+        hidden: frozenset[str] = NOTHING,
+    ) -> Any:
         batch, record = batch or self.batch, record or Record()
         kind, component = self.trial.subject.kind, self.trial.component
         view = batch.view(record, hidden, f"{kind} {component.name!r}")
-        return CALLS[kind](component, batch, self.share, record, view)
+        return CALLS[how](component, batch, self.share, record, view)
 
     def outcome(self, batch: SyntheticBatch | None = None) -> Outcome:
         """What the engine reads of the answer, zero where it reads nothing."""

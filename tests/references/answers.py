@@ -13,7 +13,6 @@ from references.batches import Image, arranged, padded_scores, places, valid_of,
 from references.formulas import Array
 from tokensieve.core.components import Selector
 from tokensieve.core.view import View
-from tokensieve.strategies.ordered import in_order
 from tokensieve.strategies.selectors.bottom_k import BottomKSelector
 from tokensieve.strategies.selectors.coverage import CoverageSelector
 from tokensieve.strategies.selectors.dedupe import DedupeSelector
@@ -52,7 +51,7 @@ def taken(
 ) -> list[list[int]]:
     """The tokens of each image in the order of selection."""
     reader = (view or view_of(images)).for_component(selector)
-    turns = in_order(selector, padded_scores(images), valid_of(images), counts, reader)
+    turns = selector.take_in_order(padded_scores(images), valid_of(images), counts, reader)
     return arranged(turns > 0, turns)
 
 
