@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, PlainSerializer, ValidationError, ValidationInfo
 from pydantic_core import PydanticCustomError
 
+from tokensieve.core.blame import blamed
 from tokensieve.core.components import Component, Merger, Scorer, Selector
 from tokensieve.core.errors import PluginError, did_you_mean
 from tokensieve.core.plugins import Registry, build_registry
@@ -31,7 +32,8 @@ def _component(kind: str, base: type[Component]) -> BeforeValidator:
         except PluginError as error:
             raise located(str(error), (kind,)) from None
         try:
-            return component.model_validate(parameters, context=info.context)
+            with blamed(component, "its parameters", (ValidationError,)):
+                return component.model_validate(parameters, context=info.context)
         except ValidationError as error:
             raise _relocated(error, component) from None
 

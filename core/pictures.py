@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -72,6 +73,19 @@ def as_seen(image: Image) -> Image:
         raw = _raw_mode(image)  # of a file that has been opened only
         image.load()
         return _seen(image, raw)
+
+
+def picture_facts(image: Image) -> Iterator[bytes]:
+    """Whatever :func:`as_seen` goes by, and the pixels as they are; metadata is in ``image.info``.
+
+    Where the picture came from is none of it: equal facts, equal pictures.
+    """
+    raw = _raw_mode(image)
+    image.load()
+    white = getattr(image, "tag_v2", {}).get(WHITE_IS_ZERO)
+    yield repr((image.mode, image.size, raw, image.format, _turn(image), white)).encode()
+    yield bytes(image.getpalette(None) or ())
+    yield image.tobytes()
 
 
 def _seen(image: Image, raw: str) -> Image:
@@ -203,9 +217,13 @@ def _tag(image: Any, number: int) -> Any:
 
 
 def _raw_mode(image: Any) -> str:
-    """How the file holds its pixels, before they are loaded; empty if Pillow does not say."""
-    if not getattr(image, "tile", None):
-        return ""
-    arguments = image.tile[0][3]
-    first = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
-    return first if isinstance(first, str) else ""
+    """How the file holds its pixels; empty if Pillow does not say, or was not asked before loading.
+
+    Loading makes Pillow forget it, so it stays with the picture: one that was looked at once is
+    seen the same again.
+    """
+    if getattr(image, "tile", None):
+        arguments = image.tile[0][3]
+        first = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
+        image.raw_mode_of_file = first if isinstance(first, str) else ""
+    return str(getattr(image, "raw_mode_of_file", ""))

@@ -43,9 +43,7 @@ def load_plugin_file(path: Path, source: bytes) -> ModuleType:
     Compiled here and not by ``importlib``, whose bytecode cache would miss an edit within the same
     second and writes next to the user's file.
     """
-    digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:12]
-    stem = re.sub(r"\W", "_", path.stem)
-    name = f"_tokensieve_plugin_{stem}_{digest}"
+    name = _module_name(path)
     module = ModuleType(name)
     module.__file__ = str(path)
     sys.modules[name] = module
@@ -60,6 +58,17 @@ def load_plugin_file(path: Path, source: bytes) -> ModuleType:
             f"plugin file {path} failed to import{where}: {first_line(error)}"
         ) from error
     return module
+
+
+def module_of(path: Path) -> ModuleType | None:
+    """The module that was loaded from a plugin file last."""
+    return sys.modules.get(_module_name(path))
+
+
+def _module_name(path: Path) -> str:
+    digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:12]
+    stem = re.sub(r"\W", "_", path.stem)
+    return f"_tokensieve_plugin_{stem}_{digest}"
 
 
 def in_line(error: BaseException, file: str) -> str:

@@ -81,6 +81,7 @@ class Registry:
         entries: per kind, the entries by name.
         problems: one line for each installed plugin that was left out.
         owner: who is registering at the moment.
+        sources: what the plugin files held that were loaded, by path: the code that runs.
         claimed: by kind and name, the installed packages that both have it: nobody's, therefore.
     """
 
@@ -89,6 +90,7 @@ class Registry:
     )
     problems: list[str] = field(default_factory=list)
     owner: str = PROJECT
+    sources: dict[str, bytes] = field(default_factory=dict)
     claimed: dict[tuple[str, str], list[str]] = field(default_factory=dict)
 
     def add(self, component: type[Component] | type[Adapter] | type[Task]) -> None:
@@ -146,7 +148,8 @@ class Registry:
         """A registry with the same entries, to which more can be added."""
         entries = {kind: dict(named) for kind, named in self.entries.items()}
         claimed = {place: list(owners) for place, owners in self.claimed.items()}
-        return Registry(entries, list(self.problems), self.owner, claimed)
+        sources = dict(self.sources)
+        return Registry(entries, list(self.problems), self.owner, sources, claimed)
 
     def _put_files(self, kind: str, folder: Path) -> None:
         if not folder.is_dir():
@@ -227,6 +230,7 @@ def _build(files: tuple[tuple[Path, bytes], ...]) -> Registry:
     for (kind, name), owners in registry.claimed.items():
         registry.problems.append(_claimed(kind, name, owners))
     for path, source in files:
+        registry.sources[str(path)] = source
         _register(registry, load_plugin_file(path, source), str(path))
     return registry
 

@@ -16,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from tokensieve.core.blame import blamed
 from tokensieve.core.budgets import Budget
 from tokensieve.core.component_fields import (
     AMerger,
@@ -26,6 +27,7 @@ from tokensieve.core.component_fields import (
     located,
 )
 from tokensieve.core.components import Component, Scorer
+from tokensieve.core.gate_classes import asked_rescaled
 
 Normalize = Literal["none", "sum", "minmax", "rank", "zscore"]
 Scope = Literal["image", "sample"]
@@ -56,7 +58,7 @@ class ScoreTerm(BaseModel):
 
     def rescaled(self, boundary: Callable[[int], int]) -> ScoreTerm:
         """The term on a model of another depth."""
-        return self.model_copy(update={"scorer": self.scorer.rescaled(boundary)})
+        return self.model_copy(update={"scorer": asked_rescaled(self.scorer, boundary)})
 
     def dump(self) -> Any:
         """The shortest YAML spelling."""
@@ -127,7 +129,7 @@ class Stage(BaseModel):
             raise located(message, ("keep",))
         if self.shrinks_images:
             self._refuse_components()
-        elif not self.score and self.select.reads_scores():
+        elif not self.score and self._reads_scores():
             raise located("is missing: a stage needs a scorer", ("score",))
         if self.merge is not None and self.merge.space == "vision" and self.at != (0,):
             message = (
@@ -138,6 +140,10 @@ class Stage(BaseModel):
         if "keep" not in self.model_fields_set and not self.select.adaptive_count:
             raise located("is missing: a stage needs a budget", ("keep",))
         return self
+
+    def _reads_scores(self) -> bool:
+        with blamed(self.select, "reads_scores()"):
+            return self.select.reads_scores()
 
     def _refuse_components(self) -> None:
         for key in ("score", "select", "merge", "scope", "order"):
@@ -156,11 +162,12 @@ class Stage(BaseModel):
 
     def terms(self) -> list[ScoreTerm]:
         """All score terms of the stage, those inside its selector included."""
-        return [*self.score, *self.select.terms()]
+        with blamed(self.select, "terms()"):
+            return [*self.score, *self.select.terms()]
 
     def rescaled(self, boundary: Callable[[int], int]) -> Stage:
         """The stage with its components on a model of another depth."""
-        select = self.select.rescaled(boundary)
+        select = asked_rescaled(self.select, boundary)
         score = tuple(term.rescaled(boundary) for term in self.score)
         return self.model_copy(update={"select": select, "score": score})
 

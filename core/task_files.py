@@ -56,6 +56,21 @@ class FileTask(Task):
         random.Random(seed).shuffle(order)
         return [_example(*rows[number], names[number], path.parent) for number in order[:count]]
 
+    def files_of(self, examples: Sequence[Example]) -> list[Path]:
+        """The data file, and those of the examples' pictures that lie beside it."""
+        path = data_file(self.file)
+        rows = [(where, _given(row)) for where, row in _rows(path)]
+        wanted = {example.id for example in examples}
+        entries = [
+            entry
+            for name, row in zip(_names(rows), (row for _, row in rows), strict=True)
+            if name in wanted
+            for entry in _images(path.name, row)
+        ]
+        named = [entry.get("path") if isinstance(entry, dict) else entry for entry in entries]
+        inside = [path.parent / name for name in dict.fromkeys(named) if isinstance(name, str)]
+        return [path, *(file for file in inside if file.is_file())]
+
     def score(self, example: Example, answer: str) -> float:
         """1 if any of the accepted answers was given, whatever the case."""
         accepted = getattr(example, "accepted", ()) or (example.answer,)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import unicodedata
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -74,15 +73,3 @@ def same_text(one: str, other: str) -> bool:
 def _words(text: str) -> list[str]:
     folded = unicodedata.normalize("NFC", text).casefold()
     return unicodedata.normalize("NFC", folded).split()
-
-
-def fingerprint(examples: Iterable[Example]) -> str:
-    """SHA-256 of everything about ``examples``, pixels included: what results depend on."""
-    digest = hashlib.sha256()
-    for example in examples:
-        facts = (example.id, example.question, example.answer, example.boxes, len(example.images))
-        digest.update(repr(facts).encode())
-        for image in example.images:
-            digest.update(f"{image.mode}{image.size}".encode())
-            digest.update(image.tobytes())
-    return digest.hexdigest()

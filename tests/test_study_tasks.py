@@ -17,9 +17,10 @@ from pydantic import ValidationError
 
 import tokensieve
 from tokensieve.core.errors import PluginError, TaskError
+from tokensieve.core.fingerprints import fingerprint
 from tokensieve.core.plugins import Registry, build_registry
 from tokensieve.core.task_files import FileTask
-from tokensieve.core.tasks import Example, Task, fingerprint
+from tokensieve.core.tasks import Example, Task
 
 REGISTRY = build_registry()
 TASKS = [entry.name for entry in REGISTRY.all("task")]

@@ -17,7 +17,8 @@ from tokensieve.core.errors import StudyError
 from tokensieve.core.plugins import Registry
 from tokensieve.core.study.estimate import Estimate, estimate
 from tokensieve.core.study.executors import ExecutorName
-from tokensieve.core.study.grid import PlannedCell, budget_title
+from tokensieve.core.study.grid import PlannedCell
+from tokensieve.core.study.parts import budget_title
 from tokensieve.core.study.running import Study, run_study, usable_cells
 from tokensieve.core.study.store import Cell, Store, unfinished
 

@@ -74,6 +74,7 @@ class _DropOne(Selector):
 
     name = "drop-one"
     adaptive_count: ClassVar[bool] = True
+    least: ClassVar[int] = 0  # of the single token of an image, nothing is left
 
     tokens: tuple[int, ...]
 

@@ -2,33 +2,42 @@
 
 from __future__ import annotations
 
-import math
+import json
 import platform
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tokensieve.core.errors import AttachError, TaskError, UnsupportedError
-from tokensieve.core.foreign import shorten, shown
+from tokensieve.core.errors import AttachError, UnsupportedError
+from tokensieve.core.foreign import shorten, text_of
+from tokensieve.core.gate_tasks import asked_examples, asked_score
 from tokensieve.core.lazy import torch
 from tokensieve.core.loading import MESSAGE, load_pipeline
-from tokensieve.core.models import Loaded, load_model
+from tokensieve.core.models import Loaded, load_model, locate
 from tokensieve.core.plugin_files import BREAKAGE
 from tokensieve.core.plugins import Registry, build_registry
 from tokensieve.core.quiet import quiet_transformers
 from tokensieve.core.session import Session, attach
-from tokensieve.core.study.grid import DRAW, PlannedCell
+from tokensieve.core.study.agreement import (
+    check_code,
+    check_examples,
+    check_loaded,
+    check_plugins,
+    check_weights,
+)
+from tokensieve.core.study.grid import PlannedCell
+from tokensieve.core.study.identity import model_files
+from tokensieve.core.study.known_tasks import DRAW
 from tokensieve.core.study.lmms.benchmark_cell import run_benchmark
 from tokensieve.core.study.lmms.task import LmmsTask
 from tokensieve.core.study.measures import sample_records, summarise, unmet_reason
+from tokensieve.core.study.questions import Batch, Questions
 from tokensieve.core.study.store import CellResult
 from tokensieve.core.study.subjects import (
-    Subject,
     naming,
     prepare_named,
     question_named,
@@ -36,43 +45,14 @@ from tokensieve.core.study.subjects import (
     untouched,
 )
 from tokensieve.core.task_files import FileTask
-from tokensieve.core.tasks import Example, Task
+from tokensieve.core.tasks import Task
 
-CACHE_BYTES = 1 << 29  # prepared questions that a worker keeps for the next cell
 Tick = Callable[[int], None]
-Batch = tuple[Sequence[Example], Any]
-"""Examples, and their inputs."""
 Records = dict[str, list[dict[str, Any]]]
 
 
 class _Refused(Exception):
     """The pipeline cannot run on the model, or not at the budget: the reason."""
-
-
-@dataclass
-class Questions:
-    """The examples of a task, and what the model's processor made of them so far."""
-
-    task: Task
-    examples: Sequence[Example]
-    prepared: dict[tuple[int, int], Any] = field(default_factory=dict)
-    bytes: int = 0
-
-    def batches(self, subject: Subject, size: int) -> Iterator[Batch]:
-        """Examples and their inputs."""
-        for start in range(0, len(self.examples), size):
-            batch = self.examples[start : start + size]
-            inputs = self.prepared.get((start, size))
-            if inputs is None:
-                inputs = prepare_named(subject, batch)
-                self._keep((start, size), inputs)
-            yield batch, inputs
-
-    def _keep(self, place: tuple[int, int], inputs: Any) -> None:
-        tensors = [value for value in inputs.values() if isinstance(value, torch.Tensor)]
-        self.bytes += sum(tensor.nbytes for tensor in tensors)
-        if self.bytes <= CACHE_BYTES:
-            self.prepared[place] = inputs
 
 
 class Worker:
@@ -109,8 +89,26 @@ class Worker:
     def _run(self, cell: PlannedCell, tick: Tick) -> tuple[Records, dict[str, Any]]:
         """Lines per file, and what the summary says besides."""
         registry = build_registry(cell.how.plugins)
+        self._check(cell, registry)
         loaded = self._model(cell, registry)
         questions = self._examples(cell, registry)
+        found = self._asked(cell, loaded, questions, registry, tick)
+        self._check(cell, build_registry(cell.how.plugins))  # also what was imported late
+        return found
+
+    def _check(self, cell: PlannedCell, registry: Registry) -> None:
+        """The code is what was planned."""
+        check_plugins(cell, registry)
+        check_code(cell, _task(cell, registry), registry)
+
+    def _asked(
+        self,
+        cell: PlannedCell,
+        loaded: Loaded,
+        questions: Questions,
+        registry: Registry,
+        tick: Tick,
+    ) -> tuple[Records, dict[str, Any]]:
         if cell.config["kind"] == "anatomy":
             return {"anatomy.jsonl": list(_anatomy(cell, loaded, questions, registry, tick))}, {}
         try:
@@ -130,6 +128,8 @@ class Worker:
             self._loaded = None
             self._questions.clear()
             wanted, device = cell.config["model"], cell.how.device
+            folder = Path(locate(cell.how.model, registry))
+            check_weights(cell, model_files(folder))
             loaded = load_model(
                 cell.how.model,
                 registry,
@@ -137,15 +137,18 @@ class Worker:
                 dtype=cell.how.dtype,
                 attention=None if wanted["attention"] == "default" else wanted["attention"],
             )
+            check_weights(cell, model_files(folder))  # nothing changed while it was read
+            check_loaded(cell, loaded, registry)
             self._loaded = (identity, loaded)
         return self._loaded[1]
 
     def _examples(self, cell: PlannedCell, registry: Registry) -> Questions:
         task = cell.config["task"]
-        place = (task["examples"], str(cell.how.file), repr(task["parameters"]))
+        place = (json.dumps(task, sort_keys=True), str(cell.how.file))
         if place not in self._questions:
             chosen = _task(cell, registry)
-            examples = chosen.examples(task["samples"], DRAW)
+            examples = asked_examples(chosen, task["samples"], DRAW)
+            check_examples(cell, chosen, examples)
             self._questions[place] = Questions(chosen, examples)
         return self._questions[place]
 
@@ -169,7 +172,7 @@ class Worker:
 
 def failure(error: BaseException) -> dict[str, Any]:
     """What is written down of an exception."""
-    text = str(error).strip()
+    text = text_of(error)
     said = shorten(text.splitlines()[0], MESSAGE) if text else "no message"
     first = f"{type(error).__name__}: {said}{question_named(error)}"
     whole = "".join(traceback.format_exception(error))
@@ -205,22 +208,6 @@ def _task(cell: PlannedCell, registry: Registry) -> Task:
     return kind.model_validate(wanted["parameters"])
 
 
-def scored_by(task: Task, example: Example, answer: str) -> float:
-    """What the task says of an answer.
-
-    Raises:
-        TaskError: it is no number: the mean of a cell would be none either.
-    """
-    score: Any = task.score(example, answer)
-    try:
-        number = float(score)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise TaskError(f"task {task.name!r} scores an answer {shown(score)}, allowed: 0 to 1")
-    return number
-
-
 @contextmanager
 def _pruned(cell: PlannedCell, loaded: Loaded, registry: Registry) -> Iterator[Session | None]:
     """The cell's pipeline on the model; None if it has no stages."""
@@ -248,7 +235,7 @@ def _answers(
         scored = []
         for example, text in zip(examples, texts, strict=True):
             with naming([example]):
-                scored.append((example, text, scored_by(questions.task, example, text)))
+                scored.append((example, text, asked_score(questions.task, example, text)))
         return sample_records(scored, trace, loaded.bound.dims, seconds)
 
     records = []

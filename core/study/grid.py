@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from tokensieve.core.budgets import Budget, whole
-from tokensieve.core.components import Component
-from tokensieve.core.errors import StudyError, TaskError
-from tokensieve.core.foreign import foreign
 from tokensieve.core.loading import load_pipeline
 from tokensieve.core.pipeline import Pipeline
-from tokensieve.core.plugins import PROJECT, Registry, kind_of
+from tokensieve.core.plugins import PROJECT, Registry
 from tokensieve.core.study.classifiers import check_answerable, classes_of
+from tokensieve.core.study.code import Files, code_of, digest_of
 from tokensieve.core.study.identity import model_identity
-from tokensieve.core.study.lmms.task import LmmsTask
-from tokensieve.core.study.parts import BASELINES
+from tokensieve.core.study.known_tasks import KnownTask, Tasks, known_tasks, task_path
+from tokensieve.core.study.parts import BASELINES, budget_title
 from tokensieve.core.study.spec import PipelineSpec, StudySpec
 from tokensieve.core.study.task_spec import TaskSpec
-from tokensieve.core.task_files import FileTask
-from tokensieve.core.tasks import Example, Task, fingerprint
 
 KEY_LENGTH = 16
-DRAW = 0  # all cells of a task answer the same examples, or they could not be paired
 VERSIONS = (PROJECT, "torch", "transformers")
 
 
@@ -38,7 +32,9 @@ class HowToRun:
 
     ``model`` is what the model is loaded by and ``dtype`` how that was asked for; ``size`` are its
     bytes on disk (0: not known here); ``file`` is the absolute path of a task without code, or of
-    the user's folder of lmms-eval tasks.
+    the user's folder of lmms-eval tasks. ``sources``, ``weights`` and ``files`` are hashes by path
+    of the plugin files, of the model's files and of those that the task reads, ``prints`` the
+    fingerprints of its examples: what differs from them is named.
     """
 
     model: str
@@ -48,6 +44,10 @@ class HowToRun:
     size: int = 0
     file: str | None = None
     plugins: tuple[str, ...] = ()
+    sources: Files = field(default_factory=dict)
+    weights: Files = field(default_factory=dict)
+    files: Files = field(default_factory=dict)
+    prints: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -81,11 +81,6 @@ def title_of(config: dict[str, Any]) -> str:
     return " / ".join([*parts, f"seed {config['seed']}"])
 
 
-def budget_title(budget: dict[str, Any]) -> str:
-    """``average=32``."""
-    return ", ".join(f"{kind}={value:g}" for kind, value in budget.items())
-
-
 def at_budget(pipeline: Pipeline, budget: Budget) -> Pipeline:
     """The pipeline with ``budget`` as its cost over the whole decoder.
 
@@ -115,18 +110,6 @@ def is_random(pipeline: Pipeline) -> bool:
     return any("seed" in type(part).model_fields for part in pipeline.components())
 
 
-@dataclass(frozen=True)
-class KnownTask:
-    """The facts about a task that a result depends on, and its questions without pictures."""
-
-    facts: dict[str, Any]
-    examples: Sequence[Example]
-
-
-Tasks = dict[tuple[str, int], KnownTask]
-"""By title and number of samples."""
-
-
 def plan(
     spec: StudySpec, registry: Registry, plugins: Sequence[str | Path] = ()
 ) -> list[PlannedCell]:
@@ -134,50 +117,49 @@ def plan(
 
     Raises:
         StudyError: a task has no examples, or is none for a classifier.
+        TaskError: a task draws other examples at every start.
     """
     pipelines = _with_baselines(spec, registry)
     paths = tuple(str(Path(plugin).resolve()) for plugin in plugins)
-    tasks = _known_tasks(spec, registry)
+    tasks = known_tasks(spec, registry, paths)
+    sources = {file: digest_of(source) for file, source in registry.sources.items()}
     cells: dict[str, PlannedCell] = {}
     for model in spec.models:
         identity, classes = model_identity(model, registry), classes_of(model, registry)
-        size, versions = identity.pop("bytes"), _versions(classifier=bool(classes))
+        size, weights = identity.pop("bytes"), identity.pop("files")
+        versions = versions_of(classifier=bool(classes))
+        how = HowToRun(model.model, model.device, model.dtype, spec.batch, size, None, paths)
+        how = replace(how, sources=sources, weights=weights)
         for task in (task for task in spec.tasks if model.asked(task.title)):
             known = tasks[task.title, task.samples or spec.samples]
             check_answerable(model, classes, task, known.examples)
-            file = task_path(task.task)
-            how = HowToRun(model.model, model.device, model.dtype, spec.batch, size, file, paths)
-            for facts in [
+            asked = replace(how, file=task_path(task.task))
+            for one, facts in [
                 *_accuracy(spec, known, pipelines, registry),
                 *_anatomy(spec, task, tasks, registry),
             ]:
                 config = {"model": identity, **facts, "versions": versions}
-                cells[key_of(config)] = PlannedCell(key_of(config), config, how)
+                own = replace(asked, files=one.files, prints=one.prints)
+                cells[key_of(config)] = PlannedCell(key_of(config), config, own)
     return list(cells.values())
 
 
-def _known_tasks(spec: StudySpec, registry: Registry) -> Tasks:
-    wanted = {(task.title, task.samples or spec.samples): task for task in spec.tasks}
-    if spec.anatomy is not None:
-        wanted |= {(task.title, spec.anatomy.samples): task for task in spec.tasks}
-    return {place: know_task(task, place[1], registry) for place, task in wanted.items()}
-
-
-def _versions(*, classifier: bool) -> dict[str, str]:
+def versions_of(*, classifier: bool) -> dict[str, str]:
+    """Of what every cell runs on."""
     names = (*VERSIONS, "timm") if classifier else VERSIONS
     return {name: version(name) for name in names}
 
 
 def _accuracy(
     spec: StudySpec, known: KnownTask, pipelines: Sequence[PipelineSpec], registry: Registry
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[tuple[KnownTask, dict[str, Any]]]:
     """Every pipeline at every budget with its seeds; what has no stages and no seed, once."""
     for entry in pipelines:
         seeds = spec.seeds if is_random(entry.pipeline) else (0,)
         budgets: Sequence[Budget | None] = spec.budgets if entry.pipeline.stages else (None,)
         for budget in budgets:
             for seed in seeds:
-                yield {
+                facts = {
                     "kind": "accuracy",
                     "pipeline": pipeline_identity(entry, budget, registry),
                     "budget": None if budget is None else {budget.kind: budget.value},
@@ -185,24 +167,26 @@ def _accuracy(
                     "seed": seed,
                     "max_new_tokens": spec.max_new_tokens,
                 }
+                yield known, facts
 
 
 def _anatomy(
     spec: StudySpec, task: TaskSpec, tasks: Tasks, registry: Registry
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[tuple[KnownTask, dict[str, Any]]]:
     """One cell, if the study wants it."""
     if spec.anatomy is not None:
-        code = code_of((term.scorer for term in spec.anatomy.scorers), registry)
-        yield {
-            "code": code,
+        known = tasks[task.title, spec.anatomy.samples]
+        facts = {
+            "code": code_of((term.scorer for term in spec.anatomy.scorers), registry),
             "kind": "anatomy",
             "pipeline": None,
             "budget": None,
-            "task": tasks[task.title, spec.anatomy.samples].facts,
+            "task": known.facts,
             "seed": 0,
             "max_new_tokens": spec.max_new_tokens,
             "anatomy": spec.anatomy.model_dump(mode="json", exclude={"samples"}),
         }
+        yield known, facts
 
 
 def _with_baselines(spec: StudySpec, registry: Registry) -> list[PipelineSpec]:
@@ -226,60 +210,6 @@ def pipeline_identity(
         "resolved": content,
         "code": code_of(pipeline.components(), registry),
     }
-
-
-def code_of(parts: Iterable[Component | Task], registry: Registry) -> dict[str, str]:
-    """What each component's code is: hash of its own file, and version of the plugin it came with.
-
-    So a scorer that is edited is run anew, whether it is a plugin file or lies in a checkout.
-    """
-    found: dict[str, str] = {}
-    for part in parts:
-        kind = kind_of(type(part))
-        entry = registry.entries.get(kind, {}).get(part.name)
-        owner = PROJECT if entry is None else entry.owner
-        if Path(owner).is_file():
-            found[Path(owner).name] = _hash_of(Path(owner))
-            continue
-        found[type(part).__module__] = _hash_of(Path(str(inspect.getsourcefile(type(part)))))
-        if owner != PROJECT:
-            found[owner] = version(owner)
-    return dict(sorted(found.items()))
-
-
-def _hash_of(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()[:KEY_LENGTH]
-
-
-def know_task(spec: TaskSpec, samples: int, registry: Registry) -> KnownTask:
-    """Name, parameters and code of a task, how many questions it has, and a hash of all of them."""
-    with foreign(TaskError, f"task {spec.title!r}: its questions cannot be used"):
-        examples = spec.task.examples(samples, DRAW)
-        content = fingerprint(examples)
-    if not examples:
-        raise StudyError(f"task {spec.title!r} has no examples")
-    parameters = spec.task.model_dump(mode="json", exclude_defaults=True)
-    if isinstance(spec.task, FileTask):  # wherever the file lies
-        parameters = {"file": spec.task.file.name}
-    if isinstance(spec.task, LmmsTask):
-        parameters = spec.task.identity()
-    code = code_of([spec.task], registry)
-    facts = {
-        "name": spec.title,
-        "task": spec.task.name,
-        "parameters": parameters,
-        "code": code,
-        "samples": len(examples),
-        "examples": content,
-    }
-    return KnownTask(facts, [replace(example, images=()) for example in examples])
-
-
-def task_path(task: Task) -> str | None:
-    """Where a task without code lies, or lmms-eval tasks of the user's own."""
-    if isinstance(task, FileTask):
-        return str(task.file)
-    return str(task.include) if isinstance(task, LmmsTask) and task.include else None
 
 
 def key_of(config: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo
 
@@ -23,6 +24,11 @@ def folder_of(info: ValidationInfo) -> Path:
     """Where relative paths start: the folder of the study's file."""
     folder: Path = (info.context or {}).get("folder") or Path()
     return folder
+
+
+def budget_title(budget: dict[str, Any]) -> str:
+    """``average=32``."""
+    return ", ".join(f"{kind}={value:g}" for kind, value in budget.items())
 
 
 def term_label(term: ScoreTerm) -> str:
