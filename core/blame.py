@@ -10,7 +10,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from tokensieve.core.errors import AttachError, PluginError, TokensieveError
-from tokensieve.core.foreign import said, shown, text_of
+from tokensieve.core.foreign import said, shorten, shown, text_of
 
 _RAISE = dis.opmap["RAISE_VARARGS"]
 _KINDS = ("Scorer", "Selector", "Merger", "Adapter", "Task")
@@ -33,7 +33,7 @@ def titled(part: Any) -> str:
     words = [base.__name__ for base in kind.__mro__ if base.__name__ in _KINDS]
     word = words[-1].lower() if words else "component"
     name = getattr(kind, "name", "") or kind.__name__
-    return f"plugin {shown(owner_of(kind))}, {word} {shown(name)}"
+    return f"plugin {shorten(owner_of(kind))!r}, {word} {shown(name)}"
 
 
 @contextmanager

@@ -10,7 +10,12 @@ from pydantic_core import PydanticCustomError
 from tokensieve.core.blame import blamed
 from tokensieve.core.components import Component, Merger, Scorer, Selector
 from tokensieve.core.errors import PluginError, did_you_mean
+from tokensieve.core.foreign import shown
 from tokensieve.core.plugins import Registry, build_registry
+from tokensieve.core.strict import located
+
+__all__ = ["AMerger", "AScorer", "ASelector", "as_list", "describe_problem", "dump_component",
+           "located", "registry_of"]  # fmt: skip
 
 
 def _component(kind: str, base: type[Component]) -> BeforeValidator:
@@ -47,14 +52,6 @@ def registry_of(info: ValidationInfo) -> Registry:
     return registry
 
 
-def located(
-    message: str, path: tuple[str | int, ...], *, at_key: bool = False
-) -> PydanticCustomError:
-    """A problem at ``path`` below the validated value; ``at_key`` points at the key itself."""
-    context = {"message": message, "path": path, "at_key": at_key}
-    return PydanticCustomError("located", "{message}", context)
-
-
 def _relocated(error: ValidationError, component: type[Component]) -> PydanticCustomError:
     """The first problem of a nested validation, with its path kept."""
     first = error.errors()[0]
@@ -82,7 +79,7 @@ def describe_problem(problem: dict[str, Any]) -> str:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    text = shown(value) if isinstance(value, int) else repr(value)
     return text if len(text) <= 60 else text[:57] + "..."  # noqa: PLR2004 - one line
 
 

@@ -11,10 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
 
 from tokensieve.core.gate import check_mask, check_order
 from tokensieve.core.scoring import selection_order
+from tokensieve.core.strict import StrictModel
 from tokensieve.core.view import View
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 LayerRange = tuple[int, int]
 
 
-class Component(BaseModel, ABC):
+class Component(StrictModel, ABC):
     """What all plugin classes share.
 
     ``name`` is how YAML spells the component; ``needs`` are the signals without which it cannot
@@ -31,7 +32,7 @@ class Component(BaseModel, ABC):
     ``tokensieve.core.signals.SIGNALS``).
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(validate_default=True)
 
     kind: ClassVar[str] = "component"
     name: ClassVar[str] = ""

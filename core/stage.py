@@ -6,9 +6,8 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
+    AfterValidator,
     BeforeValidator,
-    ConfigDict,
     Field,
     PlainSerializer,
     ValidationInfo,
@@ -28,21 +27,33 @@ from tokensieve.core.component_fields import (
 )
 from tokensieve.core.components import Component, Scorer
 from tokensieve.core.gate_classes import asked_rescaled
+from tokensieve.core.strict import MOST_LAYERS, StrictModel
 
 Normalize = Literal["none", "sum", "minmax", "rank", "zscore"]
 Scope = Literal["image", "sample"]
 OrderPolicy = Literal["raster", "selection"]
+MOST_WEIGHT, LEAST_WEIGHT = 1e6, 1e-6
+MOST_TERMS = 64
+MOST_BOUNDARIES = 1000
 IMAGE = -1
 """The boundary in front of the vision encoder, written ``at: image``."""
 
 
-class ScoreTerm(BaseModel):
+def _weighs(weight: float) -> float:
+    """Tiny weights would leave nothing of scores but ties."""
+    if 0 < abs(weight) < LEAST_WEIGHT:
+        raise ValueError(f"a weight is 0 or at least {LEAST_WEIGHT:g} in size, not {weight:g}")
+    return weight
+
+
+Weight = Annotated[float, Field(ge=-MOST_WEIGHT, le=MOST_WEIGHT), AfterValidator(_weighs)]
+
+
+class ScoreTerm(StrictModel):
     """One scorer of a stage, how its scores are normalised over an image, and its weight."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     scorer: AScorer
-    weight: float = Field(default=1.0, allow_inf_nan=False)
+    weight: Weight = 1.0
     normalize: Normalize = "none"
 
     @model_validator(mode="before")
@@ -72,7 +83,9 @@ class ScoreTerm(BaseModel):
 
 
 AScoreTerm = Annotated[ScoreTerm, PlainSerializer(lambda term: term.dump())]
-ScoreTerms = Annotated[tuple[AScoreTerm, ...], BeforeValidator(as_list)]
+ScoreTerms = Annotated[
+    tuple[AScoreTerm, ...], Field(max_length=MOST_TERMS), BeforeValidator(as_list)
+]
 
 
 def _named_boundary(value: Any) -> Any:
@@ -85,24 +98,25 @@ def _named_boundary(value: Any) -> Any:
     return value
 
 
-class Stage(BaseModel):
+class Stage(StrictModel):
     """One reduction, or with lists several alike, at decoder boundaries.
 
     ``at: image`` is not a boundary of the decoder: the image is made smaller in front of the
     vision encoder, until it gives as many tokens as the budget says.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     at: Annotated[
-        tuple[Annotated[int, Field(ge=IMAGE, strict=True)], ...],
+        tuple[Annotated[int, Field(ge=IMAGE, lt=MOST_LAYERS, strict=True)], ...],
+        Field(max_length=MOST_BOUNDARIES),
         BeforeValidator(as_list),
         BeforeValidator(_named_boundary),
         PlainSerializer(lambda at: ["image" if boundary == IMAGE else boundary for boundary in at]),
     ]
     score: ScoreTerms = ()
     select: ASelector = Field(default="top-k", validate_default=True)
-    keep: Annotated[tuple[Budget, ...], BeforeValidator(as_list)] = Field(
+    keep: Annotated[
+        tuple[Budget, ...], Field(max_length=MOST_BOUNDARIES), BeforeValidator(as_list)
+    ] = Field(
         default=1.0,
         validate_default=True,
     )
