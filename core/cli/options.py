@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +13,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from tokensieve.core.errors import TokensieveError
+from tokensieve.core.foreign import shown
 from tokensieve.core.plugins import Registry, build_registry
 from tokensieve.core.yaml_source import parse_yaml
 
@@ -29,6 +32,20 @@ Keep = Annotated[
         help="Replaces the pipeline's budget: 64 (tokens), 0.33 (share), average=192, flops=0.4.",
     ),
 ]
+
+
+def whole(option: str, low: int, high: int) -> Callable[[Any], int]:
+    """Reads an option's whole number; ``1_000`` and digits of other scripts are none."""
+
+    def read(value: Any) -> int:
+        number = int(value) if re.fullmatch("[+-]?[0-9]{1,19}", str(value), re.ASCII) else None
+        if number is None or not low <= number <= high:
+            raise TokensieveError(
+                f"{option} {shown(value)}: allowed: a whole number from {low} to {high}"
+            )
+        return number
+
+    return read
 
 
 def open_registry(plugins: Sequence[Path] | None) -> Registry:

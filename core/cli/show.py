@@ -20,6 +20,7 @@ from tokensieve.core.cli.options import (
     open_registry,
     parse_keep,
     table,
+    whole,
 )
 from tokensieve.core.errors import ModelError
 from tokensieve.core.flops import DecoderDims
@@ -29,6 +30,7 @@ from tokensieve.core.pipeline import Pipeline, scaling_notes
 from tokensieve.core.plugins import Registry
 from tokensieve.core.readings import Readings, read_budgets
 from tokensieve.core.sizes import SIZES
+from tokensieve.core.strict import MOST_TOKENS
 
 
 def register(app: typer.Typer) -> None:
@@ -48,7 +50,12 @@ def show(
     ] = None,
     keep: Keep = None,
     tokens: Annotated[
-        int | None, typer.Option(min=1, help="Visual tokens of the image; default: the model's.")
+        int | None,
+        typer.Option(
+            metavar="N",
+            parser=whole("--tokens", 1, MOST_TOKENS),
+            help="Visual tokens of the image; default: the model's.",
+        ),
     ] = None,
     plugin: Plugins = None,
 ) -> None:

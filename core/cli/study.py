@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tokensieve.core.cli.options import Plugins, open_registry, parse_keep
+from tokensieve.core.cli.options import Plugins, open_registry, parse_keep, whole
 from tokensieve.core.errors import StudyError
 from tokensieve.core.plugins import Registry
+from tokensieve.core.strict import MOST_BATCH, MOST_NEW_TOKENS, MOST_SAMPLES
 from tokensieve.core.study.executors import ExecutorName
 from tokensieve.core.study.lmms.task import with_include
 from tokensieve.core.yaml_source import Source, read_yaml
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 DEFAULT_PIPELINES = ("fastv", "visionzip", "transprune")
 DEFAULT_BUDGETS = ("0.25",)
 INTERRUPTED = 130  # as shells count: 128 and the number of the signal
+MOST_CELLS = 100_000
 SHORT = "without FILE; repeatable."
 
 
@@ -46,7 +48,11 @@ def study(  # noqa: PLR0913 - one parameter per option
     ),
     workers: Annotated[
         int | None,
-        typer.Option(min=1, help="Processes, actors or jobs. (default: one a device)"),
+        typer.Option(
+            metavar="N",
+            parser=whole("--workers", 1, 4096),
+            help="Processes, actors or jobs. (default: one a device)",
+        ),
     ] = None,
     model_id: Annotated[
         list[str] | None, typer.Option(metavar="MODEL", help=f"A model, {SHORT}")
@@ -67,15 +73,32 @@ def study(  # noqa: PLR0913 - one parameter per option
     ] = None,
     samples: Annotated[
         int | None,
-        typer.Option(min=1, help="Questions of each task. (default: the file's, or 200)"),
+        typer.Option(
+            metavar="N",
+            parser=whole("--samples", 1, MOST_SAMPLES),
+            help="Questions of each task. (default: the file's, or 200)",
+        ),
     ] = None,
     max_new_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Length of an answer at most.")
+        int | None,
+        typer.Option(
+            metavar="N",
+            parser=whole("--max-new-tokens", 1, MOST_NEW_TOKENS),
+            help="Length of an answer at most.",
+        ),
     ] = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="Questions at once.")] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", parser=whole("--batch", 1, MOST_BATCH), help="Questions at once."
+        ),
+    ] = None,
     device: Annotated[str | None, typer.Option(help="Of all models: cpu, cuda, mps.")] = None,
     dtype: Annotated[str | None, typer.Option(help="Of all models.")] = None,
     plugin: Plugins = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", help=f"Also if there are more than {MOST_CELLS:,} cells.")
+    ] = False,
     no_report: Annotated[
         bool, typer.Option("--no-report", help="End with the table, without the HTML report.")
     ] = False,
@@ -92,7 +115,8 @@ def study(  # noqa: PLR0913 - one parameter per option
     source = _document(file, {key: values for key, values in lists.items() if values})
     changes = {"samples": samples, "max_new_tokens": max_new_tokens, "batch": batch}
     _change(source, changes, {"device": device, "dtype": dtype})
-    chosen = _read(source, file, registry, plugin or ())
+    most = None if yes else MOST_CELLS
+    chosen = _read(source, file, registry, plugin or (), most)
     folder = out or Path("runs") / chosen.spec.name
     from tokensieve.core.cli import study_report
 
@@ -151,8 +175,14 @@ def _change(source: Source, changes: dict[str, Any], of_models: dict[str, Any]) 
         ]
 
 
-def _read(source: Source, file: Path | None, registry: Registry, plugins: Sequence[Path]) -> Study:
-    """The study, validated, and its cells."""
+def _read(
+    source: Source,
+    file: Path | None,
+    registry: Registry,
+    plugins: Sequence[Path],
+    most: int | None,
+) -> Study:
+    """The study, validated, and its cells: no more than ``most``."""
     from rich.console import Console
 
     from tokensieve.core.study.grid import plan
@@ -162,4 +192,4 @@ def _read(source: Source, file: Path | None, registry: Registry, plugins: Sequen
     document = source.data
     spec = read_study(source, registry, file.parent if file else Path())
     with Console(stderr=True).status("planning"):
-        return Study(spec, plan(spec, registry, plugins), document)
+        return Study(spec, plan(spec, registry, plugins, most=most), document)
