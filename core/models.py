@@ -6,6 +6,7 @@ Only safetensors are read and no code of a model repository is ever run.
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from tokensieve.core.adapter import BoundModel
 from tokensieve.core.binding import find_adapter
 from tokensieve.core.bound import BoundEncoder
+from tokensieve.core.config_limits import check_config
 from tokensieve.core.errors import ModelError, TokensieveError, did_you_mean
 from tokensieve.core.foreign import shown
 from tokensieve.core.lazy import torch
@@ -115,10 +117,28 @@ def locate(name: str, registry: Registry, also: Iterable[str] = ()) -> str:
 def load_config(name: str, registry: Registry, also: Iterable[str] = ()) -> Any:
     """The config of a model; nothing else is read."""
     where = locate(name, registry, also)
+    if os.path.isdir(where):  # before transformers is imported, let alone asked
+        written_config(name, Path(where))
     with _one_line(name):
-        from transformers import AutoConfig
+        from transformers import AutoConfig, PretrainedConfig
 
+        if not os.path.isdir(where):
+            check_config(name, PretrainedConfig.get_config_dict(where)[0])
         return AutoConfig.from_pretrained(where, trust_remote_code=False)
+
+
+def written_config(name: str, folder: Path) -> dict[str, Any]:
+    """What stands in the config of a local folder.
+
+    Raises:
+        ModelError: it is no JSON mapping, or its sizes are impossible.
+    """
+    with _one_line(name):
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if not isinstance(config, dict):
+        raise ModelError(f"model {name!r}: config.json is no mapping")
+    check_config(name, config)
+    return config
 
 
 def load_model(

@@ -24,6 +24,7 @@ from tokensieve.core.cli.options import (
 )
 from tokensieve.core.errors import ModelError
 from tokensieve.core.flops import DecoderDims
+from tokensieve.core.foreign import foreign, shorten
 from tokensieve.core.loading import dump_yaml, load_pipeline
 from tokensieve.core.models import load_config
 from tokensieve.core.pipeline import Pipeline, scaling_notes
@@ -107,7 +108,8 @@ def describe_model(name: str, registry: Registry) -> Described:
         return Described(SIZES[name].dims, SIZES[name].visual_tokens)
     config = load_config(name, registry, also=SIZES)
     adapter = find_adapter(config, registry)
-    dims, tokens = adapter.describe(config)
+    with foreign(ModelError, f"model {shorten(name)!r}: its config does not say how large it is"):
+        dims, tokens = adapter.describe(config)
     return Described(dims, tokens, adapter.layer_word)
 
 
