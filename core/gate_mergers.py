@@ -54,7 +54,7 @@ def flaw_of_split(answer: Any, total: int) -> str:
     if min(parts) < 0:
         return "negative"
     if sum(parts) != total:
-        return f"it adds up to {sum(parts)}"
+        return f"it adds up to {shown(sum(parts))}"
     if answer.selected < 1:
         return "at least one token must be selected"
     return "at most one extra token" if answer.extra > 1 else ""

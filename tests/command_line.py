@@ -16,10 +16,21 @@ class Result:
 Call = Callable[..., Result]
 
 
+LONGEST = 1500  # characters: what is allowed may be a long list
+
+
+def clear(said: str, *parts: str) -> None:
+    """What an error says: one line that any terminal takes, with what it is to name."""
+    assert len(said.strip().splitlines()) == 1, said
+    assert said.strip().isprintable(), ascii(said)
+    assert len(said) < LONGEST, said
+    assert "Traceback" not in said
+    for part in parts:
+        assert part in said, said
+
+
 def one_line(result: Result, *parts: str) -> None:
     """A user's error: one line on stderr, nothing on stdout, exit code 2."""
     assert result.code == 2
     assert result.out == ""
-    assert len(result.err.strip().splitlines()) == 1, result.err
-    for part in parts:
-        assert part in result.err
+    clear(result.err, *parts)
