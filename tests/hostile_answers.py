@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import warnings
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -41,6 +42,12 @@ def _compressed(tensor: Tensor) -> Any:
     indices = torch.arange(tensor.shape[0] + 1) * 0
     none = torch.empty(0, dtype=torch.long)
     return torch.sparse_csr_tensor(indices, none, torch.empty(0), size=tuple(tensor.shape))
+
+
+def _masked(tensor: Tensor) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a prototype, says torch
+        return torch.masked.masked_tensor(tensor.float(), torch.ones_like(tensor).bool())
 
 
 def _nested(tensor: Tensor) -> Tensor:
@@ -90,7 +97,7 @@ OTHER_KIND: dict[str, Change] = {
     "nested": _nested,
     "meta": lambda t: t.to("meta"),
     "subclass": lambda t: t.as_subclass(Sub),
-    "masked": lambda t: torch.masked.masked_tensor(t.float(), torch.ones_like(t).bool()),
+    "masked": _masked,
     "quantized": lambda t: torch.quantize_per_tensor(t.float(), 0.1, 0, torch.qint8),
     "float8": lambda t: t.float().to(torch.float8_e4m3fn),
 }
@@ -117,7 +124,7 @@ class Numeric(Exception):
     """Says a number."""
 
     def __str__(self) -> str:
-        return 7  # type: ignore[return-value]
+        return 7  # type: ignore[return-value]  # noqa: PLE0307 - that is what is tried
 
 
 class Quiet(PluginError):

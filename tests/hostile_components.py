@@ -6,13 +6,16 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any, ClassVar
 
+import pytest
 import timm_models
 import tiny_models
 import torch
+from command_line import clear
 from torch import Tensor
 
 import tokensieve
 from tokensieve.core.components import Merged, Split
+from tokensieve.core.errors import PluginError, TokensieveError
 from tokensieve.core.gate import asked_mask, asked_turns
 from tokensieve.core.gate_mergers import Room, asked_merged, asked_split
 from tokensieve.core.scoring import combined_scores, top_counts
@@ -155,4 +158,24 @@ def in_vit(stage: dict[str, Any]) -> Any:
         return session.trace
 
 
+def first(available: Tensor, counts: list[int], more: int = 0) -> Tensor:
+    wanted = torch.tensor(counts)[:, None] + more
+    return available & (available.long().cumsum(dim=1) <= wanted)
+
+
 ENGINES: dict[str, Callable[[dict[str, Any]], Any]] = {"decoder": in_llava, "encoder": in_vit}
+
+
+PLUGIN = "plugin 'hostile_components'"
+
+
+def refused(run: Callable[[], Any], *words: str, kind: type[TokensieveError] = PluginError) -> str:
+    """One clear line of ours."""
+    with pytest.raises(kind) as caught:
+        run()
+    clear(str(caught.value), *words)
+    return str(caught.value)
+
+
+def each(**cases: Any) -> Any:
+    return pytest.mark.parametrize("case", cases.values(), ids=cases)
