@@ -79,7 +79,10 @@ def describe_problem(problem: dict[str, Any]) -> str:
 
 
 def _short(value: Any) -> str:
-    text = shown(value) if isinstance(value, int) else repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # it holds an integer of more digits than Python writes down
+        text = shown(value)
     return text if len(text) <= 60 else text[:57] + "..."  # noqa: PLR2004 - one line
 
 

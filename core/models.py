@@ -20,7 +20,7 @@ from tokensieve.core.binding import find_adapter
 from tokensieve.core.bound import BoundEncoder
 from tokensieve.core.config_limits import check_config
 from tokensieve.core.errors import ModelError, TokensieveError, did_you_mean
-from tokensieve.core.foreign import shown
+from tokensieve.core.foreign import foreign, shown
 from tokensieve.core.lazy import torch
 from tokensieve.core.plugins import Registry
 
@@ -133,7 +133,7 @@ def written_config(name: str, folder: Path) -> dict[str, Any]:
     Raises:
         ModelError: it is no JSON mapping, or its sizes are impossible.
     """
-    with _one_line(name):
+    with foreign(ModelError, f"model {name!r}: config.json is not a valid JSON file"):
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     if not isinstance(config, dict):
         raise ModelError(f"model {name!r}: config.json is no mapping")

@@ -46,7 +46,9 @@ class _SceneTask(_Drawn):
 
     @field_validator("side", mode="before")
     @classmethod
-    def _in_tiles(cls, side: int) -> int:
+    def _in_tiles(cls, side: Any) -> Any:
+        if not isinstance(side, int):
+            return side
         if side % TILE or not SMALLEST <= side <= cls.largest:
             raise ValueError(
                 f"a side of {side} pixels, allowed: multiples of {TILE} from {SMALLEST} to "

@@ -94,4 +94,5 @@ def _registered_task(given: dict[str, Any], info: ValidationInfo) -> Task:
             allowed = ["task", "name", "samples", *kind.model_fields]
             hint = did_you_mean(str(first["loc"][-1]), allowed)
             message = f"unknown parameter of {name!r}{hint}"
-        raise located(message, first["loc"], at_key=unknown) from None
+        inner = (first.get("ctx") or {}).get("path", ())
+        raise located(message, (*first["loc"], *inner), at_key=unknown) from None
