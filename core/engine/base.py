@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
+SEEN = -1
+"""Instead of a number of forwards: the last one was seen, and something is wrong with it."""
+
+
 class BaseEngine(ABC):
     """Runs one pipeline on one bound model.
 
@@ -171,9 +175,19 @@ class BaseEngine(ABC):
         if call is not None:
             call.forwards += 1
 
+    def _settle(self, state: ForwardState) -> None:
+        """Look at what was doubted; if it is so, the model's own hook has nothing to add."""
+        call = current(self)
+        if call is None:
+            settle(state.checks)
+            return
+        before, call.before = call.before, SEEN
+        settle(state.checks)
+        call.before = before
+
     def _conclude(self, state: ForwardState) -> None:
         """Look at what was doubted, and publish the trace."""
-        settle(state.checks)
+        self._settle(state)
         self._count()
         self._publish(state.trace)
         trace, depth = state.trace, self._bound.dims.layers
