@@ -21,7 +21,9 @@ from plugin_sources import install, write
 
 import tokensieve
 from tokensieve.core import plugins
+from tokensieve.core.adapter import VisionRecord
 from tokensieve.core.errors import TokensieveError
+from tokensieve.core.gate_records import check_record
 from tokensieve.core.gate_tasks import asked_examples, asked_score
 from tokensieve.core.plugins import Registry, build_registry
 from tokensieve.core.tasks import Box, Example
@@ -106,6 +108,39 @@ def test_whatever_a_task_raises(case: Any, place: str) -> None:
         refused(lambda: asked_score(task, EXAMPLE, "a"), "'hostile-task'", kind=TokensieveError)
     else:
         refused(lambda: asked_examples(task, 2, 0), "'hostile-task'", kind=TokensieveError)
+
+
+# ------------------------------------------------------------------ what adapters record
+
+RECORD = VisionRecord(
+    [2, 3], torch.ones(5, 4), None, {}, torch.ones(5, 6), torch.ones(2, 6), torch.ones(5, 2),
+    torch.ones(5), torch.ones(5),
+)  # fmt: skip
+ROWS = {"none-left": lambda t: t[:0], "one-more": lambda t: torch.cat([t, t[:1]]),
+        "one-less": lambda t: t[1:], "scalar": lambda t: t.sum(), "list": lambda t: t.tolist(),
+        "numpy": lambda t: t.numpy(), "complex": lambda t: t + 0j, "deep": lambda t: t[..., None],
+        "flat": lambda t: torch.ones(7)}  # fmt: skip
+
+
+def test_a_record_that_fits() -> None:
+    check_record(RECORD, "mine")
+    check_record(VisionRecord([0]), "mine")
+
+
+@pytest.mark.parametrize(
+    "field", ["outputs", "features", "cls_features", "grid", "tile", "clip_relevance"]
+)
+@each(**ROWS)
+def test_records_of_an_encoder(case: Any, field: str) -> None:
+    wrong = replace(RECORD, **{field: case(getattr(RECORD, field))})
+    refused(lambda: check_record(wrong, "mine"), "adapter 'mine'", field)
+
+
+@each(
+    none=None, tuple=(2, 3), floats=[2.0, 3.0], bools=[True], negative=[-1, 6], tensor=torch.ones(2)
+)
+def test_pictures_of_a_record(case: Any) -> None:
+    refused(lambda: check_record(replace(RECORD, images=case), "mine"), "adapter 'mine'", "images")
 
 
 # ------------------------------------------------------------------ two packages, one name
