@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, model_serializer, model_validator
+from pydantic import Field, model_serializer, model_validator
 
 from tokensieve.core.errors import BudgetError
 from tokensieve.core.flops import DecoderDims, decoder_flops
+from tokensieve.core.foreign import shown
+from tokensieve.core.strict import MOST_TOKENS, WIDEST, StrictModel
 
 Kind = Literal["tokens", "share", "average", "flops"]
 Reference = Literal["original", "input", "current"]
@@ -24,7 +26,7 @@ _SLACK = 1e-9  # 0.29 * 100 is 28.999999999999996: the person meant 29
 MAX_SCALE = 2.0**20
 
 
-class Budget(BaseModel):
+class Budget(StrictModel):
     """How many visual tokens of an image stay.
 
     YAML: ``192`` (tokens), ``0.33`` (share of the image's original tokens),
@@ -33,10 +35,8 @@ class Budget(BaseModel):
     prefill, visual tokens only).
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     kind: Kind
-    value: float
+    value: float = Field(gt=0, le=MOST_TOKENS)
     of: Reference = "original"
 
     @model_validator(mode="before")
@@ -45,24 +45,18 @@ class Budget(BaseModel):
         if isinstance(value, bool) or value is None:
             raise ValueError(f"{value!r} is not a budget, {_ALLOWED}")
         if isinstance(value, int):
-            return {"kind": "tokens", "value": value}
+            return _possible({"kind": "tokens", "value": value})
         if isinstance(value, float):
-            return {"kind": "share", "value": value}
+            return _possible({"kind": "share", "value": value})
         if isinstance(value, dict) and "kind" not in value:
-            return _parse_mapping(value)
+            return _possible(_parse_mapping(value))
         if not isinstance(value, dict):
-            raise ValueError(f"{value!r} is not a budget, {_ALLOWED}")
+            raise ValueError(f"{shown(value)} is not a budget, {_ALLOWED}")
         return value
 
     @model_validator(mode="after")
-    def _possible(self) -> Budget:
-        low = 1 if self.kind in ("tokens", "average") else 0
-        high = math.inf if self.kind in ("tokens", "average") else 1
-        if not (math.isfinite(self.value) and low <= self.value <= high) or self.value == 0:
-            allowed = "at least 1" if high == math.inf else "above 0 and at most 1"
-            raise ValueError(f"impossible budget {self.kind} = {self.value:g}, allowed: {allowed}")
-        if self.kind == "tokens" and self.value != int(self.value):
-            raise ValueError(f"{self.value:g} tokens is not a whole number")
+    def _fits_kind(self) -> Budget:
+        _possible({"kind": self.kind, "value": self.value})
         return self
 
     @model_serializer
@@ -87,6 +81,21 @@ _ALLOWED = (
 )
 
 
+def _possible(budget: dict[str, Any]) -> dict[str, Any]:
+    """The same, if an image can be left so many tokens, or that share of them."""
+    kind, value = budget["kind"], budget["value"]
+    counts = kind in ("tokens", "average")
+    low, high = (1, MOST_TOKENS) if counts else (0, 1)
+    if not low <= value <= high or value == 0:
+        text = f"{value:g}" if isinstance(value, float) or abs(value) <= WIDEST else shown(value)
+        limit = f"at most {high:,}" if value > high else "at least 1"
+        limit = limit if counts else "above 0 and at most 1"
+        raise ValueError(f"impossible budget {kind} = {text}, allowed: {limit}")
+    if kind == "tokens" and value != int(value):
+        raise ValueError(f"{value:g} tokens is not a whole number")
+    return budget
+
+
 def _parse_mapping(value: dict[Any, Any]) -> dict[str, Any]:
     kinds = [kind for kind in ("tokens", "share", "average", "flops") if kind in value]
     if len(kinds) != 1:
@@ -96,7 +105,7 @@ def _parse_mapping(value: dict[Any, Any]) -> dict[str, Any]:
     if set(rest) - ({"of"} if kind == "share" else set()):
         raise ValueError(f"unknown key {sorted(map(str, rest))[0]!r} in a budget, {_ALLOWED}")
     if isinstance(value[kind], bool) or not isinstance(value[kind], int | float):
-        raise ValueError(f"{kind}: {value[kind]!r} is not a number")
+        raise ValueError(f"{kind}: {shown(value[kind])} is not a number")
     return {"kind": kind, "value": value[kind], **rest}
 
 

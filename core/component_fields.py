@@ -7,9 +7,15 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, PlainSerializer, ValidationError, ValidationInfo
 from pydantic_core import PydanticCustomError
 
+from tokensieve.core.blame import blamed
 from tokensieve.core.components import Component, Merger, Scorer, Selector
 from tokensieve.core.errors import PluginError, did_you_mean
+from tokensieve.core.foreign import shown
 from tokensieve.core.plugins import Registry, build_registry
+from tokensieve.core.strict import located
+
+__all__ = ["AMerger", "AScorer", "ASelector", "as_list", "describe_problem", "dump_component",
+           "located", "registry_of"]  # fmt: skip
 
 
 def _component(kind: str, base: type[Component]) -> BeforeValidator:
@@ -31,7 +37,8 @@ def _component(kind: str, base: type[Component]) -> BeforeValidator:
         except PluginError as error:
             raise located(str(error), (kind,)) from None
         try:
-            return component.model_validate(parameters, context=info.context)
+            with blamed(component, "its parameters", (ValidationError,)):
+                return component.model_validate(parameters, context=info.context)
         except ValidationError as error:
             raise _relocated(error, component) from None
 
@@ -43,14 +50,6 @@ def registry_of(info: ValidationInfo) -> Registry:
     context = info.context or {}
     registry: Registry = context.get("registry") or build_registry()
     return registry
-
-
-def located(
-    message: str, path: tuple[str | int, ...], *, at_key: bool = False
-) -> PydanticCustomError:
-    """A problem at ``path`` below the validated value; ``at_key`` points at the key itself."""
-    context = {"message": message, "path": path, "at_key": at_key}
-    return PydanticCustomError("located", "{message}", context)
 
 
 def _relocated(error: ValidationError, component: type[Component]) -> PydanticCustomError:
@@ -80,7 +79,10 @@ def describe_problem(problem: dict[str, Any]) -> str:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # it holds an integer of more digits than Python writes down
+        text = shown(value)
     return text if len(text) <= 60 else text[:57] + "..."  # noqa: PLR2004 - one line
 
 

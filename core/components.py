@@ -11,9 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
 
-from tokensieve.core.scoring import check_mask, check_turns, counted, selection_order
+from tokensieve.core.gate import check_mask, check_order
+from tokensieve.core.scoring import selection_order
+from tokensieve.core.strict import StrictModel
 from tokensieve.core.view import View
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 LayerRange = tuple[int, int]
 
 
-class Component(BaseModel, ABC):
+class Component(StrictModel, ABC):
     """What all plugin classes share.
 
     ``name`` is how YAML spells the component; ``needs`` are the signals without which it cannot
@@ -30,7 +32,7 @@ class Component(BaseModel, ABC):
     ``tokensieve.core.signals.SIGNALS``).
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(validate_default=True)
 
     kind: ClassVar[str] = "component"
     name: ClassVar[str] = ""
@@ -95,6 +97,8 @@ class Selector(Component):
     kind: ClassVar[str] = "selector"
     adaptive_count: ClassVar[bool] = False
     """True if the number of kept tokens depends on the data; ``counts`` is then an upper bound."""
+    least: ClassVar[int] = 1
+    """How many tokens an adaptive selector keeps in any case, if it is asked for as many."""
 
     @abstractmethod
     def select(self, scores: Tensor, available: Tensor, counts: list[int], view: View) -> Tensor:
@@ -129,12 +133,8 @@ class Selector(Component):
             ``[batch, tokens]`` integers: 0 for a token that is not taken; of two that are, the
             smaller number was taken first.
         """
-        kept = self.select(scores, available, counts, view)
-        check_mask(self.name, kept, available)
-        kept = kept & available
-        turns = self.order(scores, kept, view)
-        check_turns(self.name, turns, available)
-        return counted(turns, kept)
+        kept = check_mask(self, self.select(scores, available, counts, view), available, view)
+        return check_order(self, self.order(scores, kept.clone(), view), kept, view)
 
     def order(self, scores: Tensor, kept: Tensor, view: View) -> Tensor:
         """``[batch, tokens]`` integers, the order of the ``kept`` tokens (``order: selection``).

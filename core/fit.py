@@ -7,6 +7,7 @@ from typing import Any
 
 from tokensieve.core.bound import Bound
 from tokensieve.core.errors import AttachError
+from tokensieve.core.gate_classes import check_declared
 from tokensieve.core.pipeline import Cut, Pipeline
 from tokensieve.core.signals import NEXT_LAYER_SIGNALS
 from tokensieve.core.stage import IMAGE
@@ -18,6 +19,7 @@ def check(pipeline: Pipeline, bound: Bound) -> None:
     for cut in pipeline.cuts(bound.dims.layers):
         where = _place(pipeline, cut)
         for component in cut.stage.components():
+            check_declared(component, cut.at, where)
             _check_component(where, component, cut.at, bound)
         refusal = bound.refusal(cut)
         if refusal is not None:

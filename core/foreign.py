@@ -76,9 +76,24 @@ def half_character(text: str) -> str | None:
     return None
 
 
+def text_of(error: BaseException) -> str:
+    """What an error says, nothing if it cannot even say that: its ``__str__`` may be anybody's."""
+    try:
+        return str(error).strip()
+    except BaseException:
+        return ""
+
+
+def said(error: BaseException) -> str:
+    """``KeyError: 'x'``: kind and first line of an error, whatever it is."""
+    lines = text_of(error).splitlines()
+    return f"{type(error).__name__}: {shorten(lines[0]) if lines else 'no message'}"
+
+
 def reason(error: BaseException) -> str:
     """The first line of what ``error`` says; its kind where that alone says little."""
-    lines = str(getattr(error, "strerror", None) or error).strip().splitlines()
+    spoken = error.strerror if isinstance(error, OSError) else None
+    lines = str(spoken or text_of(error)).strip().splitlines()
     kind = type(error).__name__
     if isinstance(error, RecursionError):
         return "it is nested too deep"

@@ -70,6 +70,8 @@ def _with_keep(pipeline: Pipeline, keep: Any) -> Pipeline:
 def _find(source: str | os.PathLike[str], registry: Registry) -> Path:
     text = os.fspath(source)
     presets = registry.entries["pipeline"]
+    if isinstance(source, str):
+        registry.refuse_claimed("pipeline", text)
     if isinstance(source, str) and text in presets:
         preset: Path = presets[text].value
         return preset

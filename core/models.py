@@ -28,6 +28,7 @@ from tokensieve.core.checkpoints import (
     read_config,
     write_config,
 )
+from tokensieve.core.config_limits import check_config
 from tokensieve.core.errors import ModelError, did_you_mean
 from tokensieve.core.foreign import foreign, shown
 from tokensieve.core.hub import only_local
@@ -114,6 +115,7 @@ def locate(name: str, registry: Registry, also: Iterable[str] = ()) -> str:
     ``also`` are further names that the caller understands, for the error's list.
     """
     known = registry.entries["model"]
+    registry.refuse_claimed("model", name)
     if name in known:
         return str(known[name].value)
     folder = Path(os.path.expanduser(name))
@@ -133,13 +135,14 @@ def load_config(name: str, registry: Registry, also: Iterable[str] = ()) -> Any:
     """The config of a model, without what names code; nothing else is read."""
     where = locate(name, registry, also)
     with _one_line(name):
-        here = only_local(where)
+        here, local = only_local(where), os.path.isdir(where)
+        file = Path(where, CONFIG) if local else _cached(where, here)
+        written = read_config(file)
+        check_config(name, written)  # before transformers is imported, let alone asked
         from transformers import AutoConfig
 
-        local = os.path.isdir(where)
-        file = Path(where, CONFIG) if local else _cached(where, here)
         with TemporaryDirectory() as folder:  # what was looked at is what is loaded
-            write_config(read_config(file), Path(folder))
+            write_config(written, Path(folder))
             try:
                 config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
             except ValueError:

@@ -10,14 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    model_validator,
-)
+from pydantic import Field, model_validator
 
 from tokensieve.core.budgets import Boundary, Budget, Schedule
 from tokensieve.core.component_fields import (
@@ -26,7 +21,8 @@ from tokensieve.core.component_fields import (
 from tokensieve.core.components import Component
 from tokensieve.core.errors import PipelineError
 from tokensieve.core.flops import DecoderDims
-from tokensieve.core.stage import IMAGE, Stage
+from tokensieve.core.stage import IMAGE, MOST_BOUNDARIES, Stage
+from tokensieve.core.strict import MOST_LAYERS, StrictModel
 
 PositionPolicy = Literal["keep", "reindex"]
 
@@ -42,16 +38,14 @@ class Cut:
     budget: Budget
 
 
-class About(BaseModel):
+class About(StrictModel):
     """Where a method comes from, and what to know before comparing it: for people, not for us.
 
     ``keep`` says what a budget from outside means for this pipeline; ``deviations`` what differs
     from the released code.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    year: int | None = None
+    year: Annotated[int, Field(ge=1900, le=2200)] | None = None
     code: str = ""
     licence: str = ""
     training_free: bool = True
@@ -59,7 +53,7 @@ class About(BaseModel):
     deviations: tuple[str, ...] = ()
 
 
-class Pipeline(BaseModel):
+class Pipeline(StrictModel):
     """A named list of stages and what happens to positions.
 
     ``depth`` is the number of decoder layers the boundaries were tuned for. A model that is deep
@@ -67,17 +61,15 @@ class Pipeline(BaseModel):
     ``keep`` is an overall budget that scales the stages' own budgets.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     name: str = Field(default="unnamed", min_length=1)
     description: str = ""
     source: str = ""
     about: About = About()
-    depth: int | None = Field(default=None, ge=1, strict=True)
+    depth: int | None = Field(default=None, ge=1, le=MOST_LAYERS, strict=True)
     positions: PositionPolicy = "keep"
     mrope_positions: PositionPolicy | None = None
     keep: Budget | None = None
-    stages: tuple[Stage, ...] = ()
+    stages: Annotated[tuple[Stage, ...], Field(max_length=MOST_BOUNDARIES)] = ()
 
     @model_validator(mode="before")
     @classmethod

@@ -10,8 +10,9 @@ import traceback
 from pathlib import Path
 from types import ModuleType
 
+from tokensieve.core.blame import by_user
 from tokensieve.core.errors import PluginError
-from tokensieve.core.foreign import reason, shorten, shown
+from tokensieve.core.foreign import reason, said, shorten, shown, text_of
 from tokensieve.core.plain_files import MEGABYTE, read_plain
 
 MOST = 4 * MEGABYTE  # a scorer has a few thousand bytes
@@ -53,7 +54,7 @@ def load_plugin_file(path: Path, source: bytes) -> ModuleType:
         exec(compile(source, str(path), "exec", dont_inherit=True), module.__dict__)
     except BaseException as error:
         del sys.modules[name]
-        if not isinstance(error, BREAKAGE):
+        if by_user(error):
             raise
         where = in_line(error, str(path))
         raise PluginError(
@@ -84,7 +85,5 @@ def in_line(error: BaseException, file: str) -> str:
 
 def first_line(error: BaseException) -> str:
     """The error in one line; our own errors already say what they are."""
-    text = str(error).strip().splitlines()
-    if isinstance(error, PluginError):
-        return text[0]
-    return f"{type(error).__name__}: {text[0] if text else 'no message'}"
+    lines = text_of(error).splitlines()
+    return lines[0] if isinstance(error, PluginError) and lines else said(error)

@@ -7,7 +7,6 @@ adapters come in by the same door. A plugin that breaks is reported by name and 
 
 from __future__ import annotations
 
-import inspect
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,19 +19,19 @@ from typing import Any
 import pluggy
 
 from tokensieve.core.adapter import Adapter
+from tokensieve.core.blame import by_user, note_owner
 from tokensieve.core.components import Component, Merger, Scorer, Selector
 from tokensieve.core.errors import PluginError, did_you_mean
-from tokensieve.core.foreign import shown
+from tokensieve.core.foreign import shown, text_of
 from tokensieve.core.names import reserved
+from tokensieve.core.plugin_classes import check_class
 from tokensieve.core.plugin_files import (
-    BREAKAGE,
     first_line,
     in_line,
     load_plugin_file,
     plugin_path,
     read_plugin_file,
 )
-from tokensieve.core.signals import SIGNALS
 from tokensieve.core.tasks import Task
 from tokensieve.core.watching import Seen, untouched, watched
 
@@ -48,13 +47,6 @@ KINDS: dict[str, type[Any]] = {
     "task": Task,
 }
 FILES = ("pipeline", "study", "model", "example")
-RESERVED_PARAMETERS: dict[str, frozenset[str]] = {
-    "scorer": frozenset({"scorer", "weight", "normalize"}),
-    "selector": frozenset({"selector"}),
-    "merger": frozenset({"merger"}),
-    "task": frozenset({"task", "file", "samples", "name"}),
-}
-"""Keys that YAML reads itself beside the parameters."""
 
 
 class HookSpecs:
@@ -93,6 +85,7 @@ class Registry:
         owner: who is registering at the moment.
         sources: what the plugin files held that were loaded, by path: the code that runs.
         reads: the data that each of them read meanwhile.
+        claimed: by kind and name, the installed packages that both have it: nobody's, therefore.
     """
 
     entries: dict[str, dict[str, Entry]] = field(
@@ -102,6 +95,7 @@ class Registry:
     owner: str = PROJECT
     sources: dict[str, bytes] = field(default_factory=dict)
     reads: dict[str, Seen] = field(default_factory=dict)
+    claimed: dict[tuple[str, str], list[str]] = field(default_factory=dict)
 
     def add(self, component: type[Component] | type[Adapter] | type[Task]) -> None:
         """Register a component, adapter or task class under its ``name``.
@@ -110,8 +104,9 @@ class Registry:
             PluginError: the class breaks the contract, or its name is taken.
         """
         kind = kind_of(component)
-        _check_class(kind, component)
+        check_class(kind, KINDS[kind], component)
         self._put(kind, component.name, component)
+        note_owner(component, self.owner)
 
     def add_pipelines(self, folder: str | Path) -> None:
         """Register every ``*.yaml`` of ``folder`` as a preset named like the file."""
@@ -132,11 +127,22 @@ class Registry:
     def get(self, kind: str, name: str) -> Any:
         """The registered value; an error with suggestions if there is none."""
         entries = self.entries[kind]
+        self.refuse_claimed(kind, name)
         if name not in entries:
             left_out = f"; {'; '.join(self.problems)}" if self.problems else ""
             hint = did_you_mean(name, entries)
             raise PluginError(f"unknown {kind} {shown(name)}{hint}{left_out}")
         return entries[name].value
+
+    def refuse_claimed(self, kind: str, name: str) -> None:
+        """Two installed packages with one name: neither is taken for the other.
+
+        Raises:
+            PluginError: it names both.
+        """
+        owners = self.claimed.get((kind, name))
+        if owners:
+            raise PluginError(_claimed(kind, name, owners))
 
     def all(self, kind: str) -> Iterator[Entry]:
         """All entries of a kind, by name."""
@@ -145,9 +151,9 @@ class Registry:
     def copy(self) -> Registry:
         """A registry with the same entries, to which more can be added."""
         entries = {kind: dict(named) for kind, named in self.entries.items()}
-        return Registry(
-            entries, list(self.problems), self.owner, dict(self.sources), dict(self.reads)
-        )
+        claimed = {place: list(owners) for place, owners in self.claimed.items()}
+        sources, reads = dict(self.sources), dict(self.reads)
+        return Registry(entries, list(self.problems), self.owner, sources, reads, claimed)
 
     def _put_files(self, kind: str, folder: Path) -> None:
         if not folder.is_dir():
@@ -164,12 +170,37 @@ class Registry:
             )
             raise PluginError(f"{message} is reserved: rename it")
         taken = self.entries[kind].get(name)
+        if self._claimed_by_others(kind, name):
+            self.entries[kind].pop(name, None)
+            return
         if taken is not None:
             raise PluginError(
                 f"{kind} {name!r} is added by {self.owner!r} but {taken.owner!r} already has it: "
                 "rename one of them"
             )
         self.entries[kind][name] = Entry(name, kind, value, self.owner)
+
+    def _claimed_by_others(self, kind: str, name: str) -> bool:
+        """Whether two installed packages want the name; what nobody chose cannot be undone here."""
+        taken = self.entries[kind].get(name)
+        owners = self.claimed.get((kind, name), [taken.owner] if taken else [])
+        if not owners or {PROJECT, self.owner} & set(owners) or not _installed(self.owner, *owners):
+            return False
+        self.claimed[kind, name] = [*owners, self.owner]
+        return True
+
+
+def _installed(*owners: str) -> bool:
+    """Whether all of them are distributions; others are plugin files, by their absolute paths."""
+    return not any(os.path.isabs(owner) for owner in owners)
+
+
+def _claimed(kind: str, name: str, owners: Sequence[str]) -> str:
+    listed = " and ".join(map(repr, owners))
+    return (
+        f"{kind} {shown(name)} is registered by {listed}: uninstall all but one of these packages, "
+        "or have one renamed"
+    )
 
 
 def kind_of(component: Any) -> str:
@@ -180,41 +211,6 @@ def kind_of(component: Any) -> str:
         if isinstance(component, base):
             raise PluginError(f"{component!r} is an object: add the class itself")
     raise PluginError(f"{component!r} is no subclass of Scorer, Selector, Merger, Adapter or Task")
-
-
-def _check_class(kind: str, component: type[Any]) -> None:
-    """Refuse what would only fail later, while a pipeline is read or runs."""
-    title = f"{kind} {component.__qualname__!r}"
-    if inspect.isabstract(component):
-        missing = ", ".join(sorted(component.__abstractmethods__))
-        raise PluginError(f"{title} is not complete: define {missing}")
-    if not issubclass(component, Component | Task):
-        return
-    base = KINDS[kind]
-    hidden = sorted(set(component.model_fields) & set(dir(base)) - set(base.model_fields))
-    if hidden:
-        raise PluginError(
-            f"{title}: parameter {hidden[0]!r} hides an attribute of {base.__name__}: "
-            f"write `{hidden[0]} = ...` without a type if you mean that attribute, or rename it"
-        )
-    reserved = sorted(set(component.model_fields) & RESERVED_PARAMETERS[kind])
-    if reserved:
-        raise PluginError(
-            f"{title}: parameter {reserved[0]!r} is a key of its own in YAML: rename it"
-        )
-    for attribute in ("needs", "uses") if issubclass(component, Component) else ():
-        _check_signals(title, attribute, getattr(component, attribute))
-
-
-def _check_signals(title: str, attribute: str, signals: Any) -> None:
-    if not isinstance(signals, frozenset | set):
-        raise PluginError(
-            f"{title}: `{attribute}` is {signals!r}, allowed: a set of signals such as "
-            'frozenset({"hidden"})'
-        )
-    for signal in sorted(map(str, signals - SIGNALS.keys())):
-        hint = did_you_mean(signal, SIGNALS)
-        raise PluginError(f"{title}: `{attribute}` names the unknown signal {signal!r}{hint}")
 
 
 def build_registry(plugins: str | Path | Sequence[str | Path] = ()) -> Registry:
@@ -245,6 +241,8 @@ def _build(files: tuple[tuple[Path, bytes], ...]) -> Registry:
         )
     for point in points:
         _load_installed(registry, point)
+    for (kind, name), owners in registry.claimed.items():
+        registry.problems.append(_claimed(kind, name, owners))
     for path, source in files:
         registry.sources[str(path)] = source
         with watched() as registry.reads[str(path)]:
@@ -260,8 +258,8 @@ def _load_installed(registry: Registry, point: EntryPoint) -> None:
     owner = str(getattr(point.dist, "name", None) or point.value)
     try:
         _register(registry, point.load(), owner)
-    except BREAKAGE as error:  # a broken third-party plugin must not stop the others
-        if owner == PROJECT:
+    except BaseException as error:  # a broken third-party plugin must not stop the others
+        if owner == PROJECT or by_user(error):
             raise
         registry.problems.append(
             f"plugin {owner!r} ({point.value}) is left out: {first_line(error)}"
@@ -285,14 +283,15 @@ def _register(registry: Registry, module: ModuleType, owner: str) -> None:
             f"plugin {owner!r} registers nothing: define "
             "`@tokensieve.hookimpl def tokensieve_register(registry)`"
         )
-    before = registry.copy().entries
+    before = registry.copy()
     registry.owner = owner
     try:
         manager.hook.tokensieve_register(registry=registry)
     except BaseException as error:
-        registry.entries.update(before)
+        registry.entries.update(before.entries)
+        registry.claimed = before.claimed
         ours = isinstance(error, PluginError)
-        if not isinstance(error, BREAKAGE) or (ours and repr(owner) in str(error)):
+        if by_user(error) or (ours and repr(owner) in text_of(error)):
             raise
         where = f"{'' if ours else ' failed'}{in_line(error, owner)}"
         raise PluginError(f"plugin {owner!r}{where}: {first_line(error)}") from error

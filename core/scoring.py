@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from tokensieve.core.errors import PluginError
+from tokensieve.core.gate import asked_scores, check_finite
 from tokensieve.core.lazy import torch
-from tokensieve.core.tensors import at_least_float32, on_device
+from tokensieve.core.tensors import on_device
 from tokensieve.core.ties import above, falling
 from tokensieve.core.view import View
 
@@ -27,24 +27,13 @@ def combined_scores(terms: Iterable[ScoreTerm], view: View) -> Tensor:
     """
     total: Tensor | None = None
     for term in terms:
-        scorer = term.scorer
-        name = f"scorer {scorer.name!r}"
-        scores = scorer.score(view.for_component(scorer))
-        if not isinstance(scores, torch.Tensor) or scores.shape != view.valid.shape:
-            got = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
-            raise PluginError(
-                f"{name} must return a tensor [batch, tokens] = "
-                f"{tuple(view.valid.shape)}, got {got}"
-            )
-        scores = at_least_float32(scores)
-        view.doubt(
-            f"scores of {scorer.name} at boundary {view.boundary} are not finite: nothing can be "
-            "ranked by them",
-            (~scores.isfinite() & view.valid).any(),
-        )
+        scores = asked_scores(term.scorer, view)
         weighted = NORMALIZERS[term.normalize](scores, view.valid) * term.weight
         total = weighted if total is None else total + weighted
-    return torch.zeros(view.valid.shape, device=view.valid.device) if total is None else total
+    if total is None:
+        return torch.zeros(view.valid.shape, device=view.valid.device)
+    check_finite(f"the weighted scores at {view.place}", total, view)
+    return total
 
 
 def _none(scores: Tensor, valid: Tensor) -> Tensor:
@@ -111,39 +100,3 @@ def top_counts(scores: Tensor, available: Tensor, counts: list[int] | Tensor) ->
     first = torch.arange(scores.shape[1], device=scores.device) < limit
     taken = torch.zeros_like(available).scatter(1, order, first)
     return taken & available
-
-
-def counted(turns: Tensor, kept: Tensor) -> Tensor:
-    """Turns of the ``kept`` tokens as 1, 2, ... in each row, equal ones by index; else 0."""
-    last = torch.iinfo(turns.dtype).max
-    place = turns.masked_fill(~kept, last).argsort(dim=1, stable=True).argsort(dim=1)
-    return (place + 1).masked_fill(~kept, 0)
-
-
-def check_mask(name: str, kept: Any, available: Tensor) -> None:
-    """A selector's answer is a mask: numbers would be read as other tokens.
-
-    Raises:
-        PluginError: it is not.
-    """
-    good = isinstance(kept, torch.Tensor) and kept.shape == available.shape
-    if not good or kept.dtype != torch.bool:
-        raise PluginError(f"selector {name!r} must return a bool tensor {tuple(available.shape)}")
-
-
-def check_turns(name: str, turns: Any, available: Tensor) -> None:
-    """A selector's turns are integers, one for each token.
-
-    Raises:
-        PluginError: they are not.
-    """
-    if not isinstance(turns, torch.Tensor) or not _whole_numbers(turns, available):
-        raise PluginError(
-            f"selector {name!r}: take_in_order must return an integer tensor "
-            f"{tuple(available.shape)}"
-        )
-
-
-def _whole_numbers(turns: Tensor, available: Tensor) -> bool:
-    real = turns.dtype.is_floating_point or turns.dtype.is_complex or turns.dtype == torch.bool
-    return not real and turns.shape == available.shape

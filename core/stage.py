@@ -6,9 +6,8 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
+    AfterValidator,
     BeforeValidator,
-    ConfigDict,
     Field,
     PlainSerializer,
     ValidationInfo,
@@ -16,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from tokensieve.core.blame import blamed
 from tokensieve.core.budgets import Budget
 from tokensieve.core.component_fields import (
     AMerger,
@@ -26,21 +26,34 @@ from tokensieve.core.component_fields import (
     located,
 )
 from tokensieve.core.components import Component, Scorer
+from tokensieve.core.gate_classes import asked_rescaled
+from tokensieve.core.strict import MOST_LAYERS, StrictModel
 
 Normalize = Literal["none", "sum", "minmax", "rank", "zscore"]
 Scope = Literal["image", "sample"]
 OrderPolicy = Literal["raster", "selection"]
+MOST_WEIGHT, LEAST_WEIGHT = 1e6, 1e-6
+MOST_TERMS = 64
+MOST_BOUNDARIES = 1000
 IMAGE = -1
 """The boundary in front of the vision encoder, written ``at: image``."""
 
 
-class ScoreTerm(BaseModel):
+def _weighs(weight: float) -> float:
+    """Tiny weights would leave nothing of scores but ties."""
+    if 0 < abs(weight) < LEAST_WEIGHT:
+        raise ValueError(f"a weight is 0 or at least {LEAST_WEIGHT:g} in size, not {weight:g}")
+    return weight
+
+
+Weight = Annotated[float, Field(ge=-MOST_WEIGHT, le=MOST_WEIGHT), AfterValidator(_weighs)]
+
+
+class ScoreTerm(StrictModel):
     """One scorer of a stage, how its scores are normalised over an image, and its weight."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     scorer: AScorer
-    weight: float = Field(default=1.0, allow_inf_nan=False)
+    weight: Weight = 1.0
     normalize: Normalize = "none"
 
     @model_validator(mode="before")
@@ -56,7 +69,7 @@ class ScoreTerm(BaseModel):
 
     def rescaled(self, boundary: Callable[[int], int]) -> ScoreTerm:
         """The term on a model of another depth."""
-        return self.model_copy(update={"scorer": self.scorer.rescaled(boundary)})
+        return self.model_copy(update={"scorer": asked_rescaled(self.scorer, boundary)})
 
     def dump(self) -> Any:
         """The shortest YAML spelling."""
@@ -70,7 +83,9 @@ class ScoreTerm(BaseModel):
 
 
 AScoreTerm = Annotated[ScoreTerm, PlainSerializer(lambda term: term.dump())]
-ScoreTerms = Annotated[tuple[AScoreTerm, ...], BeforeValidator(as_list)]
+ScoreTerms = Annotated[
+    tuple[AScoreTerm, ...], Field(max_length=MOST_TERMS), BeforeValidator(as_list)
+]
 
 
 def _named_boundary(value: Any) -> Any:
@@ -83,24 +98,25 @@ def _named_boundary(value: Any) -> Any:
     return value
 
 
-class Stage(BaseModel):
+class Stage(StrictModel):
     """One reduction, or with lists several alike, at decoder boundaries.
 
     ``at: image`` is not a boundary of the decoder: the image is made smaller in front of the
     vision encoder, until it gives as many tokens as the budget says.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     at: Annotated[
-        tuple[Annotated[int, Field(ge=IMAGE, strict=True)], ...],
+        tuple[Annotated[int, Field(ge=IMAGE, lt=MOST_LAYERS, strict=True)], ...],
+        Field(max_length=MOST_BOUNDARIES),
         BeforeValidator(as_list),
         BeforeValidator(_named_boundary),
         PlainSerializer(lambda at: ["image" if boundary == IMAGE else boundary for boundary in at]),
     ]
     score: ScoreTerms = ()
     select: ASelector = Field(default="top-k", validate_default=True)
-    keep: Annotated[tuple[Budget, ...], BeforeValidator(as_list)] = Field(
+    keep: Annotated[
+        tuple[Budget, ...], Field(max_length=MOST_BOUNDARIES), BeforeValidator(as_list)
+    ] = Field(
         default=1.0,
         validate_default=True,
     )
@@ -127,7 +143,7 @@ class Stage(BaseModel):
             raise located(message, ("keep",))
         if self.shrinks_images:
             self._refuse_components()
-        elif not self.score and self.select.reads_scores():
+        elif not self.score and self._reads_scores():
             raise located("is missing: a stage needs a scorer", ("score",))
         if self.merge is not None and self.merge.space == "vision" and self.at != (0,):
             message = (
@@ -138,6 +154,10 @@ class Stage(BaseModel):
         if "keep" not in self.model_fields_set and not self.select.adaptive_count:
             raise located("is missing: a stage needs a budget", ("keep",))
         return self
+
+    def _reads_scores(self) -> bool:
+        with blamed(self.select, "reads_scores()"):
+            return self.select.reads_scores()
 
     def _refuse_components(self) -> None:
         for key in ("score", "select", "merge", "scope", "order"):
@@ -156,11 +176,12 @@ class Stage(BaseModel):
 
     def terms(self) -> list[ScoreTerm]:
         """All score terms of the stage, those inside its selector included."""
-        return [*self.score, *self.select.terms()]
+        with blamed(self.select, "terms()"):
+            return [*self.score, *self.select.terms()]
 
     def rescaled(self, boundary: Callable[[int], int]) -> Stage:
         """The stage with its components on a model of another depth."""
-        select = self.select.rescaled(boundary)
+        select = asked_rescaled(self.select, boundary)
         score = tuple(term.rescaled(boundary) for term in self.score)
         return self.model_copy(update={"select": select, "score": score})
 

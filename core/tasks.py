@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
+
+from tokensieve.core.strict import StrictModel
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -40,10 +42,10 @@ class Example:
     boxes: tuple[tuple[Box, ...], ...] = ()
 
 
-class Task(BaseModel, ABC):
+class Task(StrictModel, ABC):
     """Subclass it, give it a ``name``, write ``examples``. Fields are its YAML parameters."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(validate_default=True)
 
     name: ClassVar[str] = ""
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from tokensieve.core.errors import PluginError, SignalError, did_you_mean
+from tokensieve.core.lazy import torch
 from tokensieve.core.signals import SIGNALS, EncoderLayer, TextAttention, TokenStates, Transition
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch import device as Device
 
     from tokensieve.core.components import Component
 
@@ -37,6 +39,26 @@ class NoMemory:
 
     def remember(self, key: str, values: Tensor, per: Per) -> None:
         """Do nothing."""
+
+
+def looks_at_once(device: Device) -> bool:
+    """Whether a condition can be read without waiting for other work of its device."""
+    return device.type == "cpu"
+
+
+def settle(doubts: Sequence[tuple[str, Tensor]]) -> None:
+    """Look at everything that was doubted, in one transfer from the device.
+
+    Raises:
+        PluginError: a condition holds that must not.
+    """
+    if not doubts:
+        return
+    device = doubts[0][1].device
+    flags = torch.stack([wrong.to(device) for _, wrong in doubts]).tolist()
+    for (message, _), wrong in zip(doubts, flags, strict=True):
+        if wrong:
+            raise PluginError(message)
 
 
 @dataclass
@@ -65,6 +87,7 @@ class View:
         selected: ``[batch, tokens]`` bool, what earlier parts of a ``composite`` have taken; None
             in the first part.
         scores: ``[batch, tokens]`` the stage's combined scores, for mergers; None for scorers.
+        place: which stage and boundary this is, in the words of an error.
     """
 
     def __init__(
@@ -83,6 +106,7 @@ class View:
         self.boundary = boundary
         self.selected: Tensor | None = None
         self.scores: Tensor | None = None
+        self.place = f"boundary {boundary}"
         self._signals = signals
         self._allowed = frozenset(signals)
         self._reader = "this component"
@@ -91,9 +115,13 @@ class View:
         self._shared = Shared()
 
     def for_component(self, component: Component) -> View:
-        """The same view, restricted to the signals that ``component`` declared."""
+        """The same view, restricted to the signals that ``component`` declared.
+
+        It is the component's own: what it writes there is seen by nobody else.
+        """
         view = self.restricted(f"{component.kind} {component.name!r}", component.readable())
         view._owner = repr(component)
+        view.valid, view.index, view.keys = self.valid.clone(), self.index.clone(), [*self.keys]
         return view
 
     def restricted(self, reader: str, allowed: frozenset[str]) -> View:
@@ -115,9 +143,10 @@ class View:
 
         On the CPU, where looking costs nothing, the error is raised here.
         """
-        if wrong.device.type == "cpu" and bool(wrong):
+        if not looks_at_once(wrong.device):
+            self._shared.doubts.append((message, wrong.any()))
+        elif bool(wrong.any()):
             raise PluginError(message)
-        self._shared.doubts.append((message, wrong))
 
     def note(self, text: str) -> None:
         """Tell the user something about this prefill: it appears in ``trace.notes``, once."""

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from tokensieve.core.components import Scorer
 from tokensieve.core.signals import EncoderLayer
+from tokensieve.core.strict import Share
 from tokensieve.core.view import View
 
 if TYPE_CHECKING:
@@ -19,10 +20,8 @@ class EncoderAttentionScorer(Scorer):
 
     needs = frozenset({"encoder_layers"})
 
-    depth: float | None = Field(
+    depth: Share | None = Field(
         default=None,
-        gt=0,
-        le=1,
         description="share of the encoder's layers that have run; default: those that feed the "
         "projector",
     )

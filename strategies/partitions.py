@@ -9,6 +9,7 @@ from tokensieve.core.tensors import on_device
 from tokensieve.core.ties import falling, rounding
 from tokensieve.core.view import View
 
+MOST_PARTS = 1024  # of an image: every part looks at every token
 LEVEL_BITS = 16  # parts of up to 65,535 tokens
 
 if TYPE_CHECKING:

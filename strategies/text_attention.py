@@ -9,6 +9,7 @@ from pydantic import Field
 from tokensieve.core.budgets import whole
 from tokensieve.core.components import Scorer
 from tokensieve.core.signals import TextAttention
+from tokensieve.core.strict import Share
 from tokensieve.core.tensors import take_rows
 from tokensieve.core.ties import falling
 from tokensieve.core.view import View
@@ -26,8 +27,8 @@ class TextAttentionScorer(Scorer):
 
     rows: Rows = Field(default="after-image-text", description=MEANING)
     heads: Literal["mean", "max"] = Field(default="mean", description="how heads are reduced")
-    top_heads: float = Field(
-        default=1.0, gt=0, le=1, description="share of the heads, those with most mass on the image"
+    top_heads: Share = Field(
+        default=1.0, description="share of the heads, those with most mass on the image"
     )
     gravity: bool = Field(
         default=False, description="divide by what RoPE alone gives each distance (SparseVLM+)"

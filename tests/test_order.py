@@ -174,7 +174,7 @@ WRONG: dict[str, Any] = {
 @pytest.mark.parametrize("answer", WRONG.values(), ids=WRONG)
 def test_what_is_no_mask_of_the_tokens_is_refused(answer: Any) -> None:
     batch = inputs("llava", [Prompt(3, (1,), 5, seed=3)])
-    expected = r"selector 'turns' must return a bool tensor \(1, \d+\)$"
+    expected = r"selector 'turns' at stage 1, .* must return a bool tensor \(1, \d+\) on cpu"
     with pytest.raises(PluginError, match=expected):
         stages_of(build("llava"), batch, stage(Turns(answer=answer), keep=6))
 
@@ -183,7 +183,7 @@ def test_what_is_no_mask_of_the_tokens_is_refused(answer: Any) -> None:
 def test_turns_that_are_no_integers_are_refused(wrong: str) -> None:
     answer = {**WRONG, "a mask": lambda available: available}[wrong]
     batch = inputs("llava", [Prompt(3, (1,), 5, seed=3)])
-    expected = r"selector 'turns': take_in_order must return an integer tensor \(1, \d+\)$"
+    expected = r"selector 'turns' at .*: take_in_order must return an integer tensor \(1, \d+\) on"
     with pytest.raises(PluginError, match=expected):
         stages_of(build("llava"), batch, stage(Turns(answer=answer), keep=6, order="selection"))
 

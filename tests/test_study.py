@@ -111,7 +111,8 @@ def test_an_exception_stays_in_its_cell(tmp_path: Path, monkeypatch: pytest.Monk
     cells, _ = run_here(study, tmp_path / "out", monkeypatch)
     failed = named(cells, "mine")
     assert failed.status == "failed"
-    assert failed.error == "RuntimeError: the scorer has no idea"
+    assert f"plugin '{plugin}', scorer 'raising' at stage 1, boundary 1: " in failed.error
+    assert failed.error.endswith("RuntimeError: the scorer has no idea")
     assert "raising.py" in failed.data["traceback"]
     assert failed.summary == {}
     assert failed.samples == []

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
 from tokensieve.core.errors import TaskError
 from tokensieve.core.tasks import Box, Example, Task
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 DRAW = 1_000_003  # pictures between two draws
 TILE = 48  # pixels: a whole number of every built-in model's patches, windows and tiles
 SMALLEST, LARGEST, WIDEST_PHOTOGRAPH = 96, 384, 192
+Side = Annotated[int, Field(ge=SMALLEST, le=LARGEST)]
 PACKAGES = {"sklearn": "scikit-learn"}  # where the package is not called like the module
 
 
@@ -41,11 +42,13 @@ class _SceneTask(_Drawn):
     """A task of :mod:`tokensieve.adapters.zoo.tasks`; ``side`` is that of a picture in pixels."""
 
     largest: ClassVar[int] = WIDEST_PHOTOGRAPH
-    side: int = SMALLEST
+    side: Side = SMALLEST
 
-    @field_validator("side")
+    @field_validator("side", mode="before")
     @classmethod
-    def _in_tiles(cls, side: int) -> int:
+    def _in_tiles(cls, side: Any) -> Any:
+        if not isinstance(side, int):
+            return side
         if side % TILE or not SMALLEST <= side <= cls.largest:
             raise ValueError(
                 f"a side of {side} pixels, allowed: multiples of {TILE} from {SMALLEST} to "
@@ -78,7 +81,7 @@ class NeedleTask(_SceneTask):
     """One handwritten digit and one letter, each on a small part of a large photograph."""
 
     name = "needle"
-    side: int = WIDEST_PHOTOGRAPH
+    side: Side = WIDEST_PHOTOGRAPH
 
 
 class DigitTask(_Drawn):

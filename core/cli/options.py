@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from tokensieve.core.errors import PipelineError
+from tokensieve.core.errors import PipelineError, TokensieveError
 from tokensieve.core.foreign import shown
 from tokensieve.core.plugins import Registry, build_registry
 from tokensieve.core.terminal import warn
@@ -28,6 +29,20 @@ Keep = Annotated[
         help=f"Replaces the pipeline's budget: {BUDGETS}.",
     ),
 ]
+
+
+def whole(option: str, low: int, high: int) -> Callable[[Any], int]:
+    """Reads an option's whole number; ``1_000`` and digits of other scripts are none."""
+
+    def read(value: Any) -> int:
+        number = int(value) if re.fullmatch("[+-]?[0-9]{1,19}", str(value), re.ASCII) else None
+        if number is None or not low <= number <= high:
+            raise TokensieveError(
+                f"{option} {shown(value)}: allowed: a whole number from {low} to {high}"
+            )
+        return number
+
+    return read
 
 
 def open_registry(plugins: Sequence[Path] | None) -> Registry:

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from tokensieve.core.cli.options import Keep, Plugins, open_registry, parse_keep
+from tokensieve.core.cli.options import Keep, Plugins, open_registry, parse_keep, whole
 from tokensieve.core.cli.run_report import as_json, drawable_panels, print_report, save_overlay
 from tokensieve.core.errors import ModelError, TokensieveError
 from tokensieve.core.hub import only_local
@@ -20,6 +20,7 @@ from tokensieve.core.models import DTYPES, answering, load_model, locate
 from tokensieve.core.pictures import open_image
 from tokensieve.core.plugins import Example, Registry
 from tokensieve.core.running import Question, check_question, compare, prepare
+from tokensieve.core.strict import MOST_NEW_TOKENS, MOST_SEED
 from tokensieve.core.terminal import console, to_json, waiting, warn
 from tokensieve.core.unforeseen import unforeseen
 
@@ -48,13 +49,32 @@ def run(  # noqa: PLR0913 - one parameter per option
     ] = None,
     pipeline: Annotated[str, typer.Option(help="A preset's name or a YAML file.")] = "transprune",
     keep: Keep = None,
-    seed: Annotated[int, typer.Option(help="For scorers that draw random numbers.")] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            parser=whole("--seed", 0, MOST_SEED),
+            help="For scorers that draw random numbers.",
+        ),
+    ] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
     dtype: Annotated[
         str, typer.Option(help=f"{', '.join(DTYPES)} (auto: the checkpoint's own).")
     ] = "auto",
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Length of the answer at most.")] = 64,
-    repeats: Annotated[int, typer.Option(min=1, help="Timed runs of each, interleaved.")] = 3,
+    max_new_tokens: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            parser=whole("--max-new-tokens", 1, MOST_NEW_TOKENS),
+            help="Length of the answer at most.",
+        ),
+    ] = 64,
+    repeats: Annotated[
+        int,
+        typer.Option(
+            metavar="N", parser=whole("--repeats", 1, 1000), help="Timed runs of each, interleaved."
+        ),
+    ] = 3,
     overlay: Annotated[
         Path | None,
         typer.Option(metavar="PNG", help="Where to draw what survives; default: named by picture."),

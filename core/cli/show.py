@@ -17,15 +17,18 @@ from tokensieve.core.cli.options import (
     Plugins,
     open_registry,
     parse_keep,
+    whole,
 )
 from tokensieve.core.errors import ModelError
 from tokensieve.core.flops import DecoderDims
+from tokensieve.core.foreign import foreign, shorten
 from tokensieve.core.loading import dump_yaml, load_pipeline
 from tokensieve.core.models import load_config
 from tokensieve.core.pipeline import Pipeline, end_notes, scaling_notes
 from tokensieve.core.plugins import Registry
 from tokensieve.core.readings import Readings, read_budgets
 from tokensieve.core.sizes import SIZES
+from tokensieve.core.strict import MOST_TOKENS
 from tokensieve.core.terminal import Rows, console, table
 
 
@@ -46,7 +49,12 @@ def show(
     ] = None,
     keep: Keep = None,
     tokens: Annotated[
-        int | None, typer.Option(min=1, help="Visual tokens of the image; default: the model's.")
+        int | None,
+        typer.Option(
+            metavar="N",
+            parser=whole("--tokens", 1, MOST_TOKENS),
+            help="Visual tokens of the image; default: the model's.",
+        ),
     ] = None,
     plugin: Plugins = None,
 ) -> None:
@@ -100,7 +108,8 @@ def describe_model(name: str, registry: Registry) -> Described:
         return Described(SIZES[name].dims, SIZES[name].visual_tokens)
     config = load_config(name, registry, also=SIZES)
     adapter = find_adapter(config, registry)
-    dims, tokens = adapter.describe(config)
+    with foreign(ModelError, f"model {shorten(name)!r}: its config does not say how large it is"):
+        dims, tokens = adapter.describe(config)
     return Described(dims, tokens, adapter.layer_word)
 
 

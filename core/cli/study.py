@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tokensieve.core.cli.options import Plugins, open_registry, parse_keep
+from tokensieve.core.cli.options import Plugins, open_registry, parse_keep, whole
 from tokensieve.core.errors import StudyError
 from tokensieve.core.foreign import shorten
 from tokensieve.core.hub import only_local
 from tokensieve.core.models import locate
 from tokensieve.core.plugins import Registry
 from tokensieve.core.stopping import advise
+from tokensieve.core.strict import MOST_BATCH, MOST_NEW_TOKENS, MOST_SAMPLES
 from tokensieve.core.study.disk import COPY
 from tokensieve.core.study.executors import ExecutorName
 from tokensieve.core.study.lmms.task import check_included, with_include
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 DEFAULT_PIPELINES = ("fastv", "visionzip", "transprune")
 DEFAULT_BUDGETS = ("0.25",)
+MOST_CELLS = 100_000
 SHORT = "without FILE; repeatable."
 
 
@@ -51,7 +53,11 @@ def study(  # noqa: PLR0913 - one parameter per option
     ),
     workers: Annotated[
         int | None,
-        typer.Option(min=1, help="Processes, actors or jobs. (default: one a device)"),
+        typer.Option(
+            metavar="N",
+            parser=whole("--workers", 1, 4096),
+            help="Processes, actors or jobs. (default: one a device)",
+        ),
     ] = None,
     slurm: Annotated[
         list[str] | None,
@@ -80,15 +86,32 @@ def study(  # noqa: PLR0913 - one parameter per option
     ] = None,
     samples: Annotated[
         int | None,
-        typer.Option(min=1, help="Questions of each task. (default: the file's, or 200)"),
+        typer.Option(
+            metavar="N",
+            parser=whole("--samples", 1, MOST_SAMPLES),
+            help="Questions of each task. (default: the file's, or 200)",
+        ),
     ] = None,
     max_new_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Length of an answer at most.")
+        int | None,
+        typer.Option(
+            metavar="N",
+            parser=whole("--max-new-tokens", 1, MOST_NEW_TOKENS),
+            help="Length of an answer at most.",
+        ),
     ] = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="Questions at once.")] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", parser=whole("--batch", 1, MOST_BATCH), help="Questions at once."
+        ),
+    ] = None,
     device: Annotated[str | None, typer.Option(help="Of all models: cpu, cuda, mps.")] = None,
     dtype: Annotated[str | None, typer.Option(help="Of all models.")] = None,
     plugin: Plugins = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", help=f"Also if there are more than {MOST_CELLS:,} cells.")
+    ] = False,
     no_report: Annotated[
         bool, typer.Option("--no-report", help="End with the table, without the HTML report.")
     ] = False,
@@ -105,7 +128,8 @@ def study(  # noqa: PLR0913 - one parameter per option
     source = _document(file, {key: values for key, values in lists.items() if values})
     changes = {"samples": samples, "max_new_tokens": max_new_tokens, "batch": batch}
     _change(source, changes, {"device": device, "dtype": dtype})
-    chosen = _read(source, file, registry, plugin or (), lmms_include)
+    most = None if yes else MOST_CELLS
+    chosen = _read(source, file, registry, plugin or (), lmms_include, most)
     options = read_parameters(slurm or ())
     if options and executor is not ExecutorName.SLURM:
         raise StudyError("--slurm is for --executor slurm: give both")
@@ -177,8 +201,9 @@ def _read(
     registry: Registry,
     plugins: Sequence[Path],
     include: Path | None,
+    most: int | None,
 ) -> Study:
-    """The study, validated, and its cells."""
+    """The study, validated, and its cells: no more than ``most``."""
     from tokensieve.core.study.grid import plan
     from tokensieve.core.study.running import Study
     from tokensieve.core.study.spec import read_study
@@ -189,4 +214,4 @@ def _read(
     for model in spec.models:
         only_local(locate(model.model, registry))  # before tasks bring their libraries
     with waiting("planning"):
-        return Study(spec, plan(spec, registry, plugins), document)
+        return Study(spec, plan(spec, registry, plugins, most=most), document)

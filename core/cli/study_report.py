@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -22,6 +23,7 @@ from tokensieve.core.unforeseen import unforeseen
 
 OFF = "*"
 MOST_FAILURES = 10  # lines about failed cells
+MOST_GROUPS = 1000  # rows of a plan
 LEFT = ["model", "task", "pipeline", "budget", "seconds from"]
 
 
@@ -29,18 +31,21 @@ def print_plan(study: Study, folder: Path, registry: Registry) -> None:
     """Every group of cells, how many are there already, and what the others will cost."""
     store = Store(folder)
     keys, _ = unfinished(store, [cell.key for cell in study.cells], warn)
-    waiting = [cell for cell in study.cells if cell.key in set(keys)]
+    wanted = set(keys)
+    waiting = [cell for cell in study.cells if cell.key in wanted]
     costs = estimate(waiting, usable_cells(store), registry)
     rows = table("model", "task", "pipeline", "budget", "cells", "to run", "samples", "seconds",
                  "seconds from", left=LEFT)  # fmt: skip
     groups: dict[tuple[str, ...], list[PlannedCell]] = {}
     for cell in study.cells:
         groups.setdefault(_place(cell.config), []).append(cell)
-    for place, cells in groups.items():
+    for place, cells in islice(groups.items(), MOST_GROUPS):
         rows.add_row(*place, *_cost_cells(cells, costs))
     total = sum(cost.seconds for cost in costs.values())
     samples = sum(cell.samples for cell in waiting)
     console().print(rows, "")
+    if len(groups) > MOST_GROUPS:
+        console().print(f"and {len(groups) - MOST_GROUPS} groups more\n")
     console().print(
         f"{len(study.cells)} cells, {len(waiting)} to run: {samples} samples, about "
         f"{units.duration(total)} on one worker; results: {folder}",

@@ -18,16 +18,20 @@ from tokensieve.core.engine.needs import Needs
 from tokensieve.core.engine.reduction import Reduction
 from tokensieve.core.engine.state import SIZES, ForwardState
 from tokensieve.core.engine.transitions import watch
-from tokensieve.core.errors import PluginError
 from tokensieve.core.hooks import own
 from tokensieve.core.pipeline import Cut, Pipeline, end_notes, scaling_notes
 from tokensieve.core.signature import Signature
 from tokensieve.core.stage import IMAGE
 from tokensieve.core.tensors import on_device
 from tokensieve.core.trace import StageTrace, Trace
+from tokensieve.core.view import settle
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+
+SEEN = -1
+"""Instead of a number of forwards: the last one was seen, and something is wrong with it."""
 
 
 class BaseEngine(ABC):
@@ -173,11 +177,19 @@ class BaseEngine(ABC):
         if call is not None:
             call.forwards += 1
 
+    def _settle(self, state: ForwardState) -> None:
+        """Look at what was doubted; if it is so, the model's own hook has nothing to add."""
+        call = current(self)
+        if call is None:
+            settle(state.checks)
+            return
+        before, call.before = call.before, SEEN
+        settle(state.checks)
+        call.before = before
+
     def _conclude(self, state: ForwardState) -> None:
         """Look at what was doubted, and publish the trace."""
-        for message, wrong in state.checks:
-            if bool(wrong):
-                raise PluginError(message)
+        self._settle(state)
         self._count()
         self._publish(state.trace)
         trace, depth = state.trace, self._bound.dims.layers

@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from tokensieve.core.blame import titled
 from tokensieve.core.components import Merged, Merger, Split
 from tokensieve.core.engine.board import Board
 from tokensieve.core.engine.layout import Layout
 from tokensieve.core.engine.reduction import Groups, Reduction, reduce_rows
+from tokensieve.core.gate import FLOATS, asked_mask, asked_turns, checked
+from tokensieve.core.gate_mergers import Room, asked_merged, asked_split
 from tokensieve.core.pipeline import Cut
-from tokensieve.core.scoring import check_mask, check_turns, combined_scores, counted
+from tokensieve.core.scoring import combined_scores
 from tokensieve.core.stage import Stage
 from tokensieve.core.tensors import on_device
 from tokensieve.core.ties import first_max
@@ -46,6 +49,7 @@ def decide(
     if not stage.select.adaptive_count and wanted == groups.sizes:
         return None
     view = board.view()
+    view.place = f"stage {cut.number + 1}, boundary {cut.at}"
     splits = [
         _split(stage, total, size, view) for total, size in zip(wanted, groups.sizes, strict=True)
     ]
@@ -54,8 +58,8 @@ def decide(
     kept, arranged = chosen.kept, chosen.arranged
     merged = None
     if stage.merge is not None:
-        reader = view.after(kept, scores).for_component(stage.merge)
-        merged = stage.merge.apply(kept, [split.merged for split in splits], reader)
+        room = _room(board, stage.merge, view)
+        merged = asked_merged(stage.merge, kept, scores, splits, view, room)
     checks.extend(view.doubts)
     notes.extend(note for note in view.notes if note not in notes)
     return _reduction(board, layout, Outcome(kept, merged, arranged, splits), stage)
@@ -82,31 +86,28 @@ class Outcome:
 def _split(stage: Stage, total: int, available: int, view: View) -> Split:
     if stage.merge is None or (total >= available and not stage.select.adaptive_count):
         return Split(total, 0, 0)
-    return stage.merge.split(min(total, available), available, view.has("cls_feature"))
+    total, has_cls = min(total, available), view.has("cls_feature")
+    return asked_split(stage.merge, total, available, has_cls, view.place)
 
 
 def _chosen(stage: Stage, scores: Tensor, groups: Groups, counts: list[int], view: View) -> Chosen:
-    """The selector's choice, checked, and its order if the stage wants it."""
-    selector, turns = stage.select, None
-    reader = view.for_component(selector)
-    if stage.order == "selection":
-        turns = selector.take_in_order(scores, groups.valid, counts, reader)
-        check_turns(selector.name, turns, groups.valid)
-        kept = turns > 0
-    else:
-        kept = selector.select(scores, groups.valid, counts, reader)
-        check_mask(selector.name, kept, groups.valid)
-    kept = kept & groups.valid
-    if not selector.adaptive_count:
-        _check_count(selector.name, kept, counts, view)
-    return Chosen(kept, None if turns is None else counted(turns, kept))
+    """The selector's choice, and its order if the stage wants it."""
+    selector, valid = stage.select, groups.valid
+    if stage.order == "raster":
+        return Chosen(asked_mask(selector, scores, valid, counts, view))
+    turns = asked_turns(selector, scores, valid, counts, view)
+    return Chosen(turns > 0, turns)
 
 
-def _check_count(name: str, kept: Tensor, counts: list[int], view: View) -> None:
-    """A wrong count would break the layout."""
-    wrong = (kept.sum(dim=1) != on_device(counts, kept.device)).any()
-    message = f"selector {name!r} kept another number of tokens than it was asked for ({counts})"
-    view.doubt(message, wrong)
+def _room(board: Board, merger: Merger, view: View) -> Room:
+    """What a merger's vectors replace: hidden states, or what enters the projector."""
+    tokens, hidden = board.sizes().sum(dim=1), board.hidden
+    if merger.space == "decoder":
+        return Room(hidden.dtype, hidden.shape[-1], tokens)
+    if not view.has("vision_features"):
+        return Room(hidden.dtype, None, tokens)
+    features: Tensor = view.read("vision_features")
+    return Room(features.dtype, features.shape[-1], tokens)
 
 
 def _reduction(board: Board, layout: Layout, outcome: Outcome, stage: Stage) -> Reduction:
@@ -199,6 +200,8 @@ def _written(
         vectors = torch.cat([vectors, merged.extra[extra_row, 0].to(vectors.dtype)])
     if merger.space == "vision":
         vectors = board.project(vectors)
+        shape, device = (len(samples), board.hidden.shape[-1]), vectors.device
+        vectors = checked(vectors, f"the projector behind {titled(merger)}", shape, FLOATS, device)
     return samples, rows, vectors
 
 

@@ -30,6 +30,7 @@ from tokensieve.core.engine.shrinker import Shrinker
 from tokensieve.core.engine.signals import Embeddings, SignalBoard
 from tokensieve.core.engine.state import INPUT_ROWS, SEPARATORS, ForwardState, LayerInput
 from tokensieve.core.errors import AttachError, UnsupportedError
+from tokensieve.core.gate_records import check_record
 from tokensieve.core.pipeline import Cut, Pipeline
 from tokensieve.core.shrinking import Grid
 from tokensieve.core.signals import VISION_SIGNALS
@@ -166,6 +167,7 @@ class Engine(BaseEngine):
 
     def _see(self, record: VisionRecord) -> None:
         """A pass of the encoder is over: it belongs to the running call, or to one to come."""
+        check_record(record, self.bound.name)
         if self.shrinker is not None:
             record = self.shrinker.spread(record)
         call = self.call

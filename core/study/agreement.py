@@ -10,6 +10,7 @@ from tokensieve.core.components import Component
 from tokensieve.core.errors import ModelError, StudyError
 from tokensieve.core.fingerprints import combined, fingerprint_of
 from tokensieve.core.foreign import shorten, shown
+from tokensieve.core.gate_tasks import asked_examples
 from tokensieve.core.loading import load_pipeline
 from tokensieve.core.models import Loaded, locate
 from tokensieve.core.plugins import Registry
@@ -126,7 +127,7 @@ def draw_planned(cell: PlannedCell, task: Task, registry: Registry) -> list[Exam
     """
     wanted, files = cell.config["task"], cell.how.files
     with watched() as read:
-        examples = list(task.examples(wanted["samples"], DRAW))
+        examples = asked_examples(task, wanted["samples"], DRAW)
     prints = [fingerprint_of(example) for example in examples]
     own = read_data(task, read, registry)
     if combined(prints) == wanted["examples"]:

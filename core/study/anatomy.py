@@ -10,9 +10,9 @@ import base64
 import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pydantic import PrivateAttr, TypeAdapter
+from pydantic import Field, PrivateAttr, TypeAdapter
 
 from tokensieve.core.components import Selector
 from tokensieve.core.errors import AttachError
@@ -24,6 +24,7 @@ from tokensieve.core.plugins import Registry
 from tokensieve.core.scoring import combined_scores
 from tokensieve.core.session import attach
 from tokensieve.core.stage import AScoreTerm, ScoreTerm, Stage
+from tokensieve.core.strict import MOST_TOKENS
 from tokensieve.core.study.parts import term_label
 from tokensieve.core.study.relevance import relevant_tokens
 from tokensieve.core.study.subjects import naming, question_of, subject_of
@@ -74,8 +75,9 @@ class _DropOne(Selector):
 
     name = "drop-one"
     adaptive_count: ClassVar[bool] = True
+    least: ClassVar[int] = 0  # of the single token of an image, nothing is left
 
-    tokens: tuple[int, ...]
+    tokens: tuple[Annotated[int, Field(ge=0, le=MOST_TOKENS)], ...]
 
     def reads_scores(self) -> bool:
         """None."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import platform
 import time
 import traceback
@@ -13,8 +12,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tokensieve.core.errors import AttachError, TaskError, UnsupportedError
-from tokensieve.core.foreign import shorten, shown
+from tokensieve.core.errors import AttachError, UnsupportedError
+from tokensieve.core.foreign import shorten, text_of
+from tokensieve.core.gate_tasks import asked_score
 from tokensieve.core.lazy import torch
 from tokensieve.core.loading import MESSAGE, load_pipeline
 from tokensieve.core.models import Loaded, load_model
@@ -43,7 +43,7 @@ from tokensieve.core.study.subjects import (
     untouched,
 )
 from tokensieve.core.task_files import FileTask
-from tokensieve.core.tasks import Example, Task
+from tokensieve.core.tasks import Task
 
 Tick = Callable[[int], None]
 Records = dict[str, list[dict[str, Any]]]
@@ -168,7 +168,7 @@ class Worker:
 
 def failure(error: BaseException) -> dict[str, Any]:
     """What is written down of an exception."""
-    text = str(error).strip()
+    text = text_of(error)
     said = shorten(text.splitlines()[0], MESSAGE) if text else "no message"
     first = f"{type(error).__name__}: {said}{question_named(error)}"
     whole = "".join(traceback.format_exception(error))
@@ -204,22 +204,6 @@ def _task(cell: PlannedCell, registry: Registry) -> Task:
     return kind.model_validate(wanted["parameters"])
 
 
-def scored_by(task: Task, example: Example, answer: str) -> float:
-    """What the task says of an answer.
-
-    Raises:
-        TaskError: it is no number: the mean of a cell would be none either.
-    """
-    score: Any = task.score(example, answer)
-    try:
-        number = float(score)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise TaskError(f"task {task.name!r} scores an answer {shown(score)}, allowed: 0 to 1")
-    return number
-
-
 @contextmanager
 def _pruned(cell: PlannedCell, loaded: Loaded, registry: Registry) -> Iterator[Session | None]:
     """The cell's pipeline on the model; None if it has no stages."""
@@ -247,7 +231,7 @@ def _answers(
         scored = []
         for example, text in zip(examples, texts, strict=True):
             with naming([example]):
-                scored.append((example, text, scored_by(questions.task, example, text)))
+                scored.append((example, text, asked_score(questions.task, example, text)))
         return sample_records(scored, trace, loaded.bound.dims, seconds)
 
     records = []

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from tokensieve.core.binding import find_adapter
 from tokensieve.core.errors import StudyError
+from tokensieve.core.gate_tasks import asked_score
 from tokensieve.core.models import class_names, load_config
 from tokensieve.core.plugins import Registry
 from tokensieve.core.study.identity import light_config
@@ -33,8 +34,11 @@ def check_answerable(
     Raises:
         StudyError: some questions are right with none of its classes.
     """
-    score = task.task.score
-    hopeless = [e for e in examples if not any(score(e, name) > 0 for name in classes)]
+    hopeless = [
+        one
+        for one in examples
+        if not any(asked_score(task.task, one, name) > 0 for name in classes)
+    ]
     if classes and hopeless:
         first = hopeless[0]
         shown = ", ".join([*classes[:SHOWN], *(["..."] if len(classes) > SHOWN else [])])

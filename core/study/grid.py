@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tokensieve.core.budgets import Budget, whole
+from tokensieve.core.errors import StudyError
 from tokensieve.core.loading import load_pipeline
 from tokensieve.core.names import BASELINES
 from tokensieve.core.pipeline import Pipeline
@@ -112,18 +113,26 @@ def is_random(pipeline: Pipeline) -> bool:
 
 
 def plan(
-    spec: StudySpec, registry: Registry, plugins: Sequence[str | Path] = ()
+    spec: StudySpec,
+    registry: Registry,
+    plugins: Sequence[str | Path] = (),
+    *,
+    most: int | None = None,
 ) -> list[PlannedCell]:
     """All cells, in an order that keeps a model loaded: by model, task, pipeline and budget.
 
     Raises:
-        StudyError: a task has no examples, or is none for a classifier.
+        StudyError: there are more cells than ``most``, or a task has no examples, or is none for
+            a classifier.
         TaskError: a task draws other examples at every start.
     """
     pipelines = _with_baselines(spec, registry)
+    check_count(count_cells(spec, pipelines), most)
+    variants = list(_variants(spec, pipelines, registry))
     paths = tuple(str(Path(plugin).resolve()) for plugin in plugins)
     tasks = known_tasks(spec, registry, paths)
     sources = {file: digest_of(source) for file, source in registry.sources.items()}
+    keys = _Keys()
     cells: dict[str, PlannedCell] = {}
     for model in spec.models:
         identity, classes = model_identity(model, registry), classes_of(model, registry)
@@ -135,14 +144,39 @@ def plan(
             known = tasks[task.title, task.samples or spec.samples]
             check_answerable(model, classes, task, known.examples)
             asked = replace(how, file=task_path(task.task))
-            for one, facts in [
-                *_accuracy(spec, known, pipelines, registry),
+            for one, all_facts in [
+                (known, _accuracy(spec, known, variants)),
                 *_anatomy(spec, task, tasks, registry),
             ]:
-                config = {"model": identity, **facts, "versions": versions}
                 own = replace(asked, files=one.files, prints=one.prints)
-                cells[key_of(config)] = PlannedCell(key_of(config), config, own)
+                for facts in all_facts:
+                    config = {"model": identity, **facts, "versions": versions}
+                    key = keys.of(config)
+                    cells[key] = PlannedCell(key, config, own)
     return list(cells.values())
+
+
+def count_cells(spec: StudySpec, pipelines: Sequence[PipelineSpec]) -> int:
+    """How many cells a study has at most, from its lists alone: nothing is planned for it."""
+    variants = 0
+    for entry in pipelines:
+        budgets = len(spec.budgets) if entry.pipeline.stages else 1
+        variants += budgets * (len(spec.seeds) if is_random(entry.pipeline) else 1)
+    asked = sum(model.asked(task.title) for model in spec.models for task in spec.tasks)
+    return asked * (variants + (spec.anatomy is not None))
+
+
+def check_count(cells: int, most: int | None) -> None:
+    """Refuse a study that nobody may have meant.
+
+    Raises:
+        StudyError: it has more cells than ``most``.
+    """
+    if most is not None and cells > most:
+        raise StudyError(
+            f"the study has {cells:,} cells, more than {most:,}: take fewer models, pipelines, "
+            "budgets, tasks or seeds, or say --yes if it is meant"
+        )
 
 
 def versions_of(*, classifier: bool) -> dict[str, str]:
@@ -151,29 +185,37 @@ def versions_of(*, classifier: bool) -> dict[str, str]:
     return {name: version(name) for name in names}
 
 
-def _accuracy(
-    spec: StudySpec, known: KnownTask, pipelines: Sequence[PipelineSpec], registry: Registry
-) -> Iterator[tuple[KnownTask, dict[str, Any]]]:
+def _variants(
+    spec: StudySpec, pipelines: Sequence[PipelineSpec], registry: Registry
+) -> Iterator[dict[str, Any]]:
     """Every pipeline at every budget with its seeds; what has no stages and no seed, once."""
     for entry in pipelines:
+        code = code_of(entry.pipeline.components(), registry)
         seeds = spec.seeds if is_random(entry.pipeline) else (0,)
         budgets: Sequence[Budget | None] = spec.budgets if entry.pipeline.stages else (None,)
         for budget in budgets:
+            pipeline = {**pipeline_identity(entry, budget), "code": code}
+            title = None if budget is None else {budget.kind: budget.value}
             for seed in seeds:
-                facts = {
-                    "kind": "accuracy",
-                    "pipeline": pipeline_identity(entry, budget, registry),
-                    "budget": None if budget is None else {budget.kind: budget.value},
-                    "task": known.facts,
-                    "seed": seed,
-                    "max_new_tokens": spec.max_new_tokens,
-                }
-                yield known, facts
+                yield {"pipeline": pipeline, "budget": title, "seed": seed}
+
+
+def _accuracy(
+    spec: StudySpec, known: KnownTask, variants: Sequence[dict[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """The cells of a model and a task, without the model."""
+    for variant in variants:
+        yield {
+            "kind": "accuracy",
+            **variant,
+            "task": known.facts,
+            "max_new_tokens": spec.max_new_tokens,
+        }
 
 
 def _anatomy(
     spec: StudySpec, task: TaskSpec, tasks: Tasks, registry: Registry
-) -> Iterator[tuple[KnownTask, dict[str, Any]]]:
+) -> Iterator[tuple[KnownTask, list[dict[str, Any]]]]:
     """One cell, if the study wants it."""
     if spec.anatomy is not None:
         known = tasks[task.title, spec.anatomy.samples]
@@ -187,7 +229,7 @@ def _anatomy(
             "max_new_tokens": spec.max_new_tokens,
             "anatomy": spec.anatomy.model_dump(mode="json", exclude={"samples"}),
         }
-        yield known, facts
+        yield known, [facts]
 
 
 def _with_baselines(spec: StudySpec, registry: Registry) -> list[PipelineSpec]:
@@ -198,22 +240,40 @@ def _with_baselines(spec: StudySpec, registry: Registry) -> list[PipelineSpec]:
     return [*added, *spec.pipelines]
 
 
-def pipeline_identity(
-    entry: PipelineSpec, budget: Budget | None, registry: Registry
-) -> dict[str, Any]:
-    """Name and content of a pipeline at a budget, and who else's code it runs."""
+def pipeline_identity(entry: PipelineSpec, budget: Budget | None) -> dict[str, Any]:
+    """Name and content of a pipeline at a budget."""
     pipeline = entry.pipeline if budget is None else at_budget(entry.pipeline, budget)
     content = pipeline.to_plain()
     for key in ("description", "source", "about"):  # words for people
         content.pop(key, None)
-    return {
-        "name": entry.title,
-        "resolved": content,
-        "code": code_of(pipeline.components(), registry),
-    }
+    return {"name": entry.title, "resolved": content}
 
 
 def key_of(config: dict[str, Any]) -> str:
     """The name of a cell's directory: the start of the SHA-256 of its configuration."""
-    text = json.dumps(config, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]
+    return _Keys().of(config)
+
+
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+class _Keys:
+    """Keys of configurations that share their parts: each part is written down once."""
+
+    def __init__(self) -> None:
+        self._written: dict[int, tuple[Any, str]] = {}
+
+    def of(self, config: dict[str, Any]) -> str:
+        """The key of one configuration."""
+        text = ",".join([f'"{name}":{self._text(config[name])}' for name in sorted(config)])
+        return hashlib.sha256(f"{{{text}}}".encode()).hexdigest()[:KEY_LENGTH]
+
+    def _text(self, part: Any) -> str:
+        if type(part) is int:
+            return str(part)
+        if not isinstance(part, dict):
+            return _ENCODER.encode(part)
+        written = self._written.get(id(part))
+        if written is None:  # the part is kept with its text: its number is not given away again
+            written = self._written[id(part)] = (part, _ENCODER.encode(part))
+        return written[1]

@@ -11,6 +11,7 @@ from typing import Any
 
 from tokensieve.core.binding import find_adapter
 from tokensieve.core.checkpoints import CONFIG, read_config
+from tokensieve.core.config_limits import check_config
 from tokensieve.core.errors import ModelError
 from tokensieve.core.foreign import foreign
 from tokensieve.core.models import TIMM_KEY, load_config, locate
@@ -80,6 +81,7 @@ def light_config(spec: ModelSpec, registry: Registry) -> Any:
 
 def _plain_config(folder: Path) -> Any:
     config = read_config(folder / CONFIG)
+    check_config(str(folder), config)
     if TIMM_KEY in config:
         config.setdefault("model_type", "timm_wrapper")
     return SimpleNamespace(**config)

@@ -12,6 +12,7 @@ from typing import Any
 from tokensieve.core.errors import StudyError, TaskError
 from tokensieve.core.fingerprints import combined, fingerprint_of
 from tokensieve.core.foreign import foreign, shown
+from tokensieve.core.gate_tasks import asked_examples
 from tokensieve.core.plugins import PROJECT, Registry
 from tokensieve.core.study.code import Files, code_of, data_files
 from tokensieve.core.study.identity import file_hash, files_hash
@@ -66,7 +67,7 @@ def know_task(spec: TaskSpec, samples: int, registry: Registry) -> KnownTask:
     """Name, parameters and code of a task, how many questions it has, and a hash of all of them."""
     with foreign(TaskError, f"task {spec.title!r}: its questions cannot be used"):
         with watched() as read:
-            examples = list(spec.task.examples(samples, DRAW))
+            examples = asked_examples(spec.task, samples, DRAW)
         prints = _printed(spec.title, examples)
         files = {str(file): file_hash(file) for file in task_files(spec.task, examples)}
         own = read_data(spec.task, read, registry)
@@ -148,7 +149,7 @@ def _check_draws(
         if entry is None or entry.owner == PROJECT:
             continue
         samples = one.facts["samples"]
-        again = [fingerprint_of(example) for example in task.task.examples(samples, DRAW)]
+        again = [fingerprint_of(example) for example in asked_examples(task.task, samples, DRAW)]
         _check_same(task.title, one, again)
         foreign_ones.append((task, one, Draw(task.task.name, one.facts["parameters"], samples)))
     if not foreign_ones:

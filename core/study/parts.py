@@ -5,16 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationInfo
+from pydantic import ValidationInfo
 
 from tokensieve.core.component_fields import dump_component
 from tokensieve.core.stage import ScoreTerm
+from tokensieve.core.strict import StrictModel
 
 
-class Part(BaseModel):
+class Part(StrictModel):
     """A mapping in the file; unknown keys are mistakes."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def folder_of(info: ValidationInfo) -> Path:

@@ -14,6 +14,7 @@ from typing import Any
 from tokensieve.core.errors import TaskError
 from tokensieve.core.fingerprints import fingerprint_of
 from tokensieve.core.foreign import shorten
+from tokensieve.core.gate_tasks import asked_examples
 from tokensieve.core.plugins import build_registry
 
 HASHES = "PYTHONHASHSEED"
@@ -77,6 +78,6 @@ def main(place: str) -> None:
     found = []
     for draw in given["draws"]:
         task = registry.get("task", draw["task"]).model_validate(draw["parameters"])
-        examples = task.examples(draw["samples"], given["seed"])
+        examples = asked_examples(task, draw["samples"], given["seed"])
         found.append([fingerprint_of(example) for example in examples])
     Path(place).with_suffix(".out").write_text(json.dumps(found), encoding="utf-8")

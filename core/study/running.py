@@ -89,7 +89,8 @@ def run_study(
         write_manifest(store, study.spec, study.cells, executor.value)
         store.write_file(COPY, yaml.safe_dump(study.document, sort_keys=False))
         keys, there = unfinished(store, [cell.key for cell in study.cells], reports.say)
-        pending = [cell for cell in study.cells if cell.key in set(keys)]
+        wanted = set(keys)
+        pending = [cell for cell in study.cells if cell.key in wanted]
         for key in keys:
             store.discard(key)
         costs = costs_of(study, pending, known)

@@ -37,6 +37,13 @@ from tokensieve.core.pipeline import Pipeline
 from tokensieve.core.plugins import Registry
 from tokensieve.core.reserved import misnamed
 from tokensieve.core.stage import ScoreTerms, Stage
+from tokensieve.core.strict import (
+    MOST_BATCH,
+    MOST_LAYERS,
+    MOST_NEW_TOKENS,
+    MOST_SAMPLES,
+    Seed,
+)
 from tokensieve.core.study.claims import check_claim
 from tokensieve.core.study.parts import Part, budget_title, folder_of, term_label
 from tokensieve.core.study.slurm_options import OPTIONS, read_slurm
@@ -147,9 +154,9 @@ StudyBudget = Annotated[Budget, BeforeValidator(_whole_decoder)]
 class AnatomySpec(Part):
     """Scores of single tokens beside what dropping them does to the answer."""
 
-    samples: int = Field(default=8, ge=1, strict=True)
+    samples: int = Field(default=8, ge=1, le=MOST_SAMPLES, strict=True)
     scorers: Annotated[ScoreTerms, BeforeValidator(_some)]
-    boundary: int = Field(default=4, ge=0, strict=True)
+    boundary: int = Field(default=4, ge=0, lt=MOST_LAYERS, strict=True)
 
 
 AModel = Annotated[ModelSpec, BeforeValidator(_inline("model"))]
@@ -165,12 +172,12 @@ class StudySpec(Part):
     pipelines: Annotated[tuple[APipeline, ...], BeforeValidator(as_list)] = ()
     budgets: Annotated[tuple[StudyBudget, ...], BeforeValidator(_some)]
     tasks: Annotated[tuple[TaskSpec, ...], BeforeValidator(_some)]
-    samples: int = Field(default=200, ge=1, strict=True)
-    seeds: tuple[Annotated[int, Field(ge=0, lt=2**63, strict=True)], ...] = (0, 1, 2)
+    samples: int = Field(default=200, ge=1, le=MOST_SAMPLES, strict=True)
+    seeds: tuple[Seed, ...] = (0, 1, 2)
     anatomy: AnatomySpec | None = None
     claims: Annotated[tuple[str, ...], BeforeValidator(as_list)] = ()
-    max_new_tokens: int = Field(default=16, ge=1, strict=True)
-    batch: int = Field(default=16, ge=1, strict=True)
+    max_new_tokens: int = Field(default=16, ge=1, le=MOST_NEW_TOKENS, strict=True)
+    batch: int = Field(default=16, ge=1, le=MOST_BATCH, strict=True)
     slurm: Annotated[dict[str, Any], BeforeValidator(read_slurm)] = Field(default_factory=dict)
 
     @field_validator("name")
@@ -206,8 +213,8 @@ class StudySpec(Part):
                 if name not in titles:
                     message = f"the study has no task {name!r}{did_you_mean(name, titles)}"
                     raise located(message, ("models", number, "tasks", place))
-        shown = [budget_title({budget.kind: budget.value}) for budget in self.budgets]
-        doubled = [b for n, b in enumerate(self.budgets) if shown[n] in shown[:n]]
+        counts = Counter(budget_title({budget.kind: budget.value}) for budget in self.budgets)
+        doubled = [b for b in self.budgets if counts[budget_title({b.kind: b.value})] > 1]
         if doubled:
             raise located(f"{doubled[0]} is there twice", ("budgets",))
         return self

@@ -148,8 +148,13 @@ class Namer(Subject):
 
     def answers(self, inputs: Any, max_new_tokens: int) -> list[str]:
         """Names of the likeliest classes."""
-        best = self.loaded.model(**inputs).logits.argmax(dim=-1)
-        return [self.classes[number] for number in best.tolist()]
+        logits = self.loaded.model(**inputs).logits
+        if not bool(logits.isfinite().all()):
+            raise ModelError(
+                f"model {self.loaded.name!r} rates classes with numbers that are not finite: it "
+                "names none"
+            )
+        return [self.classes[number] for number in logits.argmax(dim=-1).tolist()]
 
     def look(self, inputs: Any) -> None:
         """The forward."""

@@ -11,6 +11,7 @@ from pydantic import Field, SerializeAsAny, ValidationError, ValidationInfo, mod
 
 from tokensieve.core.component_fields import describe_problem, located, registry_of
 from tokensieve.core.errors import PluginError, TaskError, did_you_mean
+from tokensieve.core.strict import MOST_SAMPLES
 from tokensieve.core.study.lmms.task import KEYS as BENCHMARK_KEYS
 from tokensieve.core.study.lmms.task import LmmsTask, is_benchmark, read_benchmark
 from tokensieve.core.study.parts import Part, folder_of
@@ -23,7 +24,7 @@ class TaskSpec(Part):
 
     task: SerializeAsAny[Task]
     name: str = ""
-    samples: int | None = Field(default=None, ge=1, strict=True)
+    samples: int | None = Field(default=None, ge=1, le=MOST_SAMPLES, strict=True)
 
     @model_validator(mode="before")
     @classmethod
@@ -93,4 +94,5 @@ def _registered_task(given: dict[str, Any], info: ValidationInfo) -> Task:
             allowed = ["task", "name", "samples", *kind.model_fields]
             hint = did_you_mean(str(first["loc"][-1]), allowed)
             message = f"unknown parameter of {name!r}{hint}"
-        raise located(message, first["loc"], at_key=unknown) from None
+        inner = (first.get("ctx") or {}).get("path", ())
+        raise located(message, (*first["loc"], *inner), at_key=unknown) from None

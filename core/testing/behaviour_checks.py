@@ -6,6 +6,7 @@ import random
 
 import torch
 
+from tokensieve.core.blame import by_user
 from tokensieve.core.errors import SignalError
 from tokensieve.core.signals import HISTORY_SIGNALS, SIGNALS
 from tokensieve.core.testing.batch import Record, same
@@ -20,7 +21,9 @@ def runs(trial: Trial) -> None:
     for case in trial.cases():
         try:
             case.answer()
-        except Exception as error:  # whatever it raises, say in which case
+        except BaseException as error:  # whatever it raises, say in which case
+            if by_user(error):
+                raise
             raise CheckFailed(f"{explained(error, trial.subject.cls)} ({case})") from error
 
 

@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 
+from tokensieve.core.blame import by_user
 from tokensieve.core.errors import TokensieveError
+from tokensieve.core.foreign import said, text_of
 from tokensieve.core.testing.trials import CheckFailed, Subject, Trial, require
 
 
@@ -58,7 +60,9 @@ class Check:
         try:
             with torch.no_grad():
                 self.run(subject)
-        except Exception as error:  # what a component raises is a result, not a crash
+        except BaseException as error:  # what a component raises is a result, not a crash
+            if by_user(error):
+                raise
             return CheckResult(name, subject.kind, self.name, False, explained(error, subject.cls))
         return CheckResult(name, subject.kind, self.name, True)
 
@@ -76,7 +80,9 @@ def check_each(function: Callable[[Trial], None], *, gate: bool = False) -> Chec
         for trial in subject.trials:
             try:
                 function(trial)
-            except Exception as error:  # see Check.result
+            except BaseException as error:  # see Check.result
+                if by_user(error):
+                    raise
                 detail = explained(error, subject.cls)
                 raise CheckFailed(f"{detail}{trial.suffix}") from error
 
@@ -84,9 +90,9 @@ def check_each(function: Callable[[Trial], None], *, gate: bool = False) -> Chec
     return check(run, gate=gate)
 
 
-def explained(error: Exception, cls: type[Any]) -> str:
+def explained(error: BaseException, cls: type[Any]) -> str:
     """The error in one line, with the line of the component's own file that led to it."""
-    text = (str(error).strip().splitlines() or ["no message"])[0]
+    text = (text_of(error).splitlines() or ["no message"])[0]
     if isinstance(error, CheckFailed):
         return text
     file = getattr(sys.modules.get(cls.__module__), "__file__", None)
@@ -94,4 +100,4 @@ def explained(error: Exception, cls: type[Any]) -> str:
     where = f" (line {frames[-1].lineno})" if frames else ""
     if isinstance(error, TokensieveError):
         return f"{text}{where}"
-    return f"raised {type(error).__name__}: {text}{where}"
+    return f"raised {said(error)}{where}"

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from tokensieve.core.components import Merged, Split
-from tokensieve.core.scoring import counted
-from tokensieve.core.testing.batch import SyntheticBatch
+from tokensieve.core.components import Merged
+from tokensieve.core.gate import INTEGERS, NUMBERS, counted, described, fits
+from tokensieve.core.gate_mergers import SIZES as SIZE_TYPES
+from tokensieve.core.gate_mergers import flaw_of_split
 from tokensieve.core.testing.behaviour_checks import BEHAVIOUR_CHECKS, DETERMINISTIC, RUNS
 from tokensieve.core.testing.calls import SPACES, available, selected, selector_counts, splits
 from tokensieve.core.testing.checks import Check, check_each
@@ -19,22 +20,10 @@ from tokensieve.core.testing.synthetic import HALF_TYPES
 from tokensieve.core.testing.trials import Case, Trial, require
 
 SIZES = (1, 2, 3, 4, 9, 25)
-INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
-def _described(answer: Any) -> str:
-    if isinstance(answer, Tensor):
-        return f"{str(answer.dtype).removeprefix('torch.')} {tuple(answer.shape)}"
-    return type(answer).__name__
-
-
-def _has_shape(answer: Any, shape: tuple[int, ...], batch: SyntheticBatch) -> bool:
-    return (
-        isinstance(answer, Tensor)
-        and tuple(answer.shape) == shape
-        and answer.device == batch.valid.device
-        and not answer.is_complex()
-    )
+def _fits(answer: Any, shape: tuple[int, ...], types: Sequence[str], case: Case) -> bool:
+    return fits(answer, shape, types, case.batch.valid.device)
 
 
 # ---------------------------------------------------------------------------------- scorers
@@ -44,8 +33,8 @@ def score_shape(trial: Trial) -> None:
     """it returns one number per token, `[batch, tokens]`, on the device of its inputs"""
     for case in trial.cases():
         shape, answer = tuple(case.batch.valid.shape), case.answer()
-        wrong = f"returns {_described(answer)}, expected [batch, tokens] = {shape} ({case})"
-        require(_has_shape(answer, shape, case.batch), wrong)
+        wrong = f"returns {described(answer)}, expected [batch, tokens] = {shape} ({case})"
+        require(_fits(answer, shape, NUMBERS, case), wrong)
 
 
 def finite(trial: Trial) -> None:
@@ -63,8 +52,8 @@ def mask_shape(trial: Trial) -> None:
     """it returns a bool `[batch, tokens]`, on the device of its inputs"""
     for case in trial.cases():
         shape, answer = tuple(case.batch.valid.shape), case.answer()
-        good = _has_shape(answer, shape, case.batch) and answer.dtype == torch.bool
-        require(good, f"returns {_described(answer)}, expected bool {shape} ({case})")
+        good = _fits(answer, shape, ["bool"], case)
+        require(good, f"returns {described(answer)}, expected bool {shape} ({case})")
 
 
 def count(trial: Trial) -> None:
@@ -114,8 +103,8 @@ def order_of_selection(trial: Trial) -> None:
     for case in trial.cases():
         turns, kept = case.turns(), case.outcome()["kept"] & available(case.batch)
         shape = tuple(kept.shape)
-        good = _has_shape(turns, shape, case.batch) and turns.dtype in INTEGERS
-        wrong = f"take_in_order returns {_described(turns)}, expected integers {shape} ({case})"
+        good = _fits(turns, shape, INTEGERS, case)
+        wrong = f"take_in_order returns {described(turns)}, expected integers {shape} ({case})"
         require(good, wrong)
         same_tokens = torch.equal((turns > 0) & available(case.batch), kept)
         require(same_tokens, f"take_in_order takes other tokens than select ({case})")
@@ -136,17 +125,9 @@ def split(trial: Trial) -> None:
     for size in SIZES:
         for total in range(1, size):
             for has_cls in (False, True):
-                _check_split(trial.component.split(total, size, has_cls), total, size, has_cls)
-
-
-def _check_split(divided: Any, total: int, size: int, has_cls: bool) -> None:
-    where = f"split({total}, {size}, {has_cls}) is {divided}"
-    require(isinstance(divided, Split), f"{where}, expected a Split")
-    parts = (divided.selected, divided.merged, divided.extra)
-    require(sum(parts) == total, f"{where}: it adds up to {sum(parts)}")
-    require(divided.selected >= 1, f"{where}: at least one token must be selected")
-    require(min(parts) >= 0, f"{where}: negative")
-    require(divided.extra <= 1, f"{where}: at most one extra token")
+                divided = trial.component.split(total, size, has_cls)
+                flaw = flaw_of_split(divided, total)
+                require(not flaw, f"split({total}, {size}, {has_cls}) is {divided}: {flaw}")
 
 
 def merged_shape(trial: Trial) -> None:
@@ -158,7 +139,7 @@ def merged_shape(trial: Trial) -> None:
 
 def _check_merged(case: Case) -> None:
     answer, batch = case.answer(), case.batch
-    require(isinstance(answer, Merged), f"returns {_described(answer)}, expected a Merged")
+    require(isinstance(answer, Merged), f"returns {described(answer)}, expected a Merged")
     divided = splits(case.trial.component, batch, case.share, True)
     like = batch.tensors[SPACES[case.trial.component.space]]
     dtype, shape, dim = like.dtype, tuple(batch.valid.shape), like.shape[-1]
@@ -169,11 +150,11 @@ def _check_merged(case: Case) -> None:
     if any(part.extra for part in divided):
         wanted.append(("extra", answer.extra, dtype, (shape[0], 1, dim)))
     for name, value, kind, size in wanted:
-        expected = f"{str(kind).removeprefix('torch.')} {size}"
-        good = _has_shape(value, size, batch) and value.dtype == kind
-        require(good, f"{name}: {_described(value)}, expected {expected} ({case})")
-    good = _has_shape(answer.sizes, shape, batch)
-    require(good, f"sizes: {_described(answer.sizes)}, expected {shape} ({case})")
+        word = str(kind).removeprefix("torch.")
+        expected, good = f"{word} {size}", _fits(value, size, [word], case)
+        require(good, f"{name}: {described(value)}, expected {expected} ({case})")
+    good = _fits(answer.sizes, shape, SIZE_TYPES, case)
+    require(good, f"sizes: {described(answer.sizes)}, expected {shape} ({case})")
 
 
 def target_count(trial: Trial) -> None:

@@ -9,6 +9,7 @@ from pydantic import Field
 from tokensieve.core.budgets import whole
 from tokensieve.core.components import Merged, Merger, Split
 from tokensieve.core.lazy import torch
+from tokensieve.core.strict import Share, TokenCount
 from tokensieve.core.tensors import at_least_float32, on_device, take_rows, unit
 from tokensieve.core.view import View
 from tokensieve.strategies.similarity import nearest
@@ -40,7 +41,7 @@ class ContextualMerger(Merger):
     needs = frozenset({"vision_keys", "vision_features"})
     uses = frozenset({"cls_feature"})
 
-    keep: int | float = Field(gt=0, description="merged tokens, or share of the stage's budget")
+    keep: TokenCount | Share = Field(description="merged tokens, or share of the stage's budget")
     merge: Literal["target_plus_mean", "average"] = "target_plus_mean"
     cls: bool = True
     order: Literal["appended", "raster"] = "appended"

@@ -9,6 +9,7 @@ from pydantic import Field
 from tokensieve.core.components import Merged, Merger, Split
 from tokensieve.core.lazy import torch
 from tokensieve.core.scoring import selection_order
+from tokensieve.core.strict import Share, TokenCount
 from tokensieve.core.tensors import at_least_float32, take_rows, unit
 from tokensieve.core.ties import falling
 from tokensieve.core.view import View
@@ -33,10 +34,10 @@ class KnnWeightedMerger(Merger):
     space: ClassVar[Literal["vision", "decoder"]] = "vision"
     needs = frozenset({"vision_features", "encoder_layers"})
 
-    neighbours: int = Field(default=32, ge=1, description="tokens that flow into each kept one")
+    neighbours: TokenCount = Field(default=32, description="tokens that flow into each kept one")
     extra: bool = Field(default=True, description="whether the dropped ones make one more token")
-    depth: float = Field(
-        default=1.0, gt=0, le=1, description="encoder layer of keys and weights, as share of depth"
+    depth: Share = Field(
+        default=1.0, description="encoder layer of keys and weights, as share of depth"
     )
 
     def vision_depths(self) -> frozenset[float]:

@@ -10,6 +10,7 @@ from tokensieve.core.budgets import whole
 from tokensieve.core.components import Merged, Merger, Split
 from tokensieve.core.lazy import torch
 from tokensieve.core.scoring import top_counts
+from tokensieve.core.strict import Share
 from tokensieve.core.tensors import on_device, take_rows
 from tokensieve.core.ties import above, falling, first_max
 from tokensieve.core.view import View
@@ -49,7 +50,7 @@ class RecycleMerger(Merger):
     needs = frozenset({"hidden"})
     uses = frozenset({"sizes"})
 
-    share: float = Field(default=0.3, gt=0, le=1, description="share of the dropped tokens")
+    share: Share = Field(default=0.3, description="share of the dropped tokens")
 
     def split(self, total: int, available: int, has_cls: bool) -> Split:
         """The largest selection that leaves room for its clusters."""

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from tokensieve.core.components import Scorer
 from tokensieve.core.lazy import torch
+from tokensieve.core.strict import Seed
 from tokensieve.core.view import View
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ class RandomScorer(Scorer):
     name = "random"
     needs = frozenset()
 
-    seed: int = Field(default=0, description="another seed, another draw")
+    seed: Seed = Field(default=0, description="another seed, another draw")
 
     def score(self, view: View) -> Tensor:
         """``[batch, tokens]`` uniform numbers in [0, 1)."""

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
 from tokensieve.core.components import LayerRange, Scorer
 from tokensieve.core.lazy import torch
 from tokensieve.core.signals import Transition
+from tokensieve.core.strict import Layer
 from tokensieve.core.view import View
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-Layer = Annotated[int, Field(ge=0, strict=True)]
 
 
 class TtvScorer(Scorer):

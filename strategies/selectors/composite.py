@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from tokensieve.core.budgets import whole
 from tokensieve.core.component_fields import ASelector
 from tokensieve.core.components import Component, LayerRange
+from tokensieve.core.gate import asked_turns
 from tokensieve.core.scoring import combined_scores
 from tokensieve.core.stage import ScoreTerms
+from tokensieve.core.strict import Share, StrictModel
 from tokensieve.core.view import View
 from tokensieve.strategies.ordered import OrderedSelector, then
 
@@ -18,12 +20,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Part(BaseModel):
+class Part(StrictModel):
     """One share of the budget, with its own scorers (default: the stage's) and selector."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    share: Annotated[float, Field(gt=0, le=1)] | None = None
+    share: Share | None = None
     score: ScoreTerms = ()
     select: ASelector = Field(default="top-k", validate_default=True)
 
@@ -47,7 +47,7 @@ class CompositeSelector(OrderedSelector):
     adaptive_count: ClassVar[bool] = False
 
     parts: tuple[Part, ...] = Field(
-        min_length=1, description="each with `share`, `score` and `select`"
+        min_length=1, max_length=64, description="each with `share`, `score` and `select`"
     )
 
     @classmethod
@@ -123,8 +123,8 @@ class CompositeSelector(OrderedSelector):
             ]
             own = combined_scores(part.score, view) if part.score else scores
             taken = turns > 0 if view.selected is None else view.selected | (turns > 0)
-            reader = (view.after(taken) if number else view).for_component(part.select)
-            chosen = part.select.take_in_order(own, open_, take, reader)
+            reader = view.after(taken) if number else view
+            chosen = asked_turns(part.select, own, open_, take, reader)
             turns, open_ = then(turns, chosen), open_ & (chosen == 0)
             left = [rest - count for rest, count in zip(left, take, strict=True)]
         return turns

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from tokensieve.core.lazy import torch
+from tokensieve.core.strict import Factor
 from tokensieve.core.tensors import on_device, take_rows, unit
 from tokensieve.core.ties import first_max
 from tokensieve.core.view import View
@@ -35,9 +36,9 @@ class CoverageSelector(FeatureSelector):
 
     features: Features = "vision_features"
     text: bool = Field(default=True, description="whether the question has to be covered as well")
-    image_weight: float = Field(default=0.5, gt=0, description="alpha, the weight of the image")
-    text_temperature: float = Field(default=0.02, gt=0, description="of text against image")
-    image_temperature: float = Field(default=0.2, gt=0, description="of image against image")
+    image_weight: Factor = Field(default=0.5, description="alpha, the weight of the image")
+    text_temperature: Factor = Field(default=0.02, description="of text against image")
+    image_temperature: Factor = Field(default=0.2, description="of image against image")
 
     def required(self) -> frozenset[str]:
         """The features, and the embeddings if the text counts."""

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from tokensieve.core.lazy import torch
 from tokensieve.core.scoring import selection_order, top_counts
+from tokensieve.core.strict import Share
 from tokensieve.core.view import View
 from tokensieve.strategies.first_choice import FirstChoiceSelector
 from tokensieve.strategies.ordered import top_in_order
@@ -32,9 +33,7 @@ class DilatedSelector(FirstChoiceSelector):
     name = "dilated"
     needs = frozenset({"grid"})
 
-    share: float = Field(
-        default=0.1, gt=0, le=1, description="share of the budget for anchors and neighbours"
-    )
+    share: Share = Field(default=0.1, description="share of the budget for anchors and neighbours")
 
     @classmethod
     def examples(cls) -> list[dict[str, Any]]:

@@ -11,7 +11,14 @@ from tokensieve.core.scoring import selection_order
 from tokensieve.core.view import View
 from tokensieve.strategies.falls_short import FallsShort
 from tokensieve.strategies.ordered import OrderedSelector
-from tokensieve.strategies.partitions import best_of_each, divided, members, slices, windows
+from tokensieve.strategies.partitions import (
+    MOST_PARTS,
+    best_of_each,
+    divided,
+    members,
+    slices,
+    windows,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,7 +49,7 @@ class PartitionedSelector(OrderedSelector):
     name = "partitioned"
     needs = frozenset({"grid"})
 
-    parts: int = Field(default=16, ge=1, description="number of parts")
+    parts: int = Field(default=16, ge=1, le=MOST_PARTS, description="number of parts")
     divide: Literal["slices", "windows"] = "slices"
     allocate: Literal["proportional", "equal"] = "proportional"
     overflow: Literal["others", "drop"] = Field(

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+MOST_PIVOTS = 256  # of each kind: every pivot looks at every token
+
+
 class PivotsSelector(OrderedSelector):
     """Keep a few pivots, and for each of them the tokens that duplicate it least.
 
@@ -36,8 +39,12 @@ class PivotsSelector(OrderedSelector):
     name = "pivots"
     needs = frozenset({"previous_keys", "normed_states"})
 
-    image_pivots: int = Field(default=4, ge=1, description="visual pivots, which are kept")
-    text_pivots: int = Field(default=4, ge=0, description="pivots among the instruction's tokens")
+    image_pivots: int = Field(
+        default=4, ge=1, le=MOST_PIVOTS, description="visual pivots, which are kept"
+    )
+    text_pivots: int = Field(
+        default=4, ge=0, le=MOST_PIVOTS, description="pivots among the instruction's tokens"
+    )
 
     def reads_scores(self) -> bool:
         """Keys and hidden states decide."""

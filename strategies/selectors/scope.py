@@ -34,9 +34,7 @@ class ScopeSelector(FeatureSelector):
     name = "scope"
 
     features: Features = "vision_features"
-    alpha: float = Field(
-        default=1.0, ge=0, allow_inf_nan=False, description="exponent of the scores"
-    )
+    alpha: float = Field(default=1.0, ge=0, le=8, description="exponent of the scores")
 
     @classmethod
     def examples(cls) -> list[dict[str, Any]]:
@@ -55,6 +53,8 @@ class ScopeSelector(FeatureSelector):
         similar = self.similarity(view).masked_fill(~both, 0)
         covered = self._covered(similar, view)
         weight = scores.masked_fill(~view.valid, 0).clamp(min=0) ** self.alpha
+        message = f"{self.name}: scores to the power of {self.alpha:g} are not finite"
+        view.doubt(message, ~weight.isfinite().all())
         noise = ULPS * torch.finfo(similar.dtype).eps
         turns = torch.zeros_like(available, dtype=torch.long)
         wanted = on_device(counts, available.device)[:, None]

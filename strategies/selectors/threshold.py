@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from tokensieve.core.budgets import whole
+from tokensieve.core.gate import LARGEST
 from tokensieve.core.lazy import torch
 from tokensieve.core.scoring import top_counts
+from tokensieve.core.strict import TokenCount
 from tokensieve.core.ties import above
 from tokensieve.core.view import View
 from tokensieve.strategies.ordered import OrderedSelector, top_in_order
@@ -45,11 +47,12 @@ class ThresholdSelector(OrderedSelector):
     rule: Literal["absolute", "quantile", "iqr", "share"] = "quantile"
     value: float = Field(
         default=0.5,
-        allow_inf_nan=False,
+        ge=-LARGEST,
+        le=LARGEST,
         description="the threshold, the quantile, the factor of the interquartile range, or the "
         "share",
     )
-    min_tokens: int = Field(default=1, ge=1, description="tokens that stay in any case")
+    min_tokens: TokenCount = Field(default=1, description="tokens that stay in any case")
     grid: bool = Field(default=False, description="whether an even grid is added")
 
     @model_validator(mode="after")

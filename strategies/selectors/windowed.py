@@ -8,6 +8,7 @@ from pydantic import Field
 
 from tokensieve.core.budgets import whole
 from tokensieve.core.scoring import selection_order
+from tokensieve.core.strict import Share
 from tokensieve.core.tensors import on_device
 from tokensieve.core.view import View
 from tokensieve.strategies.falls_short import FallsShort
@@ -17,7 +18,7 @@ from tokensieve.strategies.partitions import best_of_each, members, windows
 if TYPE_CHECKING:
     from torch import Tensor
 
-Side = Annotated[int, Field(ge=1)]
+Side = Annotated[int, Field(ge=1, le=32)]  # 32 x 32: every window looks at every token
 
 
 class WindowedSelector(FirstChoiceSelector):
@@ -42,7 +43,7 @@ class WindowedSelector(FirstChoiceSelector):
     name = "windowed"
     needs = frozenset({"grid"})
 
-    share: float = Field(default=0.5, gt=0, le=1, description="share of the budget for windows")
+    share: Share = Field(default=0.5, description="share of the budget for windows")
     windows: tuple[Side, Side] = Field(default=(4, 4), description="windows down and across")
     rest: Literal["global", "drop"] = Field(
         default="global", description="who gets what the windows leave of their share"
