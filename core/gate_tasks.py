@@ -41,7 +41,7 @@ def flaw_of_example(example: Any) -> str:
 
     if not isinstance(example, Example):
         return f"is no Example but {shown(example)}"
-    for field in ("id", "question", "answer"):
+    for field in ("id", "answer"):  # a question is looked at when it is asked, and then named
         if not isinstance(getattr(example, field), str):
             return f"{field} is text, not {shown(getattr(example, field))}"
     if not isinstance(example.images, tuple | list):

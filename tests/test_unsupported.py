@@ -188,7 +188,7 @@ def test_wrong_scorer_output_is_named(model: Any, batch: dict[str, Any]) -> None
     with (
         tokensieve.attach(model, spec),
         torch.no_grad(),
-        pytest.raises(tokensieve.TokensieveError, match=r"'wide' must return .*16.*got .*17"),
+        pytest.raises(tokensieve.TokensieveError, match=r"'wide' at .* must return .*16.*got .*17"),
     ):
         model(**batch)
 

@@ -167,9 +167,9 @@ class Engine(BaseEngine):
 
     def _see(self, record: VisionRecord) -> None:
         """A pass of the encoder is over: it belongs to the running call, or to one to come."""
-        check_record(record, self.bound.name)
         if self.shrinker is not None:
             record = self.shrinker.spread(record)
+        check_record(record, self.bound.name)
         call = self.call
         if call is None:
             self._ahead.append(record)

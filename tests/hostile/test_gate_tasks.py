@@ -80,7 +80,7 @@ DRAWN: dict[str, Any] = {
     "generator": (n for n in range(2)), "numbers": [1, 2], "texts": ["a"], "mixed": [EXAMPLE, None],
     "too-many": [EXAMPLE] * 3, "the-class": [Example], "dicts": [{"id": "a"}],
     "no-id": [replace(EXAMPLE, id=None)], "number-id": [replace(EXAMPLE, id=3)],
-    "no-question": [replace(EXAMPLE, question=None)], "answer-number": [replace(EXAMPLE, answer=3)],
+    "answer-number": [replace(EXAMPLE, answer=3)],
     "answer-list": [replace(EXAMPLE, answer=["a"])],
     "a-path": [replace(EXAMPLE, images=("a.png",))],
     "image-itself": [replace(EXAMPLE, images=PICTURE)],
