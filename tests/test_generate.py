@@ -260,7 +260,7 @@ def test_model_is_restored_exactly(family: str, ending: str) -> None:
             model.generate(**batch, max_new_tokens=2, suppress_tokens=SPECIAL)
     elif ending == "scorer":
         with (
-            pytest.raises(RuntimeError, match="scorer broke"),
+            pytest.raises(tokensieve.TokensieveError, match=r"scorer 'broken' at .*scorer broke"),
             tokensieve.attach(model, broken_pipeline()),
         ):
             model.generate(**batch, max_new_tokens=2)
