@@ -115,13 +115,19 @@ def with_prompt(
 def _given_cache(given: dict[str, Any]) -> Cache | None:
     """The cache among the arguments, known by its type; tuples of tensors are one of old."""
     for name, value in given.items():
-        if isinstance(value, (tuple, list)) and value and isinstance(value[0], (tuple, list)):
+        if _tuples_of_tensors(value):
             raise UnsupportedError(
                 f"{name}: pruning needs a DynamicCache, got a {type(value).__name__} of tensors"
             )
     cache = find_cache(given)
     check_cache(cache)
     return cache
+
+
+def _tuples_of_tensors(value: Any) -> bool:
+    """Whether it is a cache of old; sizes of pictures are pairs of numbers."""
+    first = value[0] if isinstance(value, (tuple, list)) and value else None
+    return isinstance(first, (tuple, list)) and any(isinstance(p, torch.Tensor) for p in first)
 
 
 def _marks(bound: BoundModel, ids: Tensor) -> Tensor:
