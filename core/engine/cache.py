@@ -69,7 +69,7 @@ class ReducedLayer(DynamicLayer):  # type: ignore[no-untyped-call]
 
         A caller may hide other tokens at a later step than at the prompt: his mask counts.
         """
-        if padding is None and not self.filled:
+        if not rows or (padding is None and not self.filled):
             return None
         columns = self._all_columns()[:, :rows]
         there = columns >= 0

@@ -124,8 +124,8 @@ class Engine(BaseEngine):
         call.state = state = begin_forward(
             self.bound, self.schedule, given, self.notes, self.seed, self._new_guard()
         )
-        if state is not None and call.prompt is not None and not call.forwards:
-            check_whole(state.length, call.prompt.shape[1])
+        if state is not None and state.past == 0 and not call.forwards:  # others may run later
+            check_whole(state.length, call.prompt)
         if state is not None and state.layout is not None:
             state.decided = decided_before(call, state, given.get("input_ids"))
 

@@ -196,8 +196,9 @@ def prompt_keys(ids: Tensor, real: Tensor | None, seed: int) -> list[int]:
     ]
 
 
-def check_whole(rows: int, tokens: int) -> None:
-    """The first forward of ``generate`` runs all of the prompt."""
+def check_whole(rows: int, prompt: Tensor | None) -> None:
+    """The first forward of ``generate`` runs all of the prompt, if there is one."""
+    tokens = 0 if prompt is None else int(prompt.shape[1])
     if rows < tokens:
         raise UnsupportedError(
             f"the prompt of {tokens} tokens is run in parts, the first of {rows}: chunked prefill "
