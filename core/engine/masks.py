@@ -48,16 +48,17 @@ def visible(
 ) -> Tensor:
     """``[batch, queries, keys]`` bool: causal by row order, real rows only.
 
-    A padding row sees itself, so that no row is empty and nothing becomes NaN.
+    Padding rows see what is real in front of them, as in the model itself: a later mask may show
+    them. One with nothing in front sees itself, so that no row is empty and nothing becomes NaN.
     """
     key = torch.arange(keys, device=device)
     query = torch.arange(keys - queries, keys, device=device)[:, None]
     seen: Tensor = (key <= query).expand(batch, -1, -1)
     if valid is None:
         return seen
-    own = key == query
-    real: Tensor = (seen & valid[:, None, :]) | (own & ~valid[:, None, -queries:].transpose(1, 2))
-    return real
+    real: Tensor = seen & valid[:, None, :]
+    empty = ~real.any(dim=2, keepdim=True)
+    return real | ((key == query) & empty)
 
 
 def differs(
