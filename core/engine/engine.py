@@ -10,6 +10,7 @@ import torch
 
 from tokensieve.core.adapter import BoundModel, VisionRecord
 from tokensieve.core.backends import check_backend
+from tokensieve.core.engine import masks
 from tokensieve.core.engine.base import BaseEngine
 from tokensieve.core.engine.cache import check_cache, find_cache
 from tokensieve.core.engine.call import decided_before, enter

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from tokensieve.core.errors import UnsupportedError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
