@@ -44,7 +44,7 @@ def test_command(call: Call) -> None:
     for adapter in ADAPTERS:
         assert any(line.startswith(f"{adapter.name}: ") for line in lines)
     assert sum("exact" in line for line in lines[:-1]) == 4 * CASES + 1
-    assert lines[-1] == "19 of 19 cases equal the masked model: pruning is exact here"
+    assert lines[-1] == "25 of 25 cases equal the masked model: pruning is exact here"
 
 
 def test_eager_attention(call: Call) -> None:

@@ -308,7 +308,7 @@ def test_examples_that_nobody_can_tell_apart_are_refused(case: str, tmp_path: Pa
     before = Image.new
     try:
         plugin = write(tmp_path / "grey.py", task_source(**changes))
-        with pytest.raises((TaskError, StudyError)) as caught:
+        with pytest.raises((TaskError, StudyError, PluginError)) as caught:
             planned("none", [plugin], tasks=[{"task": "grey", "samples": 2}])
     finally:
         Image.new = before
