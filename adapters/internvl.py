@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from tokensieve.adapters.decoder import LlamaLikeModel, decoder_dims, placeholder_ids
+from tokensieve.adapters.decoder import decoder_dims, placeholder_ids
+from tokensieve.adapters.encoders import EncodedModel, Layers, check_whole_model
 from tokensieve.adapters.shrinking import one_grid, resized, spread_images
 from tokensieve.adapters.synthetic import (
     NARROW_ENCODER,
@@ -21,15 +21,11 @@ from tokensieve.adapters.vision import (
     NO_TEXT_TOWER,
     CapturedLayer,
     Pass,
-    chosen_layers,
-    feeding_layer,
     raster,
     seen_heads,
-    watch_layers,
-    watch_projector,
 )
 from tokensieve.core.adapter import Adapter, BoundModel, Panel, VisionRecord
-from tokensieve.core.errors import AttachError, UnsupportedError
+from tokensieve.core.errors import UnsupportedError
 from tokensieve.core.flops import DecoderDims
 from tokensieve.core.lazy import torch
 from tokensieve.core.shrinking import Grid, ShrinkPlan
@@ -56,12 +52,14 @@ def tokens_per_tile(config: Any) -> tuple[int, int]:
     return int(height // down * ratio), int(width // across * ratio)
 
 
-class InternVLModel(LlamaLikeModel):
+class InternVLModel(EncodedModel):
     """An InternVL model.
 
     [CLS] attention of the encoder layer that feeds the projector, pooled (mean) over the patches
     that pixel shuffle puts into one token: the same 2-D neighbourhoods, never four in a row.
     """
+
+    projections = ("attention.q_norm", "attention.k_norm")
 
     def __init__(self, model: Any) -> None:
         super().__init__(model, "internvl")
@@ -69,57 +67,18 @@ class InternVLModel(LlamaLikeModel):
         self.placeholder_ids = placeholder_ids(config, ["image_token_id"])
         self.rows, self.columns = tokens_per_tile(config)
         self.heads = config.vision_config.num_attention_heads
-        tower: Any = self.inner.vision_tower
-        layer = config.vision_feature_layer
-        self.missing = {
+        without = {
             "cls_feature": "the projector takes groups of patches, not single tokens",
             "clip_relevance": NO_TEXT_TOWER,
         }
-        names = VISION_SIGNALS - set(self.missing)
         if config.vision_feature_select_strategy != "default":
             reason = "the projector is fed with the [CLS] token"
-            self.missing |= dict.fromkeys(names, reason)
-            return
-        if not isinstance(layer, int):
-            reason = f"the projector reads several vision layers ({layer})"
-            self.missing |= dict.fromkeys(names, reason)
-            return
-        self.encoder_layers = list(tower.encoder.layer)
-        self.vision_layer = feeding_layer(self.encoder_layers, layer)
-        if self.vision_layer is None:
-            reason = "no vision layer runs before the projector"
-            self.missing |= dict.fromkeys(names, reason)
-            return
-        self.provides = self.provides | names
+            without |= dict.fromkeys(VISION_SIGNALS - set(without), reason)
+        tower: Any = self.inner.vision_tower
+        self.find_layers(tower.encoder.layer, without)
 
-    def watch_vision(
-        self,
-        signals: frozenset[str],
-        depths: frozenset[float],
-        deliver: Callable[[VisionRecord], None],
-    ) -> list[Any]:
-        """Hooks on the (normalised) projections of the chosen layers and on the projector."""
-        passing = Pass()
-        layers: dict[float | None, Any] = {}
-        if "encoder_layers" in self.provides:
-            layers = chosen_layers(self.encoder_layers, self.vision_layer, signals, depths)
-
-        def pair(layer: Any) -> Callable[[], tuple[Any, Any]]:
-            return lambda: (layer.attention.q_norm, layer.attention.k_norm)
-
-        handles = watch_projector(
-            passing,
-            self.inner.multi_modal_projector,
-            lambda features: self._record(features, passing.seen, layers),
-            deliver,
-        )
-        projections = {depth: pair(layer) for depth, layer in layers.items()}
-        handles += watch_layers(passing, self.inner.vision_tower, projections)
-        return handles
-
-    def _record(
-        self, features: Tensor, seen: dict[Any, Any], layers: dict[float | None, Any]
-    ) -> VisionRecord:
+    def record(self, features: Tensor, seen: dict[Any, Any], layers: Layers) -> VisionRecord:
+        """Tokens of all tiles in raster order."""
         tiles, tokens = features.shape[:2]
         record = VisionRecord([tokens] * tiles)
         record.features = features.flatten(0, 1)
@@ -176,12 +135,6 @@ class InternVLModel(LlamaLikeModel):
         pooled: Tensor = patches[:, members].mean(dim=2).flatten(0, 1)
         return pooled
 
-    def project(self, features: Tensor) -> Tensor:
-        """Layer norm and MLP on each (shuffled) token."""
-        projector: Any = self.inner.multi_modal_projector
-        vectors: Tensor = projector.forward(features)
-        return vectors
-
     def panels(self, size: tuple[int, int], processor: Any, inputs: Any) -> list[Panel]:
         """Tiles in raster order, then the thumbnail of the whole picture."""
         tiles = int(inputs["pixel_values"].shape[0])
@@ -228,8 +181,7 @@ class InternVLAdapter(Adapter):
     @classmethod
     def bind(cls, model: Any) -> BoundModel:
         """Bind an ``InternVLForConditionalGeneration``."""
-        if not hasattr(model, "model") or not hasattr(model.model, "language_model"):
-            raise AttachError("adapter internvl: attach to InternVLForConditionalGeneration itself")
+        check_whole_model(cls.name, model, "InternVLForConditionalGeneration")
         return InternVLModel(model)
 
     @classmethod

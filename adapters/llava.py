@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from tokensieve.adapters.decoder import LlamaLikeModel, decoder_dims, placeholder_ids
+from tokensieve.adapters.decoder import decoder_dims, placeholder_ids
+from tokensieve.adapters.encoders import EncodedModel, Layers, check_whole_model
 from tokensieve.adapters.shrinking import one_grid, resized, spread_images
 from tokensieve.adapters.synthetic import (
     NARROW_ENCODER,
@@ -21,13 +22,9 @@ from tokensieve.adapters.vision import (
     NO_TEXT_TOWER,
     CapturedLayer,
     Pass,
-    chosen_layers,
     encoded_tokens,
-    feeding_layer,
     raster,
     seen_heads,
-    watch_layers,
-    watch_projector,
 )
 from tokensieve.core.adapter import Adapter, BoundModel, Panel, VisionRecord
 from tokensieve.core.errors import AttachError
@@ -60,7 +57,7 @@ class _Small(threading.local):
         self.grid = grid
 
 
-class LlavaModel(LlamaLikeModel):
+class LlavaModel(EncodedModel):
     """A LLaVA model.
 
     Vision signals come from the encoder layer whose output feeds the projector
@@ -68,6 +65,8 @@ class LlavaModel(LlamaLikeModel):
     or ``vision_feature_select_strategy: full``) attention is the attention received from all
     tokens.
     """
+
+    projections = ("self_attn.q_proj", "self_attn.k_proj")
 
     def __init__(self, model: Any) -> None:
         super().__init__(model, "llava")
@@ -89,64 +88,29 @@ class LlavaModel(LlamaLikeModel):
 
     def _find_vision(self, config: Any) -> None:
         """Say which vision signals this encoder gives, and why not the others."""
-        vision, layer = config.vision_config, config.vision_feature_layer
-        names = VISION_SIGNALS - {"clip_relevance"}
-        self.missing = {"clip_relevance": NO_TEXT_TOWER}
-        if not isinstance(layer, int):
-            reason = f"the projector reads several vision layers ({layer})"
-            self.missing |= dict.fromkeys(names, reason)
-            return
+        without = {"clip_relevance": NO_TEXT_TOWER}
         if self.has_cls != self.crops_cls:
             reason = "the [CLS] token itself is a visual token"
             if not self.has_cls:
                 reason = "the encoder has no [CLS] token, and its first patch is cut off instead"
-            self.missing |= dict.fromkeys(names, reason)
-            return
+            without |= dict.fromkeys(VISION_SIGNALS - set(without), reason)
+        elif not self.has_cls:
+            without["cls_feature"] = "the vision encoder has no [CLS] token"
         tower: Any = self.inner.vision_tower
-        encoder = getattr(tower, "vision_model", tower).encoder
-        self.vision_layer = feeding_layer(encoder.layers, layer)
-        if self.vision_layer is None:
-            self.missing |= dict.fromkeys(names, "no vision layer runs before the projector")
-            return
-        self.encoder_layers = list(encoder.layers)
-        if not self.has_cls:
-            self.missing["cls_feature"] = "the vision encoder has no [CLS] token"
-        self.provides = self.provides | (names - set(self.missing))
-        self.heads = vision.num_attention_heads
+        self.find_layers(getattr(tower, "vision_model", tower).encoder.layers, without)
+        self.heads = config.vision_config.num_attention_heads
 
-    def watch_vision(
-        self,
-        signals: frozenset[str],
-        depths: frozenset[float],
-        deliver: Callable[[VisionRecord], None],
-    ) -> list[Any]:
-        """Hooks on the chosen layers' projections and on the projector."""
-        passing = Pass()
-        layers: dict[float | None, Any] = {}
-        if "encoder_layers" in self.provides:
-            layers = chosen_layers(self.encoder_layers, self.vision_layer, signals, depths)
+    def more_hooks(self, passing: Pass, signals: frozenset[str], layers: Layers) -> list[Any]:
+        """The output of the layer that feeds the projector holds the [CLS] token."""
 
         def output(module: Any, args: Any, result: Any) -> None:
             passing.seen["output"] = result[0] if isinstance(result, tuple) else result
 
-        def pair(layer: Any) -> Callable[[], tuple[Any, Any]]:
-            return lambda: (layer.self_attn.q_proj, layer.self_attn.k_proj)
+        wanted = "cls_feature" in signals & self.provides
+        return [self.vision_layer.register_forward_hook(output)] if wanted else []
 
-        handles = watch_projector(
-            passing,
-            self.inner.multi_modal_projector,
-            lambda features: self._record(features, passing.seen, layers),
-            deliver,
-        )
-        projections = {depth: pair(layer) for depth, layer in layers.items()}
-        handles += watch_layers(passing, self.inner.vision_tower, projections)
-        if "cls_feature" in signals:
-            handles.append(self.vision_layer.register_forward_hook(output))
-        return handles
-
-    def _record(
-        self, features: Tensor, seen: dict[Any, Any], layers: dict[float | None, Any]
-    ) -> VisionRecord:
+    def record(self, features: Tensor, seen: dict[Any, Any], layers: Layers) -> VisionRecord:
+        """Patches in raster order."""
         images, tokens = features.shape[:2]
         record = VisionRecord([tokens] * images)
         record.features = features.flatten(0, 1)
@@ -186,12 +150,6 @@ class LlavaModel(LlamaLikeModel):
             tower.register_forward_pre_hook(before, with_kwargs=True),
             projector.register_forward_hook(after),
         ]
-
-    def project(self, features: Tensor) -> Tensor:
-        """The projector works on each token alone."""
-        projector: Any = self.inner.multi_modal_projector
-        vectors: Tensor = projector.forward(features)
-        return vectors
 
     def picture_tokens(self, given: Mapping[str, Any]) -> dict[int, list[int]] | None:
         """As many for each picture."""
@@ -242,8 +200,7 @@ class LlavaAdapter(Adapter):
     @classmethod
     def bind(cls, model: Any) -> BoundModel:
         """Bind a ``LlavaForConditionalGeneration``."""
-        if not hasattr(model, "model") or not hasattr(model.model, "language_model"):
-            raise AttachError("adapter llava: attach to LlavaForConditionalGeneration itself")
+        check_whole_model(cls.name, model, "LlavaForConditionalGeneration")
         return LlavaModel(model)
 
     @classmethod

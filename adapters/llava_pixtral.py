@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tokensieve.adapters.decoder import LlamaLikeModel, decoder_dims, placeholder_ids
+from tokensieve.adapters.decoder import decoder_dims, placeholder_ids
+from tokensieve.adapters.encoders import EncodedModel, Layers, check_whole_model
 from tokensieve.adapters.llava import has_pixtral
 from tokensieve.adapters.shrinking import resized, spread_features
 from tokensieve.adapters.synthetic import (
@@ -22,21 +23,16 @@ from tokensieve.adapters.vision import (
     RAN_PAST,
     CapturedLayer,
     Pass,
-    chosen_layers,
     encoded_tokens,
-    feeding_layer,
     raster,
     rotated_parts,
     seen_heads,
-    watch_layers,
-    watch_projector,
 )
 from tokensieve.core.adapter import Adapter, BoundModel, Panel, VisionRecord
 from tokensieve.core.errors import AttachError, SignalError, UnsupportedError
 from tokensieve.core.flops import DecoderDims
 from tokensieve.core.lazy import torch
 from tokensieve.core.shrinking import Grid, ShrinkPlan
-from tokensieve.core.signals import VISION_SIGNALS
 from tokensieve.core.signature import Signature
 from tokensieve.core.sizes import ModelSize
 
@@ -48,7 +44,7 @@ PATCH = 16
 IMAGE_SIZES = "image_sizes"
 
 
-class LlavaPixtralModel(LlamaLikeModel):
+class LlavaPixtralModel(EncodedModel):
     """A LLaVA model behind Pixtral's encoder.
 
     An image is as many tokens as it has patches; behind each row of them stands a separator
@@ -57,6 +53,7 @@ class LlavaPixtralModel(LlamaLikeModel):
     """
 
     separated = True
+    projections = ("attention.q_proj", "attention.k_proj")
 
     def __init__(self, model: Any) -> None:
         super().__init__(model, "llava-pixtral")
@@ -70,32 +67,17 @@ class LlavaPixtralModel(LlamaLikeModel):
         tower: Any = self.inner.vision_tower
         self.patch = int(tower.patch_size)
         self.heads = config.vision_config.num_attention_heads
-        self.encoder_layers = list(tower.transformer.layers)
-        self.missing = {
-            "cls_feature": "the vision encoder has no [CLS] token",
-            "clip_relevance": NO_TEXT_TOWER,
-        }
-        names, layer = VISION_SIGNALS - set(self.missing), config.vision_feature_layer
-        feeding = feeding_layer(self.encoder_layers, layer) if isinstance(layer, int) else None
-        if feeding is None:
-            reason = f"the projector is not fed by one vision layer ({layer})"
-            self.missing |= dict.fromkeys(names, reason)
-            return
-        self.vision_layer = feeding
-        self.provides = self.provides | names
+        self.find_layers(
+            tower.transformer.layers,
+            {
+                "cls_feature": "the vision encoder has no [CLS] token",
+                "clip_relevance": NO_TEXT_TOWER,
+            },
+        )
 
-    def watch_vision(
-        self,
-        signals: frozenset[str],
-        depths: frozenset[float],
-        deliver: Callable[[VisionRecord], None],
-    ) -> list[Any]:
-        """Hooks on the encoder's entry, the chosen layers' projections, and the projector."""
-        passing = Pass()
+    def more_hooks(self, passing: Pass, signals: frozenset[str], layers: Layers) -> list[Any]:
+        """The encoder's entry tells the pictures' sizes, its attention the angles of 2-D RoPE."""
         tower: Any = self.inner.vision_tower
-        layers: dict[float | None, Any] = {}
-        if "encoder_layers" in self.provides:
-            layers = chosen_layers(self.encoder_layers, self.vision_layer, signals, depths)
         call = Signature.of(tower, [IMAGE_SIZES])
         attending = Signature.of(self.encoder_layers[0].attention, ["position_embeddings"])
 
@@ -106,25 +88,13 @@ class LlavaPixtralModel(LlamaLikeModel):
         def angles(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
             passing.seen["angles"] = attending.named(args, kwargs)["position_embeddings"]
 
-        def pair(layer: Any) -> Callable[[], tuple[Any, Any]]:
-            return lambda: (layer.attention.q_proj, layer.attention.k_proj)
+        watched = [(tower, begin), *((layer.attention, angles) for layer in set(layers.values()))]
+        return [
+            module.register_forward_pre_hook(hook, with_kwargs=True) for module, hook in watched
+        ]
 
-        projections = {depth: pair(layer) for depth, layer in layers.items()}
-        handles = watch_projector(
-            passing,
-            self.inner.multi_modal_projector,
-            lambda features: self._record(features, passing.seen, layers),
-            deliver,
-        )
-        handles += watch_layers(passing, tower, projections)
-        handles.append(tower.register_forward_pre_hook(begin, with_kwargs=True))
-        for layer in set(layers.values()):
-            handles.append(layer.attention.register_forward_pre_hook(angles, with_kwargs=True))
-        return handles
-
-    def _record(
-        self, features: Tensor, seen: dict[Any, Any], layers: dict[float | None, Any]
-    ) -> VisionRecord:
+    def record(self, features: Tensor, seen: dict[Any, Any], layers: Layers) -> VisionRecord:
+        """Patches of one picture after the other, in raster order."""
         if "grids" not in seen or (layers and "angles" not in seen):
             raise SignalError(RAN_PAST)
         grids: list[Grid] = seen["grids"]
@@ -185,12 +155,6 @@ class LlavaPixtralModel(LlamaLikeModel):
             small[number, :, :height, :width] = resized(picture, height, width)[0]
         return small
 
-    def project(self, features: Tensor) -> Tensor:
-        """The projector works on each token alone."""
-        projector: Any = self.inner.multi_modal_projector
-        vectors: Tensor = projector.forward(features)
-        return vectors
-
     def picture_tokens(self, given: Mapping[str, Any]) -> dict[int, list[int]] | None:
         """As the pictures' sizes say.
 
@@ -233,10 +197,7 @@ class LlavaPixtralAdapter(Adapter):
     @classmethod
     def bind(cls, model: Any) -> BoundModel:
         """Bind a ``LlavaForConditionalGeneration``."""
-        if not hasattr(model, "model") or not hasattr(model.model, "language_model"):
-            raise AttachError(
-                "adapter llava-pixtral: attach to LlavaForConditionalGeneration itself"
-            )
+        check_whole_model(cls.name, model, "LlavaForConditionalGeneration")
         return LlavaPixtralModel(model)
 
     @classmethod

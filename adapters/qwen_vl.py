@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tokensieve.adapters.decoder import LlamaLikeModel, decoder_dims, placeholder_ids
+from tokensieve.adapters.encoders import check_whole_model
 from tokensieve.adapters.shrinking import resized, spread_features
 from tokensieve.adapters.synthetic import (
     random_pixels,
@@ -29,7 +30,7 @@ from tokensieve.adapters.vision import (
     rotated_parts,
 )
 from tokensieve.core.adapter import Adapter, BoundModel, Panel, VisionRecord
-from tokensieve.core.errors import AttachError, SignalError
+from tokensieve.core.errors import SignalError
 from tokensieve.core.flops import DecoderDims
 from tokensieve.core.lazy import torch
 from tokensieve.core.shrinking import Grid, ShrinkPlan
@@ -269,9 +270,7 @@ class QwenVLAdapter(Adapter):
     @classmethod
     def bind(cls, model: Any) -> BoundModel:
         """Bind a ``Qwen2_5_VLForConditionalGeneration``."""
-        if not hasattr(model, "model") or not hasattr(model.model, "language_model"):
-            message = "adapter qwen-vl: attach to Qwen2_5_VLForConditionalGeneration itself"
-            raise AttachError(message)
+        check_whole_model(cls.name, model, "Qwen2_5_VLForConditionalGeneration")
         return QwenVLModel(model)
 
     @classmethod

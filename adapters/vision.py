@@ -171,14 +171,6 @@ def watch_projector(
     return [projector.register_forward_hook(finish, with_kwargs=True)]
 
 
-def chosen_layers(
-    layers: Sequence[Any], feeding: Any, signals: frozenset[str], depths: frozenset[float]
-) -> dict[float | None, Any]:
-    """The encoder layers to capture, by depth; None is the one that feeds the projector."""
-    chosen: dict[float | None, Any] = {None: feeding} if signals & ATTENTION_SIGNALS else {}
-    return chosen | {depth: layers[layer_at(depth, len(layers))] for depth in depths}
-
-
 def _joined(states: Tensor) -> Tensor:
     """``[images, heads, tokens, head dim]`` -> ``[images, 1, tokens, heads * head dim]``."""
     return states.transpose(1, 2).flatten(2)[:, None]

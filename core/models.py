@@ -137,7 +137,10 @@ def load_config(name: str, registry: Registry, also: Iterable[str] = ()) -> Any:
     with _one_line(name):
         here, local = only_local(where), os.path.isdir(where)
         file = Path(where, CONFIG) if local else _cached(where, here)
-        written = read_config(file)
+        try:
+            written = read_config(file)
+        except ModelError as error:
+            raise error if local else ModelError(f"model {shown(name)}: {error}") from None
         check_config(name, written)  # before transformers is imported, let alone asked
         from transformers import AutoConfig
 

@@ -150,6 +150,11 @@ class Session:
         prompt = kwargs.get("input_ids", kwargs.get("inputs", args[0] if args else None))
         with engine.expecting(prompt, kwargs) as call:
             output = _checked_generate(self.model, generate, *args, **kwargs)
+        if engine.removed:
+            raise GuardError(
+                f"there is no answer: pipeline {self.pipeline.name!r} was detached while generate "
+                "ran, so a part of it was not pruned: detach afterwards"
+            )
         if not call.forwards:
             raise GuardError(f"there is no answer: {self._nothing_ran()}")
         return output

@@ -29,8 +29,9 @@ def small_grid(grid: Grid, tokens: float, *, square: bool = False) -> Grid:
         side = max(1, math.isqrt(int(tokens)))
         return (side, side)
     exact = math.sqrt(tokens * rows / columns)
+    most = max(1, min(rows, math.floor(tokens)))
     options = []
-    for count in {max(1, math.floor(exact)), min(rows, math.ceil(exact))}:
+    for count in {min(most, max(1, side)) for side in (math.floor(exact), math.ceil(exact))}:
         in_shape = math.ceil(count * columns / rows)
         across = max(1, min(columns, in_shape + 1, math.floor(tokens / count)))
         distortion = abs(across * rows - count * columns)

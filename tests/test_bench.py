@@ -273,7 +273,7 @@ def test_overhead_counts_exactly_our_own_time(
     where = {
         "decide": (engine_module, "decide"),
         "change": (transitions_module, "change"),
-        "vision": (type(subject.bound), "_record"),
+        "vision": (type(subject.bound), "record"),
         "layout": (prompt_module.Images, "read"),
         "decoder": (subject.bound.layers[3], "forward"),
     }[place]

@@ -43,8 +43,8 @@ def test_command(call: Call) -> None:
     assert lines[1] == "device cpu, attention sdpa, float64"
     for adapter in ADAPTERS:
         assert any(line.startswith(f"{adapter.name}: ") for line in lines)
-    assert sum("exact" in line for line in lines[:-1]) == 3 * CASES + 1
-    assert lines[-1] == "19 of 19 cases equal the masked model: pruning is exact here"
+    assert sum("exact" in line for line in lines[:-1]) == 4 * CASES + 1
+    assert lines[-1] == "25 of 25 cases equal the masked model: pruning is exact here"
 
 
 def test_eager_attention(call: Call) -> None:
@@ -103,12 +103,12 @@ def shifted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def unmasked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Padding of ragged samples is seen."""
-    right = masks.visible
+    right = masks.layer_mask
 
-    def all_real(valid: Any, *args: Any) -> Any:
-        return right(None if valid is None else torch.ones_like(valid), *args)
+    def all_real(backend: str, valid: Any, *args: Any) -> Any:
+        return right(backend, None if valid is None else torch.ones_like(valid), *args)
 
-    monkeypatch.setattr(masks, "visible", all_real)
+    monkeypatch.setattr(masks, "layer_mask", all_real)
 
 
 def bypassed(monkeypatch: pytest.MonkeyPatch) -> None:

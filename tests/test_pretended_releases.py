@@ -11,7 +11,7 @@ import torch
 from tiny_models import DEFAULT_IMAGES, SPECIAL, Prompt, build, inputs
 
 import tokensieve
-from tokensieve.core.engine import rows
+from tokensieve.core.engine import masks, rows
 from tokensieve.core.engine.base import BaseEngine
 from tokensieve.core.engine.guard import ForwardGuard
 from tokensieve.core.signature import Signature
@@ -113,6 +113,7 @@ def switch_off(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ForwardGuard, "same_cache", lambda self, known, given: given)
     patch.setattr(BaseEngine, "_watch_model", lambda *_: None)
     patch.setattr(rows, "_refuse_row_arguments", lambda *_: None)
+    patch.setattr(masks, "check_own", lambda *_: None)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

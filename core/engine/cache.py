@@ -25,7 +25,9 @@ class ReducedLayer(DynamicLayer):  # type: ignore[no-untyped-call]
 
     Attributes:
         logical: tokens seen, dropped ones included.
-        valid: ``[batch, rows]`` bool, False for padding; None if every row is real.
+        columns: ``[batch, rows]`` which of the tokens seen a row is, -1 for filler; further rows
+            are the last tokens. None: every row is.
+        filled: whether some rows are filler.
         shift: ``[batch]`` what to subtract from a later token's position, or None for nothing.
         lineage: the reductions that made these rows; layers of equal lineage have equal rows.
     """
@@ -35,14 +37,15 @@ class ReducedLayer(DynamicLayer):  # type: ignore[no-untyped-call]
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.logical = 0
-        self.valid: Tensor | None = None
+        self.columns: Tensor | None = None
+        self.filled = False
         self.shift: Tensor | None = None
         self.lineage: tuple[tuple[int, int], ...] = ()
-        self._armed: tuple[int, Tensor | None] | None = None
+        self._armed: tuple[int, Tensor | None, bool] | None = None
 
     @classmethod
-    def take_over(cls, layer: DynamicLayer, valid: Tensor | None) -> ReducedLayer:
-        """Continue a plain layer whose rows are marked by ``valid`` (None: all real)."""
+    def take_over(cls, layer: DynamicLayer) -> ReducedLayer:
+        """Continue a plain layer."""
         if isinstance(layer, cls):
             return layer
         reduced = cls()
@@ -50,7 +53,6 @@ class ReducedLayer(DynamicLayer):  # type: ignore[no-untyped-call]
             reduced.lazy_initialization(layer.keys, layer.values)
             reduced.keys, reduced.values = layer.keys, layer.values
             reduced.logical = layer.get_seq_length()
-            reduced.valid = valid
         return reduced
 
     @property
@@ -58,9 +60,31 @@ class ReducedLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         """Rows that are really stored."""
         return int(super().get_seq_length())
 
-    def arm(self, logical: int, valid: Tensor | None) -> None:
-        """Announce the rows of the next ``update``: ``logical`` tokens, marked by ``valid``."""
-        self._armed = (logical, valid)
+    def arm(self, logical: int, columns: Tensor | None, *, filled: bool) -> None:
+        """Announce the rows of the next ``update``: ``logical`` tokens, and which of them stay."""
+        self._armed = (logical, columns, filled)
+
+    def real(self, padding: Tensor | None, rows: int) -> Tensor | None:
+        """``[batch, rows]`` bool of the first rows: tokens that today's mask shows; None: all.
+
+        A caller may hide other tokens at a later step than at the prompt: his mask counts.
+        """
+        if not rows or (padding is None and not self.filled):
+            return None
+        columns = self._all_columns()[:, :rows]
+        there = columns >= 0
+        if padding is None:
+            return there
+        return there & padding.to(columns.device).gather(1, columns.clamp(min=0))
+
+    def _all_columns(self) -> Tensor:
+        """``[batch, rows]``; rows behind the stored columns are the last tokens."""
+        assert self.keys is not None
+        known = 0 if self.columns is None else self.columns.shape[1]
+        first = self.logical - (self.rows - known)
+        later = torch.arange(first, self.logical, device=self.keys.device)
+        later = later.expand(self.keys.shape[0], -1)
+        return later if self.columns is None else torch.cat([self.columns, later], dim=1)
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
@@ -71,13 +95,13 @@ class ReducedLayer(DynamicLayer):  # type: ignore[no-untyped-call]
                 "this KV cache holds a pruned prompt, but no session is attached: attach the "
                 "pipeline again to continue it, or start with a new cache"
             )
-        (logical, valid), self._armed = self._armed, None
-        past, new = self.rows, key_states.shape[-2]
-        if self.valid is not None or valid is not None:
-            ones = key_states.new_ones((key_states.shape[0], 1), dtype=torch.bool)
-            old = ones.expand(-1, past) if self.valid is None else self.valid
-            now = ones.expand(-1, new) if valid is None else valid.to(key_states.device)
-            self.valid = torch.cat([old, now], dim=1)
+        (logical, columns, filled), self._armed = self._armed, None
+        if columns is not None:
+            moved = columns.to(key_states.device)
+            moved = torch.where(moved < 0, moved, moved + self.logical)
+            past = [self._all_columns()] if self.rows else []
+            self.columns = torch.cat([*past, moved], dim=1)
+            self.filled |= filled
         self.logical += logical
         keys, values = super().update(key_states, value_states, *args, **kwargs)
         return keys, values
@@ -116,10 +140,11 @@ class ReducedLayer(DynamicLayer):  # type: ignore[no-untyped-call]
     def reset(self) -> None:
         """Forget everything, the reduction included."""
         super().reset()
-        self.logical, self.valid, self.shift, self.lineage = 0, None, None, ()
+        self.logical, self.columns, self.shift, self.lineage = 0, None, None, ()
+        self.filled = False
 
     def _each(self, change: Any) -> None:
-        self.valid = None if self.valid is None else change(self.valid)
+        self.columns = None if self.columns is None else change(self.columns)
         self.shift = None if self.shift is None else change(self.shift)
 
 

@@ -89,11 +89,15 @@ def current(engine: Any) -> Call | None:
 
 
 def enter(engine: Any, owner: Owner) -> Call:
-    """The running call, or a new one of ``owner``; one that was cut off is forgotten."""
+    """The running call, or a new one of ``owner``; one that was cut off is forgotten.
+
+    A ``generate`` is never cut off: who runs one inside of a call goes on with that afterwards.
+    """
     call = current(engine)
     if call is not None and RANKS[call.owner] < RANKS[owner]:
         return call
-    leave(engine, call)
+    if owner != "generate":
+        leave(engine, call)
     call = Call(engine, owner)
     _CALLS.set((*_CALLS.get(), call))
     return call
@@ -106,9 +110,13 @@ def leave(engine: Any, call: Call | None) -> None:
 
 
 def decided_before(call: Call, state: ForwardState, ids: Tensor | None) -> Decided | None:
-    """What was decided for this prompt, if its forwards repeat it."""
+    """What was decided for this prompt, if its forwards repeat it.
+
+    The first forward of a call is its own; others may run other prompts in between (guidance,
+    criteria that ask the model).
+    """
     if state.cache is not None or call.owner != "generate" or ids is None:
         return None
-    if call.decided is None or not call.decided.holds(ids):
+    if call.decided is None and not call.forwards:
         call.decided = Decided(ids)
-    return call.decided
+    return call.decided if call.decided is not None and call.decided.holds(ids) else None

@@ -10,6 +10,7 @@ import torch
 
 from tokensieve.core.adapter import BoundModel, VisionRecord
 from tokensieve.core.backends import check_backend
+from tokensieve.core.engine import masks
 from tokensieve.core.engine.base import BaseEngine
 from tokensieve.core.engine.cache import check_cache, find_cache
 from tokensieve.core.engine.call import decided_before, enter
@@ -125,8 +126,8 @@ class Engine(BaseEngine):
         call.state = state = begin_forward(
             self.bound, self.schedule, given, self.notes, self.seed, self._new_guard()
         )
-        if state is not None and call.prompt is not None and state.past == 0:
-            check_whole(state.length, call.prompt.shape[1])
+        if state is not None and state.past == 0 and not call.forwards:  # others may run later
+            check_whole(state.length, call.prompt)
         if state is not None and state.layout is not None:
             state.decided = decided_before(call, state, given.get("input_ids"))
 
@@ -145,9 +146,10 @@ class Engine(BaseEngine):
         call, state = self.call, self._end_state()
         if state is None or output is None:  # the forward raised
             return
-        if call is not None and state.cache is not None:  # else the prompt runs again
+        if call is not None and state.cache is not None and call.decided is None:
             call.records.clear()
         state.guard.check(output, state.cache, state.past + state.length)
+        masks.check_own(state.odd_mask)
         if state.layout is not None:
             self._conclude(state)
             return
@@ -185,17 +187,16 @@ class Engine(BaseEngine):
         embeds = self._decoder_call.named(args, kwargs).get("inputs_embeds")
         if embeds is None:
             raise refuse("the decoder was called without 'inputs_embeds'")
-        records, separators = [*self._ahead, *call.records], state.carried.get(SEPARATORS)
-        state.evidence = find_evidence(state.layout, embeds, records, separators)
+        own, ahead, apart = call.records, list(self._ahead), state.carried.get(SEPARATORS)
+        state.evidence = find_evidence(state.layout, embeds, own, ahead, apart)
 
     def _shrunk(self, grids: list[Grid], *, square: bool = False) -> list[Grid]:
         """The grids that the images of this forward are to have."""
         assert self.shrinker is not None
-        original: dict[tuple[int, int], int] = {}
-        call = self.call
+        original, call = {}, self.call
         if call is not None and call.state is not None:
             original = call.state.original
-        elif call is not None and call.prompt is not None:
+        elif call is not None and call.prompt is not None and not call.forwards:
             original = image_sizes(self.bound, call.prompt)
         if not original:  # nothing is known of the prompt: every grid is an image
             original = {(0, n): rows * columns for n, (rows, columns) in enumerate(grids)}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import torch
@@ -34,6 +35,19 @@ class Found:
 
     record: VisionRecord
     start: int
+
+    def is_whole(self, tokens: int) -> bool:
+        """Whether ``tokens`` from here on are whole pictures."""
+        edges = {0, *accumulate(self.record.images)}
+        return {self.start, self.start + tokens} <= edges
+
+    def looks_like(self, other: Found, tokens: int) -> bool:
+        """Whether the tokens here stand in the same rows and columns as those there."""
+        here, there = (
+            None if at.record.grid is None else at.record.grid[at.start : at.start + tokens]
+            for at in (self, other)
+        )
+        return here is there or (here is not None and there is not None and here.equal(there))
 
 
 @dataclass(frozen=True)
@@ -96,53 +110,78 @@ def _joined(parts: list[Tensor]) -> Tensor:
 def find_evidence(
     layout: Layout,
     embeds: Tensor,
-    records: Sequence[VisionRecord],
+    own: Sequence[VisionRecord],
+    ahead: Sequence[VisionRecord],
     separators: Tensor | None = None,
 ) -> Evidence:
-    """Find every image of a prompt in ``records``, the newest first.
+    """Find every image of a prompt in the records of the encoder's passes.
 
     Args:
         layout: rows of the prompt.
         embeds: ``[samples, rows, dim]`` what enters the decoder.
-        records: of passes of the encoder, oldest first.
+        own: records of passes in the prompt's own call, oldest first.
+        ahead: of passes that nobody's call made.
         separators: ``[samples, rows]`` the rows of images that are none of their tokens.
 
     Raises:
-        SignalError: the features of an image are in no record.
+        SignalError: the features of an image are in no record, or in several of other shapes.
     """
-    newest = [record for record in reversed(records) if record.outputs is not None]
-    images: dict[tuple[int, int], Found] = {}
-    hint: Found | None = None
-    for block in layout.blocks():
-        rows = embeds[block.sample, block.rows.start : block.rows.stop]
-        if block.separators:
-            assert separators is not None  # an image has some
-            apart = separators[block.sample, block.rows.start : block.rows.stop]
-            rows = rows[~apart.to(rows.device)]
-        found = _find(rows, newest, hint)
-        if found is None:
-            seen = sum(sum(record.images) for record in newest)
-            raise SignalError(
-                f"sample {block.sample + 1}: the {block.length} tokens of image {block.image + 1} "
-                f"are not among the {seen} that the vision encoder made: {UNKNOWN}"
-            )
-        images[block.sample, block.image] = found
-        hint = Found(found.record, found.start + block.length)
-    return Evidence(images, _places(layout.blocks(), len(layout.samples), images, embeds.device))
+    blocks = layout.blocks()
+    rows = [_rows(block, embeds, separators) for block in blocks]
+    found = None if len(own) != 1 else _in_order(rows, own[0])
+    if found is None:
+        records = [record for record in (*reversed(own), *reversed(ahead)) if _usable(record)]
+        found = [_found(block, part, records) for block, part in zip(blocks, rows, strict=True)]
+    images = {(b.sample, b.image): place for b, place in zip(blocks, found, strict=True)}
+    return Evidence(images, _places(blocks, len(layout.samples), images, embeds.device))
 
 
-def _find(rows: Tensor, records: list[VisionRecord], hint: Found | None) -> Found | None:
-    """Behind the image before, most likely; else wherever the first row is found."""
-    if hint is not None and _same(rows, hint):
-        return hint
-    for record in records:
-        assert record.outputs is not None
-        outputs = record.outputs.to(rows.device, rows.dtype)
-        starts = (outputs == rows[0]).all(dim=1).nonzero()[:, 0].tolist()
-        for start in starts:
-            if _same(rows, Found(record, start)):
-                return Found(record, start)
-    return None
+def _usable(record: VisionRecord) -> bool:
+    return record.outputs is not None
+
+
+def _rows(block: Block, embeds: Tensor, separators: Tensor | None) -> Tensor:
+    """``[tokens, dim]`` what enters the decoder for an image."""
+    span = slice(block.rows.start, block.rows.stop)
+    rows = embeds[block.sample, span]
+    if not block.separators:
+        return rows
+    assert separators is not None  # an image has some
+    return rows[~separators[block.sample, span].to(rows.device)]
+
+
+def _in_order(rows: list[Tensor], record: VisionRecord) -> list[Found] | None:
+    """The images of a prompt are all that a pass encoded, in its order: the plain case."""
+    if not _usable(record) or sum(map(len, rows)) != sum(record.images):
+        return None
+    ends = accumulate(map(len, rows))
+    found = [Found(record, end - len(part)) for end, part in zip(ends, rows, strict=True)]
+    return found if all(map(_same, rows, found)) else None
+
+
+def _found(block: Block, rows: Tensor, records: list[VisionRecord]) -> Found:
+    """Where an image is, the newest place first; pictures of one color look alike in any shape."""
+    places = [place for record in records for place in _candidates(rows, record)]
+    whole = [place for place in places if place.is_whole(len(rows))] or places
+    what = f"sample {block.sample + 1}: the {block.length} tokens of image {block.image + 1}"
+    if not whole:
+        seen = sum(sum(record.images) for record in records)
+        raise SignalError(
+            f"{what} are not among the {seen} that the vision encoder made: {UNKNOWN}"
+        )
+    if any(not whole[0].looks_like(other, len(rows)) for other in whole[1:]):
+        raise SignalError(
+            f"{what} are those of several pictures of other shapes (of one color?), which of them "
+            "is not known: ask about one of them at a time, without beams"
+        )
+    return whole[0]
+
+
+def _candidates(rows: Tensor, record: VisionRecord) -> list[Found]:
+    assert record.outputs is not None
+    outputs = record.outputs.to(rows.device, rows.dtype)
+    starts = (outputs == rows[0]).all(dim=1).nonzero()[:, 0].tolist()
+    return [found for start in starts if _same(rows, found := Found(record, start))]
 
 
 def _same(rows: Tensor, found: Found) -> bool:

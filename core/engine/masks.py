@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
+
+from tokensieve.core.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,16 +37,46 @@ def visible(
 ) -> Tensor:
     """``[batch, queries, keys]`` bool: causal by row order, real rows only.
 
-    A padding row sees itself, so that no row is empty and nothing becomes NaN.
+    Padding rows see what is real in front of them, as in the model itself: a later mask may show
+    them. One with nothing in front sees itself, so that no row is empty and nothing becomes NaN.
     """
     key = torch.arange(keys, device=device)
     query = torch.arange(keys - queries, keys, device=device)[:, None]
     seen: Tensor = (key <= query).expand(batch, -1, -1)
     if valid is None:
         return seen
-    own = key == query
-    real: Tensor = (seen & valid[:, None, :]) | (own & ~valid[:, None, -queries:].transpose(1, 2))
-    return real
+    real: Tensor = seen & valid[:, None, :]
+    empty = ~real.any(dim=2, keepdim=True)
+    return real | ((key == query) & empty)
+
+
+def differs(
+    mask: Any, valid: Tensor | None, batch: int, queries: int, keys: int, like: Tensor
+) -> Tensor:
+    """Whether a mask that the model made is another one than that of ``visible``; bool scalar.
+
+    Models make others: for sequences packed into one sample, for decoders that look ahead. What
+    padding sees does not count. None is the backend's own causal rule.
+    """
+    if mask is None:
+        return torch.zeros((), dtype=torch.bool, device=like.device)
+    if not isinstance(mask, torch.Tensor) or mask.shape[-2:] != (queries, keys):
+        return torch.ones((), dtype=torch.bool, device=like.device)
+    seen = mask if mask.dtype == torch.bool else mask == 0
+    other = seen != visible(valid, batch, queries, keys, mask.device)[:, None]
+    if valid is not None:
+        other = other & valid[:, None, -queries:, None].to(mask.device)
+    return other.any()
+
+
+def check_own(odd: Tensor | None) -> None:
+    """Refuse a forward whose own mask hides other tokens (see ``differs``)."""
+    if odd is not None and bool(odd):
+        raise UnsupportedError(
+            "the decoder's own mask is not the causal one over the tokens of attention_mask "
+            "(position_ids that start again pack several sequences into one sample): run each "
+            "sequence as a sample of its own, with its attention_mask"
+        )
 
 
 def layer_mask(

@@ -115,13 +115,19 @@ def with_prompt(
 def _given_cache(given: dict[str, Any]) -> Cache | None:
     """The cache among the arguments, known by its type; tuples of tensors are one of old."""
     for name, value in given.items():
-        if isinstance(value, (tuple, list)) and value and isinstance(value[0], (tuple, list)):
+        if _tuples_of_tensors(value):
             raise UnsupportedError(
                 f"{name}: pruning needs a DynamicCache, got a {type(value).__name__} of tensors"
             )
     cache = find_cache(given)
     check_cache(cache)
     return cache
+
+
+def _tuples_of_tensors(value: Any) -> bool:
+    """Whether it is a cache of old; sizes of pictures are pairs of numbers."""
+    first = value[0] if isinstance(value, (tuple, list)) and value else None
+    return isinstance(first, (tuple, list)) and any(isinstance(p, torch.Tensor) for p in first)
 
 
 def _marks(bound: BoundModel, ids: Tensor) -> Tensor:
@@ -190,8 +196,9 @@ def prompt_keys(ids: Tensor, real: Tensor | None, seed: int) -> list[int]:
     ]
 
 
-def check_whole(rows: int, tokens: int) -> None:
-    """The first forward of ``generate`` runs all of the prompt."""
+def check_whole(rows: int, prompt: Tensor | None) -> None:
+    """The first forward of ``generate`` runs all of the prompt, if there is one."""
+    tokens = 0 if prompt is None else int(prompt.shape[1])
     if rows < tokens:
         raise UnsupportedError(
             f"the prompt of {tokens} tokens is run in parts, the first of {rows}: chunked prefill "

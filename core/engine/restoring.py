@@ -47,17 +47,24 @@ def _check_read(state: ForwardState, call: Call) -> None:
     """Rows that the caller is known to read are rows that are there."""
     assert state.columns is not None
     wanted = call.arguments.get("logits_to_keep")
-    if not isinstance(wanted, torch.Tensor):
-        last = int(wanted or call.owner == "generate")
-        if last <= state.tail:  # known without a look at the device
+    if wanted is None:
+        wanted = 0
+    if isinstance(wanted, int):
+        last = wanted or int(call.owner == "generate")
+        if 0 <= last <= state.tail:  # known without a look at the device
             return
-        wanted = torch.arange(state.length - min(last, state.length), state.length)
-    there = torch.zeros(state.batch, state.length, dtype=torch.bool, device=wanted.device)
+        wanted = slice(-last, None)
+    try:
+        where = wanted.device if isinstance(wanted, torch.Tensor) else state.columns.device
+        rows = torch.arange(state.length, device=where)[wanted]
+    except IndexError:  # there is no such row: the model says so itself
+        return
+    there = torch.zeros(state.batch, state.length, dtype=torch.bool, device=state.columns.device)
     valid = torch.ones_like(state.columns).bool() if state.valid is None else state.valid
     there.scatter_(1, state.columns.to(there.device), valid.to(there.device))
     if state.new_padding is not None:
         there |= ~state.new_padding.to(there.device)
-    if not bool(there[:, wanted].all()):
+    if not bool(there[:, rows.to(there.device)].all()):
         raise UnsupportedError(
             "logits of removed visual tokens are read (the prompt ends with an image, or "
             "logits_to_keep reaches into one): put text behind the image"

@@ -40,12 +40,16 @@ class RowSubstitution:
             return
         _refuse_row_arguments(state, kwargs)
         if stored is not None and not isinstance(stored, ReducedLayer):
-            stored = cache.layers[index] = ReducedLayer.take_over(stored, state.past_padding)
+            stored = cache.layers[index] = ReducedLayer.take_over(stored)
+        if state.odd_mask is None and state.length > 1:
+            size = (state.batch, state.length, state.past + state.length)
+            real = None if state.padding is None else state.padding.to(hidden.device)
+            state.odd_mask = masks.differs(kwargs["attention_mask"], real, *size, hidden)
         valid = state.valid if state.columns is not None else state.new_padding
         past = 0 if stored is None else stored.rows
         key = (stored.lineage if stored is not None else (), state.lineage, str(hidden.device))
         if key not in state.substitutes:
-            old = None if stored is None else stored.valid
+            old = None if stored is None else stored.real(state.past_padding, past)
             rows = hidden.shape[1]
             real = masks.join_valid(old, valid, state.batch, past, rows, hidden.device)
             backend = self.bound.attention_backend
@@ -55,7 +59,8 @@ class RowSubstitution:
         mask, embeddings, shift = state.substitutes[key]
         kwargs.update(attention_mask=mask, position_embeddings=embeddings, position_ids=None)
         if stored is not None:
-            stored.arm(state.length, valid)
+            columns, filled = state.stored_columns()
+            stored.arm(state.length, columns, filled=filled)
             state.guard.stored[index] = past + hidden.shape[1]
             stored.shift = shift
             stored.lineage = (*stored.lineage, *state.lineage)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from tokensieve.core.adapter import BoundModel, MappedLayer
 from tokensieve.core.engine.attention import LayerAttention
 from tokensieve.core.engine.board import Board, Readers
+from tokensieve.core.engine.cache import ReducedLayer
 from tokensieve.core.engine.evidence import UNKNOWN, Evidence
 from tokensieve.core.engine.masks import join_valid
 from tokensieve.core.engine.reduction import Groups
@@ -149,8 +150,9 @@ class SignalBoard(Board):
         """Which of ``past`` cached and all new keys are real."""
         state = self.state
         stored = state.cache.layers[layer] if past else None
-        old = getattr(stored, "valid", state.past_padding if past else None)
-        old = None if old is None else old[:, :past]
+        old = state.past_padding if past else None
+        if isinstance(stored, ReducedLayer):
+            old = stored.real(old, past)
         new = state.valid if state.columns is not None else state.new_padding
         rows = self.hidden.shape[1]
         return join_valid(old, new, state.batch, past, rows, self.hidden.device)

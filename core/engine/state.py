@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from tokensieve.core.engine.call import Decided
 from tokensieve.core.engine.evidence import Evidence
 from tokensieve.core.engine.guard import ForwardGuard
 from tokensieve.core.engine.layout import Layout
 from tokensieve.core.signals import Module
+from tokensieve.core.tensors import on_device
 from tokensieve.core.trace import Trace
 
 if TYPE_CHECKING:
@@ -54,6 +57,8 @@ class ForwardState:
         tail: rows at the end of every sample that hold no visual token.
         keys: per sample, an integer that depends on its prompt only.
         guard: what was seen to run.
+        odd_mask: whether the model's own mask hides other tokens than pruning takes for hidden;
+            None if it was not looked at.
         decided: what the prompt's forward decided, in a call without a cache.
         evidence: which record of the vision encoder belongs to which image, if one is read.
         origin: ``[batch, rows]`` index among the sample's original visual tokens, -1 otherwise.
@@ -76,6 +81,7 @@ class ForwardState:
     keys: list[int]
     guard: ForwardGuard
     tail: int = 0
+    odd_mask: Tensor | None = None
     decided: Decided | None = None
     evidence: Evidence | None = None
     entered: dict[tuple[int, Module], Tensor] = field(default_factory=dict)
@@ -94,6 +100,15 @@ class ForwardState:
     texts: dict[str, tuple[list[tuple[int, int]], Tensor]] = field(default_factory=dict)
     substitutes: dict[Any, Any] = field(default_factory=dict)
     checks: list[tuple[str, Tensor]] = field(default_factory=list)
+
+    def stored_columns(self) -> tuple[Tensor | None, bool]:
+        """Today's ``columns``, -1 at filler rows, and whether there are some."""
+        if self.columns is None or self.layout is None or not self.layout.ragged():
+            return self.columns, False
+        layout, device = self.layout, self.columns.device
+        filler = [layout.length - layout.used(sample) for sample in range(self.batch)]
+        rows = torch.arange(layout.length, device=device)
+        return self.columns.masked_fill(rows < on_device(filler, device)[:, None], -1), True
 
     @property
     def new_padding(self) -> Tensor | None:

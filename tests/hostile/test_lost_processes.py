@@ -94,6 +94,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "small.yaml").write_text(yaml.safe_dump(study))
     planted = Planted({"a": 0.6}, {"digits": 0.0}, {"random": 0.0, "own": 0.2}, 60)
     write_study(place / "planted", planted)
+    (place / "planted" / "study.yaml").write_text("claims: []\n")
     return place
 
 

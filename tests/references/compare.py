@@ -109,7 +109,8 @@ def recorded(source: Any) -> tuple[Pipeline, list[tuple[int, list[list[float]]]]
         )
         for stage in pipeline.stages
     ]
-    return pipeline.model_copy(update={"stages": tuple(stages)}), seen
+    name = f"recorded {pipeline.name}"  # another one: `random` and the like are reserved
+    return pipeline.model_copy(update={"name": name, "stages": tuple(stages)}), seen
 
 
 @dataclass
