@@ -10,7 +10,10 @@ from tokensieve.core.foreign import reason, said
 TEXTS = {
     "one line": ("it broke", "it broke"),
     "more lines": ("it broke\nbecause of this", "it broke"),
-    "a heading": ("Validation error for 'x':\n    got a text", "Validation error for 'x': got a text"),
+    "a heading": (
+        "Validation error for 'x':\n    got a text",
+        "Validation error for 'x': got a text",
+    ),
     "a heading and more": ("Errors:\n one\n two", "Errors: one"),
     "a heading with spaces": ("Errors:  \r\n\tone", "Errors: one"),
     "a heading alone": ("Errors:", "Errors:"),
