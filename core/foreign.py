@@ -86,21 +86,27 @@ def text_of(error: BaseException) -> str:
 
 def said(error: BaseException) -> str:
     """``KeyError: 'x'``: kind and first line of an error, whatever it is."""
-    lines = text_of(error).splitlines()
-    return f"{type(error).__name__}: {shorten(lines[0]) if lines else 'no message'}"
+    first = _first(text_of(error))
+    return f"{type(error).__name__}: {shorten(first) if first else 'no message'}"
+
+
+def _first(text: str) -> str:
+    """The first line; with the next one where it ends in a colon, and so says nothing alone."""
+    first, *more = text.strip().splitlines() or [""]
+    return f"{first.rstrip()} {more[0].strip()}" if more and first.rstrip().endswith(":") else first
 
 
 def reason(error: BaseException) -> str:
     """The first line of what ``error`` says; its kind where that alone says little."""
     spoken = error.strerror if isinstance(error, OSError) else None
-    lines = str(spoken or text_of(error)).strip().splitlines()
+    first = _first(str(spoken or text_of(error)))
     kind = type(error).__name__
     if isinstance(error, RecursionError):
         return "it is nested too deep"
-    if not lines:
+    if not first:
         return kind
     speaks = isinstance(error, (*SPEAKING, TokensieveError))
-    return shorten(lines[0] if speaks else f"{kind}: {lines[0]}")
+    return shorten(first if speaks else f"{kind}: {first}")
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from tokensieve.core.errors import PluginError, SignalError, did_you_mean
@@ -61,6 +61,22 @@ def settle(doubts: Sequence[tuple[str, Tensor]]) -> None:
             raise PluginError(message)
 
 
+def own(value: Any) -> Any:
+    """A copy of a tensor, or of the tensors in a tuple or a dataclass of signals.
+
+    What answers questions, as attention does, makes a tensor of its own for each.
+    """
+    if isinstance(value, torch.Tensor):
+        return value.clone()
+    if isinstance(value, tuple):
+        return tuple(own(part) for part in value)
+    if isinstance(value, TokenStates | Transition):
+        return replace(
+            value, **{part.name: own(getattr(value, part.name)) for part in fields(value)}
+        )
+    return value
+
+
 @dataclass
 class Shared:
     """What the views of one boundary share: values read once, doubts and notes to be looked at."""
@@ -113,6 +129,7 @@ class View:
         self._owner = ""
         self._memory = memory or NoMemory()
         self._shared = Shared()
+        self._own: dict[str, Any] | None = None
 
     def for_component(self, component: Component) -> View:
         """The same view, restricted to the signals that ``component`` declared.
@@ -122,6 +139,7 @@ class View:
         view = self.restricted(f"{component.kind} {component.name!r}", component.readable())
         view._owner = repr(component)
         view.valid, view.index, view.keys = self.valid.clone(), self.index.clone(), [*self.keys]
+        view.selected, view.scores, view._own = own(self.selected), own(self.scores), {}
         return view
 
     def restricted(self, reader: str, allowed: frozenset[str]) -> View:
@@ -214,7 +232,11 @@ class View:
             )
         if signal not in self._shared.values:
             self._shared.values[signal] = self._signals[signal]()
-        return self._shared.values[signal]
+        if self._own is None:
+            return self._shared.values[signal]
+        if signal not in self._own:
+            self._own[signal] = own(self._shared.values[signal])
+        return self._own[signal]
 
     def _known(self, signal: str) -> None:
         if signal not in SIGNALS:

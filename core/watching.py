@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import linecache
 import os
 import site
 import sys
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 CODE = frozenset({".py", ".pyc", ".so", ".pyd"})
@@ -19,8 +21,8 @@ DISTRIBUTIONS = frozenset({"site-packages", "dist-packages"})
 Stamp = tuple[int, ...]
 Seen = dict[str, Stamp | None]
 """The files, and how to tell that one has been touched since; None: it is not there."""
-_OPEN: list[Seen] = []
-"""What is being watched for at the moment, the innermost last."""
+_OPEN: list[tuple[Seen, FrameType]] = []
+"""What is being watched for at the moment, and who does, the innermost last."""
 
 
 @contextmanager
@@ -28,15 +30,16 @@ def watched() -> Iterator[Seen]:
     """Data files that are opened for reading inside, by whatever thread.
 
     Python's own ``open`` tells; what a library opens by itself is not seen. No code, no caches,
-    nothing that is installed.
+    nothing that is installed, and nothing that the first import of a library opens: whether it is
+    the first one depends on the process.
     """
     _install()
     found: Seen = {}
-    _OPEN.append(found)
+    _OPEN.append((found, sys._getframe(2)))  # behind the context manager's own
     try:
         yield found
     finally:
-        _OPEN[:] = [other for other in _OPEN if other is not found]
+        _OPEN[:] = [other for other in _OPEN if other[0] is not found]
         files = [changeable(name) if os.path.exists(name) else Path(name) for name in found]
         found.clear()
         found.update({str(file): _stamp(str(file)) for file in files if file and _is_data(file)})
@@ -89,7 +92,23 @@ def _note(event: str, arguments: tuple[Any, ...]) -> None:
         return
     path, _, flags = arguments
     reading = isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR) == 0
-    if reading and isinstance(path, str | bytes | os.PathLike):
+    if reading and isinstance(path, str | bytes | os.PathLike) and _by_choice(sys._getframe(1)):
         name = os.path.abspath(os.fsdecode(path))
-        for found in _OPEN:
+        for found, _ in _OPEN:
             found[name] = None
+
+
+def _by_choice(frame: FrameType | None) -> bool:
+    """Whether a plugin wants a file: no library that is imported meanwhile, and no traceback.
+
+    Libraries look up the lines of whoever imports them (torch does), warnings those that warn.
+    """
+    who = [watcher for _, watcher in _OPEN]
+    while frame is not None and not any(frame is watcher for watcher in who):
+        file = frame.f_code.co_filename
+        if file == linecache.__file__:
+            return False
+        if frame.f_code.co_name == "<module>" and os.path.isfile(file) and changeable(file) is None:
+            return False
+        frame = frame.f_back
+    return True

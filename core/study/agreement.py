@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tokensieve.core.components import Component
-from tokensieve.core.errors import ModelError, StudyError
-from tokensieve.core.fingerprints import combined, fingerprint_of
+from tokensieve.core.errors import ModelError, StudyError, TaskError
+from tokensieve.core.fingerprints import combined, fingerprint, fingerprint_of
 from tokensieve.core.foreign import shorten, shown
 from tokensieve.core.gate_tasks import asked_examples
 from tokensieve.core.loading import load_pipeline
@@ -144,6 +144,14 @@ def draw_planned(cell: PlannedCell, task: Task, registry: Registry) -> list[Exam
         f"task {wanted['name']!r}: {which} is not what was planned: {where} "
         + (AGAIN if changed or new else "gives other examples here than where it was planned")
     )
+
+
+def left_alone(cell: PlannedCell, examples: Sequence[Example]) -> bool:
+    """Whether the examples are still those of the plan; a task may write to what it scores."""
+    try:
+        return fingerprint(examples) == str(cell.config["task"]["examples"])
+    except TaskError:
+        return False
 
 
 def code_files_of_task(cell: PlannedCell, task: Task) -> list[str]:

@@ -28,6 +28,7 @@ from tokensieve.core.study.agreement import (
     check_plugins,
     check_weights,
     draw_planned,
+    left_alone,
 )
 from tokensieve.core.study.grid import PlannedCell
 from tokensieve.core.study.lmms.benchmark_cell import run_benchmark
@@ -80,6 +81,7 @@ class Worker:
             facts |= {"status": "unmet", "error": str(error)}
         except BREAKAGE as error:
             facts |= failure(error)
+            self._questions.clear()  # nobody knows what it did to them
         facts |= {"seconds": time.perf_counter() - start, "started": started}
         facts["environment"] = self._environment(cell)
         return CellResult(cell.key, {"config": cell.config, **facts}, lines)
@@ -91,6 +93,8 @@ class Worker:
         loaded = self._model(cell, registry)
         questions = self._examples(cell, registry)
         found = self._asked(cell, loaded, questions, registry, tick)
+        if not left_alone(cell, questions.examples):
+            self._questions.clear()  # the next cell draws its own
         self._check(cell, build_registry(cell.how.plugins))  # also what was imported late
         return found
 

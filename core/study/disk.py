@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from tokensieve.core.whole_files import part_of, sync, write_whole
 from tokensieve.core.whole_files import write_new as write
 
-__all__ = ["COPY", "PARTS", "lock", "part_of", "put", "remove", "sweep_one", "write", "write_whole"]
+__all__ = [
+    "COPY",
+    "PARTS",
+    "lock",
+    "open_lock",
+    "part_of",
+    "put",
+    "remove",
+    "sweep_one",
+    "write",
+    "write_whole",
+]
 
 COPY = "study.yaml"  # the study as it was started, beside its cells
 PARTS = ".*.part"
@@ -45,6 +57,12 @@ def sweep_one(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def open_lock(path: Path) -> BinaryIO:
+    """The file to be held, to which nothing is ever written; a pipe is not waited for."""
+    at_once: int = getattr(os, "O_NONBLOCK", 0)
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | at_once, 0o666), "ab")
 
 
 def lock(stream: Any) -> bool:

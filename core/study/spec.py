@@ -51,7 +51,7 @@ from tokensieve.core.study.task_spec import TaskSpec
 from tokensieve.core.yaml_source import Source, read_yaml
 
 LEAST_SEEDS = 3  # fewer draws say nothing about the spread of random pruning
-DEVICE = re.compile(r"cpu|mps|cuda(:\d+)?")
+DEVICE = re.compile(r"cpu|mps|cuda(:(0|[1-9][0-9]{0,2}))?")
 
 
 def _some(value: Any) -> Any:

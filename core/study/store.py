@@ -176,7 +176,7 @@ class Store:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            stream = (self.path / ".lock").open("ab")  # nothing is ever written
+            stream = disk.open_lock(self.path / ".lock")
         except OSError as error:
             raise self._unwritable(error) from None
         with stream:
@@ -217,7 +217,7 @@ class Store:
         spoilt = not isinstance(listed, list) or not all(
             isinstance(key, str) and KEY.fullmatch(key) for key in listed
         )
-        return None if spoilt else listed
+        return None if spoilt else list(dict.fromkeys(listed))
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:
