@@ -90,7 +90,7 @@ def test_batch_equals_its_samples(family: str, preset: str, side: str) -> None:
                 for per_stage, stage in zip(sizes, stages, strict=True):
                     assert torch.equal(per_stage[sample], stage.sizes[0])
             real = batch["attention_mask"][sample].bool()
-            assert_close(together[sample][real], alone, atol=1e-6, rtol=0, equal_nan=True)
+            assert_close(together[sample][real], alone, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("preset", CUTTING)
@@ -124,8 +124,7 @@ def test_every_preset_takes_a_budget_from_outside(preset: str, keep: Any) -> Non
     except tokensieve.TokensieveError as error:
         assert "is impossible" in str(error)  # the layers in front of the first cut cost more
         return
-    assert logits[0][~logits[0].isnan().all(dim=1)].isfinite().all()
-    assert logits[0, -1].isfinite().all()
+    assert logits.isfinite().all()
     layers = session.trace.per_layer[0]
     if isinstance(keep, int):
         assert min(layers) <= keep

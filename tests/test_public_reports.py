@@ -52,7 +52,7 @@ def prompt(family: str, seed: int, after: int = 4) -> Prompt:
 
 
 def close(actual: torch.Tensor, expected: torch.Tensor) -> None:
-    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-6, equal_nan=True)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-6)
 
 
 def oracle(
@@ -161,8 +161,7 @@ def test_a_budget_that_rounds_to_nothing_leaves_one_token(family: str, keep: Any
     assert stage.after == [2]
     first, second = stage.kept[0].tolist()
     assert first < image_tokens(family, large) <= second
-    rows = logits[0, (batch["input_ids"][0] != IMAGE)]
-    assert rows.isfinite().all()
+    assert logits.isfinite().all()
 
 
 @pytest.mark.parametrize("width", [1, 2, 7])

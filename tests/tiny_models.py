@@ -275,12 +275,6 @@ def inputs(
     return batch
 
 
-def same(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Equal to the last bit, and not a number (rows of removed tokens) at the same places."""
-    rows = one.isnan()
-    return torch.equal(rows, other.isnan()) and torch.equal(one[~rows], other[~rows])
-
-
 def continuing(model: Any, cache: Any) -> dict[str, Any]:
     """A KV cache under the name that this version of transformers has for the argument."""
     names = inspect.signature(type(model).forward).parameters

@@ -13,9 +13,7 @@ from tokensieve.core.errors import UnsupportedError
 
 
 def restored(state: ForwardState, call: Call, output: Any) -> Any:
-    """What the decoder's hook returns: rows of dropped tokens are not a number.
-
-    Nobody who scores such a row by mistake, or computes a loss of it, gets a number either.
+    """What the decoder's hook returns: rows of dropped tokens are zero.
 
     Raises:
         UnsupportedError: the caller reads such a row.
@@ -33,8 +31,8 @@ def restored(state: ForwardState, call: Call, output: Any) -> Any:
     columns = state.columns.to(hidden.device)
     if state.layout is not None and state.layout.ragged():
         assert state.valid is not None
-        hidden = hidden.masked_fill(~state.valid.to(hidden.device)[..., None], torch.nan)
-    full = hidden.new_full((hidden.shape[0], state.length, hidden.shape[2]), torch.nan)
+        hidden = hidden.masked_fill(~state.valid.to(hidden.device)[..., None], 0)
+    full = hidden.new_zeros(hidden.shape[0], state.length, hidden.shape[2])
     index = columns[..., None].expand(*columns.shape, hidden.shape[2])
     full.scatter_(1, index, hidden)
     if whole:
