@@ -98,9 +98,7 @@ class Layout:
     def text(self, sample: int) -> int:
         """Text tokens of a sample, separators included."""
         segments = self.samples[sample]
-        return sum(
-            s.length if s.kind == "text" else s.separators for s in segments if s.kind != "pad"
-        )
+        return sum(s.length if s.kind == "text" else s.separators for s in segments)
 
     def ragged(self) -> bool:
         """Whether some sample has filler rows."""
@@ -137,20 +135,19 @@ class Images:
     counts: Mapping[int, Sequence[int]] | None
     split: Callable[[int], list[int]]
 
-    def read(self, marks: list[list[int]], real: list[list[bool]] | None) -> Layout:
+    def read(self, marks: list[list[int]], real: list[list[bool]]) -> Layout:
         """Layout of the rows of one forward.
 
         Args:
             marks: per sample and row, the placeholder that stands there, or ``TEXT``.
-            real: per sample and row, whether it is not padding; None if there is none.
+            real: per sample and row, whether it is not padding.
 
         Raises:
             UnsupportedError: the placeholders are not those of the pictures.
         """
         queues = {mark: deque(counts) for mark, counts in (self.counts or {}).items()}
         samples = []
-        for number, row in enumerate(marks):
-            flags = [True] * len(row) if real is None else real[number]
+        for row, flags in zip(marks, real, strict=True):
             seen = [mark if flag else TEXT for mark, flag in zip(row, flags, strict=True)]
             found = self._runs(seen) if self.counts is None else _told(row, queues)
             samples.append(

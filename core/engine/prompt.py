@@ -130,10 +130,10 @@ def _tuples_of_tensors(value: Any) -> bool:
     return isinstance(first, (tuple, list)) and any(isinstance(p, torch.Tensor) for p in first)
 
 
-def _marks(bound: BoundModel, ids: Tensor) -> Tensor:
-    """``[batch, rows]`` the placeholder that stands for a visual token, ``TEXT`` elsewhere."""
-    visual = torch.isin(ids, torch.tensor(bound.placeholder_ids, device=ids.device))
-    return ids.masked_fill(~visual, TEXT)
+def _marks(bound: BoundModel, rows: list[list[int]]) -> list[list[int]]:
+    """Per sample and row, the placeholder that stands for a visual token, ``TEXT`` elsewhere."""
+    placeholders = frozenset(bound.placeholder_ids)
+    return [[token if token in placeholders else TEXT for token in row] for row in rows]
 
 
 def _read(
@@ -145,23 +145,23 @@ def _read(
     seed: int,
 ) -> None:
     """Fill in the layout, if there are visual tokens: the one transfer from the device."""
-    padding = state.new_padding
-    marks = _marks(bound, ids)
-    visual = marks != TEXT
-    if padding is not None:
-        visual = visual & padding.to(visual.device)
-    flags = visual.cpu()
-    if not bool(flags.any()):
+    padding, rows = state.new_padding, ids.tolist()
+    marks = _marks(bound, rows)
+    real = [[True] * len(row) for row in rows] if padding is None else padding.tolist()
+    flags = [
+        [mark != TEXT and seen for mark, seen in zip(row, own, strict=True)]
+        for row, own in zip(marks, real, strict=True)
+    ]
+    if not any(map(any, flags)):
         return
-    state.tail = min(_tail(row) for row in flags.tolist())
-    real = None if padding is None else padding.cpu()
-    images = Images(bound.picture_tokens(given), bound.split_run)
-    layout = images.read(marks.tolist(), None if real is None else real.tolist())
+    state.tail = min(map(_tail, flags))
+    layout = Images(bound.picture_tokens(given), bound.split_run).read(marks, real)
+    visual = torch.tensor(flags, device=ids.device)
     state.layout = layout
     state.origin = torch.where(visual, visual.long().cumsum(dim=1) - 1, -1)
     if any(block.separators for block in layout.blocks()):
         state.carried[SEPARATORS] = ~visual
-    state.keys = prompt_keys(ids, real, seed)
+    state.keys = prompt_keys(rows, real, seed)
     for block in layout.blocks():
         state.original[block.sample, block.image] = block.length
         state.targets[block.sample, block.image] = schedule.counts(block.length)
@@ -182,17 +182,17 @@ def image_sizes(bound: BoundModel, ids: Tensor) -> dict[tuple[int, int], int]:
     """
     if bound.separated:
         return {}
-    layout = Images(None, bound.split_run).read(_marks(bound, ids).tolist(), None)
+    rows = ids.tolist()
+    real = [[True] * len(row) for row in rows]
+    layout = Images(None, bound.split_run).read(_marks(bound, rows), real)
     return {(block.sample, block.image): block.length for block in layout.blocks()}
 
 
-def prompt_keys(ids: Tensor, real: Tensor | None, seed: int) -> list[int]:
+def prompt_keys(rows: list[list[int]], real: list[list[bool]], seed: int) -> list[int]:
     """One integer per sample from its unpadded prompt and the seed."""
-    rows = ids.tolist()
-    keep = [[True] * len(row) for row in rows] if real is None else real.tolist()
     return [
         zlib.crc32(repr((seed, [t for t, r in zip(row, flags, strict=True) if r])).encode())
-        for row, flags in zip(rows, keep, strict=True)
+        for row, flags in zip(rows, real, strict=True)
     ]
 
 
