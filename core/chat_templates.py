@@ -91,24 +91,13 @@ def _environment() -> Any:
         importlib.import_module("jinja2")
     except ImportError:
         raise RuntimeError("chat templates need jinja2: pip install jinja2") from None
-    from jinja2 import nodes
-    from jinja2.ext import Extension, loopcontrols
+    from jinja2.ext import loopcontrols
     from jinja2.runtime import BlockReference, LoopContext, Macro, Undefined
     from jinja2.sandbox import ImmutableSandboxedEnvironment
     from jinja2.utils import Cycler, Joiner
 
     from tokensieve.core.template_nodes import FILTERS as METERS
     from tokensieve.core.template_nodes import add_meters
-
-    class Generation(Extension):
-        """``{% generation %}``, which marks what a model has said; here it marks nothing."""
-
-        tags = {"generation"}  # noqa: RUF012 - as Jinja declares it
-
-        def parse(self, parser: Any) -> Any:
-            line = next(parser.stream).lineno
-            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-            return nodes.Scope(body, lineno=line)
 
     class Metered(ImmutableSandboxedEnvironment):
         intercepted_binops = frozenset({"+", "-", "*", "/", "//", "**", "%"})
@@ -132,7 +121,7 @@ def _environment() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
         optimized=False,
-        extensions=[Generation, loopcontrols],
+        extensions=[_generation_tag(), loopcontrols],
         finalize=lambda value: meter().weighed(value),
     )
     environment.filters = {
@@ -151,6 +140,24 @@ def _environment() -> Any:
     }
     environment.allowed = tuple(environment.globals.values())
     return environment
+
+
+def _generation_tag() -> Any:
+    """The extension of the one tag that transformers adds."""
+    from jinja2 import nodes
+    from jinja2.ext import Extension
+
+    class Generation(Extension):
+        """``{% generation %}``, which marks what a model has said; here it marks nothing."""
+
+        tags = {"generation"}  # noqa: RUF012 - as Jinja declares it
+
+        def parse(self, parser: Any) -> Any:
+            line = next(parser.stream).lineno
+            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+            return nodes.Scope(body, lineno=line)
+
+    return Generation
 
 
 def _range(*bounds: int) -> range:

@@ -15,6 +15,7 @@ import yaml
 from command_line import Call, one_line
 from study_helpers import RAISING, SMALL, in_process, run_here, study_of
 
+from tokensieve.core import chat_templates
 from tokensieve.core.cli.study_progress import StudyProgress
 from tokensieve.core.cli.study_report import _accuracy as accuracy_of
 from tokensieve.core.study.grid import PlannedCell
@@ -147,6 +148,7 @@ def test_without_the_packages_of_the_report_the_study_has_succeeded(
     package: str, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tokensieve.core.study.running.find_executor", lambda name: in_process)
+    chat_templates._environment()  # prompts need jinja2 before the report does
     monkeypatch.setitem(sys.modules, package, None)
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(SMALL))
     shown = call("study", "small.yaml")

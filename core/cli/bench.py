@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from tokensieve.core.cli.options import Keep, Plugins, parse_keep, whole
+from tokensieve.core.cli.options import Keep, Plugins, number, parse_keep
 from tokensieve.core.errors import TokensieveError
 from tokensieve.core.foreign import shorten
 from tokensieve.core.sizes import SIZES, find_size
@@ -34,40 +34,22 @@ def bench(  # noqa: PLR0913 - one parameter per option
         str | None, typer.Option(help="(default: float32 on cpu, bfloat16 on cuda)")
     ] = None,
     attention: Annotated[str, typer.Option(help="Attention backend of all variants.")] = "sdpa",
-    batch: Annotated[
-        int, typer.Option(metavar="N", parser=whole("--batch", 1, 1024), help="Prompts at once.")
-    ] = 1,
+    batch: Annotated[int, number("--batch", 1, 1024, "Prompts at once.")] = 1,
     text_tokens: Annotated[
         int,
-        typer.Option(
-            metavar="N",
-            parser=whole("--text-tokens", 4, MOST_NEW_TOKENS),
-            help="Text tokens of a prompt.",
-        ),
+        number("--text-tokens", 4, MOST_NEW_TOKENS, "Text tokens of a prompt."),
     ] = 64,
     decode_tokens: Annotated[
         int,
-        typer.Option(
-            metavar="N",
-            parser=whole("--decode-tokens", 1, MOST_NEW_TOKENS),
-            help="Tokens to decode.",
-        ),
+        number("--decode-tokens", 1, MOST_NEW_TOKENS, "Tokens to decode."),
     ] = 8,
     runs: Annotated[
         int | None,
-        typer.Option(
-            metavar="N",
-            parser=whole("--runs", 1, 10_000),
-            help="Timed rounds. (default: 5 on cpu, 15 on cuda)",
-        ),
+        number("--runs", 1, 10_000, "Timed rounds. (default: 5 on cpu, 15 on cuda)"),
     ] = None,
     warmup: Annotated[
         int | None,
-        typer.Option(
-            metavar="N",
-            parser=whole("--warmup", 0, 10_000),
-            help="Rounds before. (default: 2 on cpu, 5 on cuda)",
-        ),
+        number("--warmup", 0, 10_000, "Rounds before. (default: 2 on cpu, 5 on cuda)"),
     ] = None,
     plugin: Plugins = None,
     json: Annotated[Path | None, typer.Option(help="Write all numbers to this file.")] = None,

@@ -45,6 +45,11 @@ def whole(option: str, low: int, high: int) -> Callable[[Any], int]:
     return read
 
 
+def number(option: str, low: int, high: int, text: str) -> Any:
+    """An option that takes a whole number within bounds; ``text`` is its help."""
+    return typer.Option(metavar="N", parser=whole(option, low, high), help=text)
+
+
 def open_registry(plugins: Sequence[Path] | None) -> Registry:
     """The registry; plugins that had to be left out are reported on stderr."""
     registry = build_registry(plugins or ())

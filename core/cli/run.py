@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from tokensieve.core.cli.options import Keep, Plugins, open_registry, parse_keep, whole
+from tokensieve.core.cli.options import Keep, Plugins, number, open_registry, parse_keep
 from tokensieve.core.cli.run_report import as_json, drawable_panels, print_report, save_overlay
 from tokensieve.core.errors import ModelError, TokensieveError
 from tokensieve.core.hub import only_local
@@ -51,11 +51,7 @@ def run(  # noqa: PLR0913 - one parameter per option
     keep: Keep = None,
     seed: Annotated[
         int,
-        typer.Option(
-            metavar="N",
-            parser=whole("--seed", 0, MOST_SEED),
-            help="For scorers that draw random numbers.",
-        ),
+        number("--seed", 0, MOST_SEED, "For scorers that draw random numbers."),
     ] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
     dtype: Annotated[
@@ -63,17 +59,11 @@ def run(  # noqa: PLR0913 - one parameter per option
     ] = "auto",
     max_new_tokens: Annotated[
         int,
-        typer.Option(
-            metavar="N",
-            parser=whole("--max-new-tokens", 1, MOST_NEW_TOKENS),
-            help="Length of the answer at most.",
-        ),
+        number("--max-new-tokens", 1, MOST_NEW_TOKENS, "Length of the answer at most."),
     ] = 64,
     repeats: Annotated[
         int,
-        typer.Option(
-            metavar="N", parser=whole("--repeats", 1, 1000), help="Timed runs of each, interleaved."
-        ),
+        number("--repeats", 1, 1000, "Timed runs of each, interleaved."),
     ] = 3,
     overlay: Annotated[
         Path | None,

@@ -15,9 +15,9 @@ from tokensieve.core.cli.options import (
     Keep,
     PipelineArgument,
     Plugins,
+    number,
     open_registry,
     parse_keep,
-    whole,
 )
 from tokensieve.core.errors import ModelError
 from tokensieve.core.flops import DecoderDims
@@ -50,11 +50,7 @@ def show(
     keep: Keep = None,
     tokens: Annotated[
         int | None,
-        typer.Option(
-            metavar="N",
-            parser=whole("--tokens", 1, MOST_TOKENS),
-            help="Visual tokens of the image; default: the model's.",
-        ),
+        number("--tokens", 1, MOST_TOKENS, "Visual tokens of the image; default: the model's."),
     ] = None,
     plugin: Plugins = None,
 ) -> None:

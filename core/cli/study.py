@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tokensieve.core.cli.options import Plugins, open_registry, parse_keep, whole
+from tokensieve.core.cli.options import Plugins, number, open_registry, parse_keep
 from tokensieve.core.errors import StudyError
 from tokensieve.core.foreign import shorten
 from tokensieve.core.hub import only_local
@@ -53,11 +53,7 @@ def study(  # noqa: PLR0913 - one parameter per option
     ),
     workers: Annotated[
         int | None,
-        typer.Option(
-            metavar="N",
-            parser=whole("--workers", 1, 4096),
-            help="Processes, actors or jobs. (default: one a device)",
-        ),
+        number("--workers", 1, 4096, "Processes, actors or jobs. (default: one a device)"),
     ] = None,
     slurm: Annotated[
         list[str] | None,
@@ -86,25 +82,17 @@ def study(  # noqa: PLR0913 - one parameter per option
     ] = None,
     samples: Annotated[
         int | None,
-        typer.Option(
-            metavar="N",
-            parser=whole("--samples", 1, MOST_SAMPLES),
-            help="Questions of each task. (default: the file's, or 200)",
+        number(
+            "--samples", 1, MOST_SAMPLES, "Questions of each task. (default: the file's, or 200)"
         ),
     ] = None,
     max_new_tokens: Annotated[
         int | None,
-        typer.Option(
-            metavar="N",
-            parser=whole("--max-new-tokens", 1, MOST_NEW_TOKENS),
-            help="Length of an answer at most.",
-        ),
+        number("--max-new-tokens", 1, MOST_NEW_TOKENS, "Length of an answer at most."),
     ] = None,
     batch: Annotated[
         int | None,
-        typer.Option(
-            metavar="N", parser=whole("--batch", 1, MOST_BATCH), help="Questions at once."
-        ),
+        number("--batch", 1, MOST_BATCH, "Questions at once."),
     ] = None,
     device: Annotated[str | None, typer.Option(help="Of all models: cpu, cuda, mps.")] = None,
     dtype: Annotated[str | None, typer.Option(help="Of all models.")] = None,
