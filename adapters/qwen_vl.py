@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from tokensieve.adapters.decoder import LlamaLikeModel, decoder_dims, placeholder_ids
 from tokensieve.adapters.encoders import check_whole_model
-from tokensieve.adapters.shrinking import resized, spread_features
+from tokensieve.adapters.qwen_patches import raster_order, resized_patches
+from tokensieve.adapters.shrinking import spread_features
 from tokensieve.adapters.synthetic import (
     random_pixels,
     random_prompts,
@@ -33,7 +34,7 @@ from tokensieve.core.adapter import Adapter, BoundModel, Panel, VisionRecord
 from tokensieve.core.errors import SignalError
 from tokensieve.core.flops import DecoderDims
 from tokensieve.core.lazy import torch
-from tokensieve.core.shrinking import Grid, ShrinkPlan
+from tokensieve.core.shrinking import ShrinkPlan
 from tokensieve.core.signals import VISION_SIGNALS
 from tokensieve.core.signature import Signature, unknown_release
 from tokensieve.core.sizes import ModelSize
@@ -127,7 +128,7 @@ class QwenVLModel(LlamaLikeModel):
         self, hidden: Tensor, seen: dict[Any, Any], chosen: dict[float | None, int]
     ) -> VisionRecord:
         grids = [[int(n) for n in grid] for grid in seen["grid"].tolist()]
-        order = self._raster_order(seen["grid"]).to(hidden.device)
+        order = raster_order(self.visual, seen["grid"]).to(hidden.device)
         sizes = [t * h * w // self.unit**2 for t, h, w in grids]
         record = VisionRecord(sizes)
         members = hidden.unflatten(0, (-1, self.unit**2))
@@ -150,7 +151,7 @@ class QwenVLModel(LlamaLikeModel):
 
     def shrink_images(self, plan: ShrinkPlan) -> list[Any]:
         """Patches put together to images, resized, and cut into fewer patches."""
-        passing = Pass()
+        passing, config = Pass(), self.model.config.vision_config
         call = Signature.of(self.visual, ["grid_thw"])
 
         def before(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -165,7 +166,7 @@ class QwenVLModel(LlamaLikeModel):
                 flat.split([t * h * w for t, h, w in videos]), videos, strict=True
             ):
                 to, small = small[0], small[t:]
-                parts.append(self._resized(patches, [t, h, w], to))
+                parts.append(resized_patches(patches, [t, h, w], to, config))
                 less.append([t, to[0] * self.unit, to[1] * self.unit])
             return (torch.cat(parts),), {**rest, "grid_thw": torch.tensor(less, device=thw.device)}
 
@@ -178,40 +179,6 @@ class QwenVLModel(LlamaLikeModel):
             self.visual.register_forward_pre_hook(before, with_kwargs=True),
             self.visual.register_forward_hook(after),
         ]
-
-    def _resized(self, patches: Tensor, frames: list[int], to: Grid) -> Tensor:
-        """Flattened patches of one image or video at another size.
-
-        A row of ``patches`` holds channels, time, height and width of one patch; patches come in
-        groups of ``unit`` x ``unit``, as the processor makes them.
-        """
-        config, unit = self.model.config.vision_config, self.unit
-        side, time = config.patch_size, config.temporal_patch_size
-        count, height, width = frames
-        shape = (count, height // unit, width // unit, unit, unit, -1, time, side, side)
-        pixels = patches.view(shape).permute(0, 6, 5, 1, 3, 7, 2, 4, 8)
-        images = pixels.reshape(count * time, -1, height * side, width * side)
-        rows, columns = to
-        smaller = resized(images, rows * unit * side, columns * unit * side)
-        shape = (count, time, -1, rows, unit, side, columns, unit, side)
-        return (
-            smaller.view(shape)
-            .permute(0, 3, 6, 4, 7, 2, 1, 5, 8)
-            .reshape(count * rows * columns * unit**2, -1)
-        )
-
-    def _raster_order(self, grid: Tensor) -> Tensor:
-        """For each token in raster order, its place in window order."""
-        from transformers.vision_utils import get_vision_window_index
-
-        window, _ = get_vision_window_index(
-            grid,
-            spatial_merge_size=self.unit,
-            window_size=self.visual.window_size,
-            patch_size=self.visual.patch_size,
-        )
-        order: Tensor = torch.argsort(window)
-        return order
 
     def _pooled(self, patches: Tensor, order: Tensor) -> Tensor:
         """``[patches, n]`` in window order -> ``[tokens, n]`` in raster order, mean of four."""

@@ -29,7 +29,7 @@ from tokensieve.core.engine.restoring import restored
 from tokensieve.core.engine.rows import REPLACED, RowSubstitution
 from tokensieve.core.engine.shrinker import Shrinker
 from tokensieve.core.engine.signals import Embeddings, SignalBoard
-from tokensieve.core.engine.state import INPUT_ROWS, SEPARATORS, ForwardState, LayerInput
+from tokensieve.core.engine.state import INPUT_ROWS, ForwardState, LayerInput
 from tokensieve.core.errors import AttachError, UnsupportedError
 from tokensieve.core.gate_records import check_record
 from tokensieve.core.pipeline import Cut, Pipeline
@@ -187,8 +187,8 @@ class Engine(BaseEngine):
         embeds = self._decoder_call.named(args, kwargs).get("inputs_embeds")
         if embeds is None:
             raise refuse("the decoder was called without 'inputs_embeds'")
-        own, ahead, apart = call.records, list(self._ahead), state.carried.get(SEPARATORS)
-        state.evidence = find_evidence(state.layout, embeds, own, ahead, apart)
+        own, ahead = call.records, list(self._ahead)
+        state.evidence = find_evidence(state.layout, embeds, own, ahead, state.separators)
 
     def _shrunk(self, grids: list[Grid], *, square: bool = False) -> list[Grid]:
         """The grids that the images of this forward are to have."""
@@ -257,8 +257,7 @@ class Engine(BaseEngine):
         number, cut = self.cuts[index]
         layout = state.layout
         assert layout is not None and state.origin is not None
-        separators = state.carried.get(SEPARATORS)
-        groups = Groups.of(layout, cut.stage.scope, hidden.device, separators)
+        groups = Groups.of(layout, cut.stage.scope, hidden.device, state.separators)
         targets = {key: counts[number] for key, counts in state.targets.items()}
 
         def embeddings() -> Embeddings:
@@ -283,7 +282,7 @@ class Engine(BaseEngine):
         """Remove the placeholders that a smaller image does not fill."""
         layout = state.layout
         assert layout is not None and self.shrinker is not None
-        groups = Groups.of(layout, "image", hidden.device, state.carried.get(SEPARATORS))
+        groups = Groups.of(layout, "image", hidden.device, state.separators)
         with torch.no_grad():
             assert state.evidence is not None  # identified at the decoder's entry
             shrinker, evidence = self.shrinker, state.evidence

@@ -111,6 +111,12 @@ class ForwardState:
         return self.columns.masked_fill(rows < on_device(filler, device)[:, None], -1), True
 
     @property
+    def separators(self) -> Tensor | None:
+        """``[batch, rows]`` bool of today's rows that are no visual token, where images have some
+        among theirs; None: no image does."""
+        return self.carried.get(SEPARATORS)
+
+    @property
     def new_padding(self) -> Tensor | None:
         """``[batch, length]`` bool of this forward's own tokens."""
         return None if self.padding is None else self.padding[:, -self.length :]
