@@ -6,12 +6,14 @@ nothing in a copy, and say so when they are pickled.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from tokensieve.core.errors import UnsupportedError
 
 NOT_PICKLED = "a model with a pipeline on it cannot be pickled: detach first, save state_dict()"
+FORWARD_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 
 
 class OwnHook:
@@ -53,10 +55,34 @@ def own(handle: Any, alive: Callable[[], bool] = lambda: True) -> Any:
 
 def forget_hooks(model: Any) -> None:
     """Take the remains of our hooks off a copy."""
+    _take_off(model, lambda number, hook: hook is _nothing)
+
+
+@contextmanager
+def all_or_none(model: Any) -> Iterator[None]:
+    """If the block fails, no hook that it registered stays on the model.
+
+    An adapter that fails halfway never returns the handles of what it registered before.
+    """
+    there = {number for module in model.modules() for number in _numbers(module)}
+    try:
+        yield
+    except BaseException:
+        _take_off(model, lambda number, hook: number not in there)
+        raise
+
+
+def _numbers(module: Any) -> Iterator[int]:
+    """The handles' numbers, which torch counts through the whole process."""
+    for name in FORWARD_HOOKS:
+        yield from getattr(module, name)
+
+
+def _take_off(model: Any, unwanted: Callable[[int, Any], bool]) -> None:
     for module in model.modules():
-        for name in ("_forward_hooks", "_forward_pre_hooks"):
+        for name in FORWARD_HOOKS:
             hooks = getattr(module, name)
-            for number in [number for number, hook in hooks.items() if hook is _nothing]:
+            for number in [number for number, hook in hooks.items() if unwanted(number, hook)]:
                 del hooks[number]
                 for kind in ("_with_kwargs", "_always_called"):
                     getattr(module, name + kind, {}).pop(number, None)

@@ -13,6 +13,7 @@ from transformers import DynamicCache, MistralConfig
 
 import tokensieve
 from tokensieve.core.errors import AttachError, GuardError, UnsupportedError
+from tokensieve.core.hooks import FORWARD_HOOKS
 
 HALF = {"name": "half", "positions": "reindex", "at": 2, "score": "attention", "keep": 0.5}
 FAMILIES = ("llava", "qwen-vl", "internvl", "llava-pixtral")
@@ -203,6 +204,54 @@ def test_argument_with_an_entry_per_token() -> None:
     finally:
         for handle in handles:
             handle.remove()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_refused_halfway_leaves_no_hook(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An adapter that fails after its first hooks never says which they are."""
+    model, batch = build(family), batch_of(family)
+    untouched = model(**batch).logits
+
+    def hooks() -> list[Any]:
+        return [list(getattr(m, name)) for m in model.modules() for name in FORWARD_HOOKS]
+
+    before = hooks()  # transformers' own
+    stages = [
+        {"at": "image", "keep": 0.5},
+        {"at": 0, "score": "cls-attention", "keep": 0.4},
+        {"at": 2, "score": ["ttv", "iga"], "keep": 0.3},
+    ]
+    count = failing = 0
+
+    def refusing(register: Any) -> Any:
+        def registering(*args: Any, **kwargs: Any) -> Any:
+            nonlocal count
+            count += 1
+            if count == failing:
+                raise AttachError("no more hooks")
+            return register(*args, **kwargs)
+
+        return registering
+
+    for name in ("register_forward_hook", "register_forward_pre_hook"):
+        monkeypatch.setattr(torch.nn.Module, name, refusing(getattr(torch.nn.Module, name)))
+    tried = 0
+    for parts in (stages[:1], stages[1:]):
+        spec = {"name": "halfway", "positions": "keep", "stages": parts}
+        for failing in range(1, 60):
+            count = 0
+            try:
+                session = tokensieve.attach(model, spec)
+            except AttachError as error:
+                assert "no more hooks" in str(error)
+                assert hooks() == before
+                tried += 1
+                continue
+            with session:
+                model(**batch)
+                break
+        assert torch.equal(model(**batch).logits, untouched)
+    assert tried > 12
 
 
 def test_decoder_without_the_model() -> None:

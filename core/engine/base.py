@@ -18,7 +18,7 @@ from tokensieve.core.engine.needs import Needs
 from tokensieve.core.engine.reduction import Reduction
 from tokensieve.core.engine.state import SIZES, ForwardState
 from tokensieve.core.engine.transitions import watch
-from tokensieve.core.hooks import own
+from tokensieve.core.hooks import all_or_none, own
 from tokensieve.core.pipeline import Cut, Pipeline, end_notes, scaling_notes
 from tokensieve.core.signature import Signature
 from tokensieve.core.stage import IMAGE
@@ -99,8 +99,10 @@ class BaseEngine(ABC):
 
     def install(self) -> None:
         """Register all hooks; on any failure none stays."""
+        if not self.cuts:
+            return
         try:
-            if self.cuts:
+            with all_or_none(self._bound.model):
                 self._install()
                 for handle in self._handles:
                     if isinstance(handle, RemovableHandle):
