@@ -238,8 +238,8 @@ def test_refused_halfway_leaves_no_hook(family: str, monkeypatch: pytest.MonkeyP
     tried = 0
     for parts in (stages[:1], stages[1:]):
         spec = {"name": "halfway", "positions": "keep", "stages": parts}
-        for failing in range(1, 60):
-            count = 0
+        for number in range(1, 60):
+            failing, count = number, 0
             try:
                 session = tokensieve.attach(model, spec)
             except AttachError as error:
