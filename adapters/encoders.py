@@ -16,9 +16,9 @@ from tokensieve.adapters.vision import (
     watch_layers,
     watch_projector,
 )
-from tokensieve.core.adapter import VisionRecord
+from tokensieve.core.contract.adapter import VisionRecord
+from tokensieve.core.contract.signals import VISION_SIGNALS
 from tokensieve.core.errors import AttachError
-from tokensieve.core.signals import VISION_SIGNALS
 
 if TYPE_CHECKING:
     from torch import Tensor

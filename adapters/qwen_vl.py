@@ -30,14 +30,14 @@ from tokensieve.adapters.vision import (
     raster,
     rotated_parts,
 )
-from tokensieve.core.adapter import Adapter, BoundModel, Panel, VisionRecord
+from tokensieve.core.contract.adapter import Adapter, BoundModel, VisionRecord
+from tokensieve.core.contract.dims import DecoderDims, ModelSize
+from tokensieve.core.contract.panel import Panel
+from tokensieve.core.contract.shrinking import ShrinkPlan
+from tokensieve.core.contract.signals import VISION_SIGNALS
+from tokensieve.core.contract.signature import Signature, unknown_release
 from tokensieve.core.errors import SignalError
-from tokensieve.core.flops import DecoderDims
 from tokensieve.core.lazy import torch
-from tokensieve.core.shrinking import ShrinkPlan
-from tokensieve.core.signals import VISION_SIGNALS
-from tokensieve.core.signature import Signature, unknown_release
-from tokensieve.core.sizes import ModelSize
 
 if TYPE_CHECKING:
     from torch import Tensor

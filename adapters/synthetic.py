@@ -7,14 +7,14 @@ import math
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tokensieve.core.contract.dims import DecoderDims
 from tokensieve.core.errors import UnsupportedError
-from tokensieve.core.flops import DecoderDims
 from tokensieve.core.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tokensieve.core.sizes import ModelSize
+    from tokensieve.core.contract.dims import ModelSize
 
 SEED = 2507
 SPECIAL_IDS = 4  # the last ids of a vocabulary: image, its delimiters, video

@@ -9,25 +9,26 @@ from typing import TYPE_CHECKING, Any
 
 from tokensieve.adapters.timm_pictures import resizable, seen_box, shrinking_hooks
 from tokensieve.adapters.vision import layer_at, split_heads
-from tokensieve.core.adapter import Adapter, Panel
-from tokensieve.core.bound import (
+from tokensieve.core.contract.adapted import (
     ATTENTION_SIGNALS,
     BRANCH_SIGNALS,
     ENCODER_SIGNALS,
+    IMAGE,
     BoundEncoder,
     Branch,
+    Demands,
 )
+from tokensieve.core.contract.adapter import Adapter
+from tokensieve.core.contract.dims import DecoderDims
+from tokensieve.core.contract.panel import Panel
+from tokensieve.core.contract.shrinking import Grid
+from tokensieve.core.contract.signals import SIGNALS
 from tokensieve.core.errors import AttachError, UnsupportedError
-from tokensieve.core.flops import DecoderDims
 from tokensieve.core.lazy import torch
-from tokensieve.core.shrinking import Grid
-from tokensieve.core.signals import SIGNALS
-from tokensieve.core.stage import IMAGE
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from tokensieve.core.pipeline import Cut
 
 CHECK_SEED = 20630
 NO_TEXT = "a classifier has no text"
@@ -132,18 +133,18 @@ class TimmVitModel(BoundEncoder):
         """The nearest block."""
         return layer_at(depth, len(self.layers))
 
-    def refusal(self, cut: Cut) -> str | None:
+    def refusal(self, demands: Demands) -> str | None:
         """What the blocks cannot do, odd embeddings, and pooling that cannot weigh patches."""
-        if cut.at == IMAGE and not resizable(self.encoder):
+        if demands.boundary == IMAGE and not resizable(self.encoder):
             kind = type(self.embedding).__name__
             return f"it cannot make pictures smaller: patches of type {kind} have one size"
-        uneven = cut.stage.select.adaptive_count or cut.stage.merge is not None
+        uneven = demands.select.adaptive_count or demands.merge is not None
         if uneven and self.pooling in ATTENTION_POOLS and self._pool_mask() is None:
             return (
                 f"pooling {self.pooling!r} can neither leave out nor weigh patches: use a "
                 "selector with a fixed number of them, and no merger"
             )
-        return super().refusal(cut)
+        return super().refusal(demands)
 
     def _pool_mask(self) -> str | None:
         vit: Any = self.encoder

@@ -7,17 +7,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tokensieve.core.contract.hooks import own
+from tokensieve.core.contract.signals import EncoderAttention
+from tokensieve.core.contract.signature import Signature
+from tokensieve.core.contract.tensors import at_least_float32
 from tokensieve.core.errors import SignalError
-from tokensieve.core.hooks import own
 from tokensieve.core.lazy import torch
-from tokensieve.core.signals import EncoderAttention
-from tokensieve.core.signature import Signature
-from tokensieve.core.tensors import at_least_float32
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tokensieve.core.adapter import VisionRecord
+    from tokensieve.core.contract.adapter import VisionRecord
 
 ATTENTION_SIGNALS = frozenset({"vision_attention", "vision_keys", "encoder_layers"})
 """Signals for which queries and keys have to be captured."""
@@ -48,7 +48,7 @@ def layer_at(depth: float, count: int, candidates: Sequence[int] | None = None) 
 
 @dataclass(frozen=True)
 class CapturedLayer:
-    """Queries and keys of one encoder layer; see :class:`tokensieve.core.signals.EncoderLayer`.
+    """Queries and keys of one encoder layer; see :class:`~tokensieve.plugin.EncoderLayer`.
 
     Attributes:
         parts: queries and keys ``[images, heads, tokens, head dim]`` of images of one size each.

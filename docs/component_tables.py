@@ -10,11 +10,11 @@ from typing import Any
 
 from table_markup import code, markdown, table
 
-from tokensieve.core.budgets import Budget
-from tokensieve.core.components import Component
-from tokensieve.core.pipeline import About, Pipeline
-from tokensieve.core.plugins import Entry, Registry, build_registry
-from tokensieve.core.schema import pipeline_schema
+from tokensieve.core.contract.components import Component
+from tokensieve.core.pipeline.budgets import Budget
+from tokensieve.core.pipeline.pipeline import About, Pipeline
+from tokensieve.core.pipeline.schema import pipeline_schema
+from tokensieve.core.plugins.registry import Entry, Registry, build_registry
 
 KINDS = ("scorer", "selector", "merger")
 TEXT_SIGNALS = frozenset(

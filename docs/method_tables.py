@@ -5,11 +5,11 @@ from __future__ import annotations
 from component_tables import deviating, positions, registry, shown, text_aware
 from table_markup import code, markdown, table
 
-from tokensieve.core.components import Component
-from tokensieve.core.loading import load_pipeline
-from tokensieve.core.pipeline import Pipeline
-from tokensieve.core.plugins import Entry
-from tokensieve.core.stage import IMAGE
+from tokensieve.core.contract.adapted import IMAGE
+from tokensieve.core.contract.components import Component
+from tokensieve.core.pipeline.loading import load_pipeline
+from tokensieve.core.pipeline.pipeline import Pipeline
+from tokensieve.core.plugins.registry import Entry
 
 
 def presets() -> list[tuple[Entry, Pipeline]]:

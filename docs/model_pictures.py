@@ -15,8 +15,8 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from tokensieve.adapters.zoo.tasks import TASKS, sample
-from tokensieve.core.study.report.plotting import OKABE_ITO, styled
+from tokensieve.adapters.zoo.tasks.pictures import TASKS, sample
+from tokensieve.core.report.plotting import OKABE_ITO, styled
 
 DOCS = Path(__file__).parent
 DATA, IMAGES = DOCS / "data", DOCS / "images"

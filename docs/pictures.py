@@ -13,7 +13,7 @@ from pathlib import Path
 from drawing import LEFT_NOTE, MONOSPACE, SOFT, Box, Paint, Sheet, Style
 
 import tokensieve
-from tokensieve.core.sizes import SIZES
+from tokensieve.core.models.sizes import SIZES
 
 IMAGES = Path(__file__).parent / "images"
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tokensieve.core.study.report.html import write_report
-from tokensieve.core.study.report.sections import sections
+from tokensieve.core.report.html import write_report
+from tokensieve.core.report.sections import sections
 
 DOCS = Path(__file__).parent
 EVERYTHING, EXAMPLE = 4, 7  # of a section: its first pictures, and one of a single question

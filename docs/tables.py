@@ -1,8 +1,8 @@
 """Write the generated tables of the documentation: ``python docs/tables.py``.
 
 A page says where a table belongs by two comments, ``<!-- generated: NAME -->`` and
-``<!-- end -->``; what stands between them is replaced. ``tests/test_docs.py`` holds the pages to
-what this program would write.
+``<!-- end -->``; what is between them is replaced. ``tests/project/test_docs.py`` holds the pages
+to what this program would write.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from component_tables import (
 from method_tables import budget_rows, method_deviations, method_rows
 from table_markup import code, table
 
-from tokensieve.core.cli import app
+from tokensieve.core.cli.app import app
+from tokensieve.core.contract.signals import SIGNALS
 from tokensieve.core.errors import TokensieveError
-from tokensieve.core.fit import check
-from tokensieve.core.loading import load_pipeline
-from tokensieve.core.pipeline import Pipeline
-from tokensieve.core.signals import SIGNALS
-from tokensieve.core.sizes import SIZES
+from tokensieve.core.models.sizes import SIZES
+from tokensieve.core.pipeline.fit import check
+from tokensieve.core.pipeline.loading import load_pipeline
+from tokensieve.core.pipeline.pipeline import Pipeline
 from tokensieve.core.testing import CHECKS
 
 DOCS = Path(__file__).parent
@@ -168,15 +168,31 @@ def hostile_rows() -> str:
     return table(["kind", "tried", "held"], [*rows, ["all", *totals]])
 
 
-def file_rows(folder: str) -> str:
-    """The modules of a folder, with the first line of their docstrings."""
+def first_line(path: Path) -> str:
+    """The first paragraph of a module's docstring."""
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    return " ".join(text.partition("\n\n")[0].split())
+
+
+def room_rows(top: str) -> str:
+    """The rooms under a folder: what their ``__init__`` says, and the files in them."""
     rows = []
-    for path in sorted((PROJECT / folder).glob("*.py")):
-        text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-        if path.name != "__init__.py":
-            file = f"{folder}/{path.name}"
-            rows.append([f"[`{file}`](../{file})", " ".join(text.partition("\n\n")[0].split())])
-    return table(["file", "what it holds"], rows)
+    for init in sorted((PROJECT / top).rglob("__init__.py")):
+        folder = init.parent.relative_to(PROJECT).as_posix()
+        files = ", ".join(p.stem for p in sorted(init.parent.glob("*.py")) if p != init)
+        rows.append([f"[`{folder}/`](../{folder})", first_line(init), files])
+    return table(["room", "what it holds", "files"], rows)
+
+
+def rooms_of_tests() -> str:
+    """The folders of the tests, and how many files of tests are in them."""
+    rows = []
+    for folder in sorted(path for path in (PROJECT / "tests").iterdir() if path.is_dir()):
+        count = len(list(folder.rglob("*.py")))
+        if count:
+            name = folder.relative_to(PROJECT).as_posix()
+            rows.append([f"[`{name}/`](../{name})", str(count)])
+    return table(["room", "files"], rows)
 
 
 TABLES: dict[str, Callable[[], str]] = {
@@ -198,16 +214,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "commands": command_rows,
     "versions": version_rows,
     "hostile": hostile_rows,
-    "strategy-files": lambda: file_rows("strategies"),
-    "core-files": lambda: file_rows("core"),
-    "engine-files": lambda: file_rows("core/engine"),
-    "study-files": lambda: file_rows("core/study"),
-    "report-files": lambda: file_rows("core/study/report"),
-    "lmms-files": lambda: file_rows("core/study/lmms"),
-    "executor-files": lambda: file_rows("core/study/executors"),
-    "adapter-files": lambda: file_rows("adapters"),
-    "zoo-files": lambda: file_rows("adapters/zoo"),
-    "test-files": lambda: file_rows("tests"),
+    "core-rooms": lambda: room_rows("core"),
+    "strategy-rooms": lambda: room_rows("strategies"),
+    "adapter-rooms": lambda: room_rows("adapters"),
+    "test-rooms": rooms_of_tests,
 }
 
 

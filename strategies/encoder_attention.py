@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from tokensieve.core.components import Scorer
-from tokensieve.core.signals import EncoderLayer
+from tokensieve.core.contract.components import Scorer
+from tokensieve.core.contract.signals import EncoderLayer
+from tokensieve.core.contract.view import View
 from tokensieve.core.strict import Share
-from tokensieve.core.view import View
 
 if TYPE_CHECKING:
     pass

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from tokensieve.core.tensors import unit
-from tokensieve.core.view import View
+from tokensieve.core.contract.tensors import unit
+from tokensieve.core.contract.view import View
 from tokensieve.strategies.ordered import OrderedSelector
 
 if TYPE_CHECKING:

@@ -6,10 +6,10 @@ from abc import abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from tokensieve.core.scoring import combined_scores
-from tokensieve.core.stage import ScoreTerms
-from tokensieve.core.tensors import on_device
-from tokensieve.core.view import View
+from tokensieve.core.contract.tensors import on_device
+from tokensieve.core.contract.view import View
+from tokensieve.core.pipeline.scoring import combined_scores
+from tokensieve.core.pipeline.stage import ScoreTerms
 from tokensieve.strategies.ordered import OrderedSelector, then, top_in_order
 
 if TYPE_CHECKING:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING, final
 
-from tokensieve.core.components import Selector
+from tokensieve.core.contract.components import Selector
+from tokensieve.core.contract.ranking import selection_order
+from tokensieve.core.contract.tensors import on_device
+from tokensieve.core.contract.view import View
 from tokensieve.core.lazy import torch
-from tokensieve.core.scoring import selection_order
-from tokensieve.core.tensors import on_device
-from tokensieve.core.view import View
 
 if TYPE_CHECKING:
     from torch import Tensor

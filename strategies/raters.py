@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tokensieve.core.ties import above
-from tokensieve.core.view import View
+from tokensieve.core.contract.ties import above
+from tokensieve.core.contract.view import View
 
 if TYPE_CHECKING:
     from torch import Tensor

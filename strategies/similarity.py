@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tokensieve.core.contract.ties import first_max
 from tokensieve.core.lazy import torch
-from tokensieve.core.ties import first_max
 
 if TYPE_CHECKING:
     from torch import Tensor

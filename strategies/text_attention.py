@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from tokensieve.core.budgets import whole
-from tokensieve.core.components import Scorer
-from tokensieve.core.signals import TextAttention
+from tokensieve.core.contract.components import Scorer
+from tokensieve.core.contract.signals import TextAttention
+from tokensieve.core.contract.tensors import take_rows
+from tokensieve.core.contract.ties import falling
+from tokensieve.core.contract.view import View
+from tokensieve.core.pipeline.budgets import whole
 from tokensieve.core.strict import Share
-from tokensieve.core.tensors import take_rows
-from tokensieve.core.ties import falling
-from tokensieve.core.view import View
 from tokensieve.strategies.raters import raters
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import tiny_checkpoints
 from command_line import Call, Result
 from PIL import Image
 
-from tokensieve.core.cli import main
+from tokensieve.core.cli.entry import main
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from tokensieve.adapters.zoo.glyphs import PATCH
-from tokensieve.adapters.zoo.tasks import SMALL, Task, vocabulary
+from tokensieve.adapters.zoo.tasks.glyphs import PATCH
+from tokensieve.adapters.zoo.tasks.pictures import SMALL, Task, vocabulary
 
 IMAGE_MEAN, IMAGE_STD = [0.25] * 3, [0.25] * 3
 SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", "<unk>", "<image>")

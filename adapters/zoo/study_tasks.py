@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field, field_validator
 
+from tokensieve.core.contract.tasks import Box, Example, Task
 from tokensieve.core.errors import TaskError
-from tokensieve.core.tasks import Box, Example, Task
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -39,7 +39,7 @@ class _Drawn(Task):
 
 
 class _SceneTask(_Drawn):
-    """A task of :mod:`tokensieve.adapters.zoo.tasks`; ``side`` is that of a picture in pixels."""
+    """A task of ``zoo.tasks.pictures``; ``side`` is that of a picture in pixels."""
 
     largest: ClassVar[int] = WIDEST_PHOTOGRAPH
     side: Side = SMALLEST
@@ -57,7 +57,7 @@ class _SceneTask(_Drawn):
         return side
 
     def _example(self, index: int) -> Example:
-        from tokensieve.adapters.zoo import tasks  # numpy and scikit-learn come with it
+        from tokensieve.adapters.zoo.tasks import pictures as tasks
 
         drawn = tasks.sample(tasks.TASKS[self.name], index, "heldout", self.side)
         pixels, question, answer, boxes = drawn
@@ -91,7 +91,7 @@ class DigitTask(_Drawn):
 
     def _example(self, index: int) -> Example:
         from tokensieve.adapters.zoo import tiny_timm
-        from tokensieve.adapters.zoo.digit_scenes import DIGIT_SIZE
+        from tokensieve.adapters.zoo.tasks.digit_scenes import DIGIT_SIZE
 
         scene = tiny_timm.make_scene("heldout", index)
         left, top = scene.corner

@@ -23,8 +23,8 @@ from tokensieve.adapters.zoo.families import (
     Layout,
     line_positions,
 )
-from tokensieve.adapters.zoo.glyphs import PATCH
-from tokensieve.adapters.zoo.tasks import LARGE, SMALL
+from tokensieve.adapters.zoo.tasks.glyphs import PATCH
+from tokensieve.adapters.zoo.tasks.pictures import LARGE, SMALL
 
 TILE = 48  # pixels
 TOKENS_PER_SIDE = TILE // PATCH

@@ -18,7 +18,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from tokensieve.adapters.zoo.digit_scenes import IMAGE_SIZE, vocabulary
+from tokensieve.adapters.zoo.tasks.digit_scenes import IMAGE_SIZE, vocabulary
 
 PATCH_SIZE = 8
 IMAGE_MEAN, IMAGE_STD = (0.25, 0.25, 0.25), (0.25, 0.25, 0.25)

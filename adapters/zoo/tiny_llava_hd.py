@@ -25,8 +25,8 @@ from tokensieve.adapters.zoo.families import (
     line_positions,
     raster_cells,
 )
-from tokensieve.adapters.zoo.glyphs import PATCH
-from tokensieve.adapters.zoo.tasks import LARGE, SMALL
+from tokensieve.adapters.zoo.tasks.glyphs import PATCH
+from tokensieve.adapters.zoo.tasks.pictures import LARGE, SMALL
 
 
 class TinyLlavaHD(Family):

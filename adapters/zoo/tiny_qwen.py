@@ -24,8 +24,8 @@ from tokensieve.adapters.zoo.families import (
     Layout,
     raster_cells,
 )
-from tokensieve.adapters.zoo.glyphs import PATCH
-from tokensieve.adapters.zoo.tasks import LARGE, SMALL
+from tokensieve.adapters.zoo.tasks.glyphs import PATCH
+from tokensieve.adapters.zoo.tasks.pictures import LARGE, SMALL
 
 UNIT = 2  # patches of a visual token down and across
 SMALL_PATCH = PATCH // UNIT

@@ -1,6 +1,6 @@
 """tiny-timm-vit: a timm classifier of handwritten digits in noisy scenes.
 
-The digits are those of :mod:`tokensieve.adapters.zoo.digit_scenes`, split by scan: a held-out scene
+The digits are those of ``zoo.tasks.digit_scenes``, split by scan: a held-out scene
 shows only handwriting that the model never saw. One digit a scene, on 2 x 2 of its 64 patches; some
 patches hold coloured squares instead, so that colour alone does not say where to look. A scene is a
 pure function of ``(split, index)``.
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from tokensieve.adapters.zoo.digit_scenes import COLOURS, DIGIT_SIZE, Split, scans
+from tokensieve.adapters.zoo.tasks.digit_scenes import COLOURS, DIGIT_SIZE, Split, scans
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -14,14 +14,14 @@ import importlib
 import typing
 
 if typing.TYPE_CHECKING:
-    from tokensieve.core.components import Merger, Scorer, Selector
+    from tokensieve.core.contract.components import Merger, Scorer, Selector
+    from tokensieve.core.contract.tasks import Box, Example, Task
+    from tokensieve.core.contract.view import View
+    from tokensieve.core.engine.session import Session, attach
     from tokensieve.core.errors import TokensieveError
-    from tokensieve.core.loading import load_pipeline
-    from tokensieve.core.pipeline import Pipeline
-    from tokensieve.core.plugins import hookimpl
-    from tokensieve.core.session import Session, attach
-    from tokensieve.core.tasks import Box, Example, Task
-    from tokensieve.core.view import View
+    from tokensieve.core.pipeline.loading import load_pipeline
+    from tokensieve.core.pipeline.pipeline import Pipeline
+    from tokensieve.core.plugins.registry import hookimpl
 
 __version__ = "0.1.0"
 
@@ -43,14 +43,14 @@ __all__ = [
 ]
 
 _HOMES = {
-    "components": ("Merger", "Scorer", "Selector"),
+    "contract.components": ("Merger", "Scorer", "Selector"),
+    "contract.tasks": ("Box", "Example", "Task"),
+    "contract.view": ("View",),
+    "engine.session": ("Session", "attach"),
     "errors": ("TokensieveError",),
-    "loading": ("load_pipeline",),
-    "pipeline": ("Pipeline",),
-    "plugins": ("hookimpl",),
-    "session": ("Session", "attach"),
-    "tasks": ("Box", "Example", "Task"),
-    "view": ("View",),
+    "pipeline.loading": ("load_pipeline",),
+    "pipeline.pipeline": ("Pipeline",),
+    "plugins.registry": ("hookimpl",),
 }
 
 

@@ -1,6 +1,6 @@
 """``python -m tokensieve``."""
 
-from tokensieve.core.entry import program
+from tokensieve.core.cli.entry import program
 
 if __name__ == "__main__":
     program()

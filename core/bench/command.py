@@ -17,13 +17,13 @@ from tokensieve.core.bench.result import BenchResult
 from tokensieve.core.bench.runner import Bench, Plan
 from tokensieve.core.bench.subject import Setup, build_subject
 from tokensieve.core.bench.table import show
+from tokensieve.core.contract.dims import ModelSize
 from tokensieve.core.errors import ModelError, TokensieveError, did_you_mean
-from tokensieve.core.loading import load_pipeline
-from tokensieve.core.models import find_device
-from tokensieve.core.plugins import build_registry
-from tokensieve.core.sizes import ModelSize
-from tokensieve.core.terminal import console, steps, to_json
-from tokensieve.core.whole_files import save
+from tokensieve.core.files.whole import save
+from tokensieve.core.models.loading import find_device
+from tokensieve.core.output.terminal import console, steps, to_json
+from tokensieve.core.pipeline.loading import load_pipeline
+from tokensieve.core.plugins.registry import build_registry
 
 DTYPES = {
     "float32": torch.float32,

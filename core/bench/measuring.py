@@ -12,9 +12,9 @@ from torch.utils.hooks import RemovableHandle
 
 from tokensieve.core.bench.clock import Clock
 from tokensieve.core.bench.subject import Subject
-from tokensieve.core.engine import engine as engine_module
 from tokensieve.core.engine import transitions as transitions_module
-from tokensieve.core.session import Session
+from tokensieve.core.engine.decoder import engine as engine_module
+from tokensieve.core.engine.session import Session
 
 ENGINE_PACKAGE = engine_module.__name__.rpartition(".")[0]
 

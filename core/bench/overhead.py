@@ -16,12 +16,12 @@ from tokensieve.core.bench.measuring import hook_seconds, timed_pass
 from tokensieve.core.bench.result import FORMAT, Spread, paired
 from tokensieve.core.bench.runner import describe
 from tokensieve.core.bench.subject import Subject
+from tokensieve.core.engine.session import attach
 from tokensieve.core.errors import TokensieveError
 from tokensieve.core.foreign import plain
-from tokensieve.core.markdown import escaped, pipe_table
-from tokensieve.core.pipeline import Pipeline
-from tokensieve.core.session import attach
-from tokensieve.core.terminal import table
+from tokensieve.core.output.markdown import escaped, pipe_table
+from tokensieve.core.output.terminal import table
+from tokensieve.core.pipeline.pipeline import Pipeline
 
 LIMIT = 0.05
 """Share of the untouched prefill that scoring and selection should stay below."""

@@ -19,14 +19,14 @@ from tokensieve.core.bench.measuring import Pass, cache_bytes, hook_seconds, tim
 from tokensieve.core.bench.memory import MEASURES, peak_bytes
 from tokensieve.core.bench.result import BenchResult, Comparison, Spread, Variant
 from tokensieve.core.bench.subject import Subject, memory_errors
-from tokensieve.core.engine.cache import find_cache
+from tokensieve.core.engine.decoder.cache import find_cache
+from tokensieve.core.engine.session import Session, attach
 from tokensieve.core.errors import AttachError
-from tokensieve.core.fit import check
-from tokensieve.core.flops import COMPUTE, decoder_flops
-from tokensieve.core.loading import load_pipeline
-from tokensieve.core.pipeline import Pipeline
-from tokensieve.core.plugins import build_registry
-from tokensieve.core.session import Session, attach
+from tokensieve.core.pipeline.fit import check
+from tokensieve.core.pipeline.flops import COMPUTE, decoder_flops
+from tokensieve.core.pipeline.loading import load_pipeline
+from tokensieve.core.pipeline.pipeline import Pipeline
+from tokensieve.core.plugins.registry import build_registry
 
 UNTOUCHED = "untouched"
 HOOK_RUNS = 3

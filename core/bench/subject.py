@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import AutoModelForImageTextToText
 
-from tokensieve.core.adapter import BoundModel
-from tokensieve.core.backends import check_backend
-from tokensieve.core.binding import bind
-from tokensieve.core.engine.cache import cache_argument, find_cache
+from tokensieve.core.contract.adapter import BoundModel
+from tokensieve.core.contract.dims import ModelSize
+from tokensieve.core.engine.decoder.cache import cache_argument, find_cache
 from tokensieve.core.errors import ModelError
-from tokensieve.core.plugins import build_registry
-from tokensieve.core.sizes import ModelSize
+from tokensieve.core.models.backends import check_backend
+from tokensieve.core.models.binding import bind
+from tokensieve.core.plugins.registry import build_registry
 
 if TYPE_CHECKING:
     from torch import Tensor

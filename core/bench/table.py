@@ -10,7 +10,7 @@ from rich.text import Text
 
 from tokensieve.core.bench.result import BenchResult, Comparison, Spread, Variant
 from tokensieve.core.foreign import plain
-from tokensieve.core.terminal import Rows, table
+from tokensieve.core.output.terminal import Rows, table
 
 MIB = 2**20
 

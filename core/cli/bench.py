@@ -8,10 +8,11 @@ from typing import Annotated
 
 import typer
 
-from tokensieve.core.cli.options import Keep, Plugins, number, parse_keep
+from tokensieve.core.cli.options import Keep, Plugins, number
 from tokensieve.core.errors import TokensieveError
 from tokensieve.core.foreign import shorten
-from tokensieve.core.sizes import SIZES, find_size
+from tokensieve.core.models.sizes import SIZES, find_size
+from tokensieve.core.pipeline.loading import parse_keep
 from tokensieve.core.strict import MOST_NEW_TOKENS
 
 PIPELINES = ("fastv", "transprune", "visionzip", "random")

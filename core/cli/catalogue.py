@@ -10,11 +10,11 @@ import typer
 
 from tokensieve.core.cli.options import Plugins, open_registry
 from tokensieve.core.errors import ModelError, PipelineError
+from tokensieve.core.files.json_text import read_json
+from tokensieve.core.files.yaml_source import read_yaml
 from tokensieve.core.foreign import reason
-from tokensieve.core.json_text import read_json
-from tokensieve.core.plugins import Entry
-from tokensieve.core.terminal import complain, console, table, warn
-from tokensieve.core.yaml_source import read_yaml
+from tokensieve.core.output.terminal import complain, console, table, warn
+from tokensieve.core.plugins.registry import Entry
 
 
 class Kind(StrEnum):

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tokensieve.core.cli.options import Plugins, open_registry
-from tokensieve.core.terminal import console
+from tokensieve.core.output.terminal import console
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tokensieve.core.plugins import Registry
-    from tokensieve.core.terminal import Screen
+    from tokensieve.core.output.terminal import Screen
+    from tokensieve.core.plugins.registry import Registry
     from tokensieve.core.testing.doctor import Case
 
 PACKAGES = ("tokensieve", "transformers", "torch", "timm")
@@ -43,14 +43,14 @@ def doctor(
     Tiny models with random weights go through `generate`, pruned, and are compared with the same
     models with the dropped tokens masked.
     """
-    from tokensieve.core.hub import only_local
-    from tokensieve.core.models import find_device, locate
+    from tokensieve.core.models.hub import only_local
+    from tokensieve.core.models.loading import find_device, locate
 
     registry = open_registry(plugins)
     if model is not None:
         only_local(locate(model, registry))
-    from tokensieve.core.backends import check_backend
-    from tokensieve.core.quiet import quiet_transformers
+    from tokensieve.core.models.backends import check_backend
+    from tokensieve.core.output.quiet import quiet_transformers
 
     place = str(find_device(device))
     check_backend(attention)
@@ -113,8 +113,8 @@ def _families(model: str | None, registry: Registry) -> list[tuple[Any, Any]]:
     """Adapters to check, each with the user's config or None."""
     if model is None:
         return [(entry.value, None) for entry in registry.all("adapter")]
-    from tokensieve.core.binding import find_adapter
-    from tokensieve.core.models import load_config
+    from tokensieve.core.models.binding import find_adapter
+    from tokensieve.core.models.loading import load_config
 
     config = load_config(model, registry)
     adapter = find_adapter(config, registry)

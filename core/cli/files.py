@@ -8,8 +8,8 @@ import typer
 
 from tokensieve.core.cli.options import Plugins, open_registry
 from tokensieve.core.errors import PipelineError
-from tokensieve.core.loading import load_pipeline
-from tokensieve.core.terminal import complain, say, to_json
+from tokensieve.core.output.terminal import complain, say, to_json
+from tokensieve.core.pipeline.loading import load_pipeline
 
 
 def register(app: typer.Typer) -> None:
@@ -40,6 +40,6 @@ def validate(
 
 def schema(plugin: Plugins = None) -> None:
     """Print the JSON Schema of a pipeline file, parameters of all plugins included."""
-    from tokensieve.core.schema import pipeline_schema
+    from tokensieve.core.pipeline.schema import pipeline_schema
 
     print(to_json(pipeline_schema(open_registry(plugin)), indent=2))

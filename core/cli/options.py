@@ -9,13 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
-from tokensieve.core.errors import PipelineError, TokensieveError
+from tokensieve.core.errors import TokensieveError
 from tokensieve.core.foreign import shown
-from tokensieve.core.plugins import Registry, build_registry
-from tokensieve.core.terminal import warn
-from tokensieve.core.yaml_source import parse_yaml
-
-BUDGETS = "64 (tokens), 0.33 (share), average=192, flops=0.4"
+from tokensieve.core.output.terminal import warn
+from tokensieve.core.pipeline.loading import BUDGETS
+from tokensieve.core.plugins.registry import Registry, build_registry
 
 Plugins = Annotated[
     list[Path] | None,
@@ -56,19 +54,3 @@ def open_registry(plugins: Sequence[Path] | None) -> Registry:
     for problem in registry.problems:
         warn(problem)
     return registry
-
-
-def parse_keep(text: str | None, option: str = "--keep") -> Any:
-    """``64``, ``0.33``, ``average=192`` or ``{average: 192}``, as YAML would read it.
-
-    Raises:
-        PipelineError: it is no YAML, or says nothing: who writes a budget wants one.
-    """
-    if text is None or not text.strip():
-        return text
-    kind, equals, value = text.partition("=")
-    spelling = f"{{{kind}: {value}}}" if equals else text
-    budget = None if text.lstrip().startswith("#") else parse_yaml(spelling, option).data
-    if budget is None:
-        raise PipelineError(f"{option}: {shown(text)} is no budget, allowed: {BUDGETS}")
-    return budget

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from tokensieve.core.errors import StudyError
-from tokensieve.core.study.claims import read_claim
-from tokensieve.core.terminal import say
+from tokensieve.core.output.terminal import say
+from tokensieve.core.study.spec.claims import read_claim
 
 
 def register(app: typer.Typer) -> None:
@@ -35,10 +35,10 @@ def report(
 ) -> None:
     """Turn a study into verdicts, figures and tables: HTML, with Markdown and CSV beside it."""
     pairs = [_pair(text) for text in claim] if claim else None
-    from tokensieve.core.study.report.html import KINDS, write_report
+    from tokensieve.core.report.html import KINDS, write_report
 
     files, found = write_report(folder, out, claims=pairs)
-    from tokensieve.core.study.report.sections import sections
+    from tokensieve.core.report.sections import sections
 
     for problem in found.results.problems:
         print(problem, file=sys.stderr)

@@ -11,18 +11,18 @@ from typing import Annotated
 
 import typer
 
-from tokensieve.core.cli.options import Keep, Plugins, number, open_registry, parse_keep
+from tokensieve.core.cli.options import Keep, Plugins, number, open_registry
 from tokensieve.core.cli.run_report import as_json, drawable_panels, print_report, save_overlay
 from tokensieve.core.errors import ModelError, TokensieveError
-from tokensieve.core.hub import only_local
-from tokensieve.core.loading import load_pipeline
-from tokensieve.core.models import DTYPES, answering, load_model, locate
-from tokensieve.core.pictures import open_image
-from tokensieve.core.plugins import Example, Registry
-from tokensieve.core.running import Question, check_question, compare, prepare
+from tokensieve.core.files.pictures import open_image
+from tokensieve.core.models.hub import only_local
+from tokensieve.core.models.loading import DTYPES, answering, load_model, locate
+from tokensieve.core.output.terminal import console, to_json, waiting, warn
+from tokensieve.core.output.unforeseen import unforeseen
+from tokensieve.core.pipeline.loading import load_pipeline, parse_keep
+from tokensieve.core.plugins.registry import Example, Registry
+from tokensieve.core.run.asking import Question, check_question, compare, prepare
 from tokensieve.core.strict import MOST_NEW_TOKENS, MOST_SEED
-from tokensieve.core.terminal import console, to_json, waiting, warn
-from tokensieve.core.unforeseen import unforeseen
 
 DEFAULT_MODEL = "tiny-llava"
 DEFAULT_EXAMPLE = "scene"
@@ -83,7 +83,7 @@ def run(  # noqa: PLR0913 - one parameter per option
     target = _overlay_path(overlay, files, chosen.name)
     question = Question(text, tuple(open_image(file) for file in files))
 
-    from tokensieve.core.quiet import quiet_transformers
+    from tokensieve.core.output.quiet import quiet_transformers
 
     with quiet_transformers():
         with waiting(f"loading {model} (the first use of a Hugging Face id downloads it)"):

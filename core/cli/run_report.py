@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from tokensieve.core import units
-from tokensieve.core.adapter import Panel
+from tokensieve.core.contract.panel import Panel
+from tokensieve.core.engine.trace import StageTrace
 from tokensieve.core.errors import ModelError
-from tokensieve.core.flops import COMPUTE, PAPER
-from tokensieve.core.models import LoadedModel
-from tokensieve.core.running import Answer, Comparison, Cost, Question, find_panels
-from tokensieve.core.terminal import Rows, console, table
-from tokensieve.core.trace import StageTrace
-from tokensieve.core.whole_files import save
+from tokensieve.core.files.whole import save
+from tokensieve.core.models.loading import LoadedModel
+from tokensieve.core.output.terminal import Rows, console, table
+from tokensieve.core.pipeline.flops import COMPUTE, PAPER
+from tokensieve.core.run.asking import Answer, Comparison, Cost, Question, find_panels
 
 SLOWER = "slower here"
 EMPTY = "(empty answer)"
@@ -125,7 +125,7 @@ def save_overlay(
     panels: Panels,
 ) -> None:
     """Draw which patches survive."""
-    from tokensieve.core.overlay import Frame, draw_overlay
+    from tokensieve.core.run.overlay import Frame, draw_overlay
 
     frames = [
         Frame(boundary_name(stage), stage.kept[0].tolist(), stage.after[0] - len(stage.kept[0]))

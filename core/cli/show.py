@@ -9,27 +9,20 @@ from typing import Annotated
 import typer
 
 from tokensieve.core import units
-from tokensieve.core.binding import find_adapter
-from tokensieve.core.bound import Bound
-from tokensieve.core.cli.options import (
-    Keep,
-    PipelineArgument,
-    Plugins,
-    number,
-    open_registry,
-    parse_keep,
-)
+from tokensieve.core.cli.options import Keep, PipelineArgument, Plugins, number, open_registry
+from tokensieve.core.contract.adapted import Bound
+from tokensieve.core.contract.dims import DecoderDims
 from tokensieve.core.errors import ModelError
-from tokensieve.core.flops import DecoderDims
 from tokensieve.core.foreign import foreign, shorten
-from tokensieve.core.loading import dump_yaml, load_pipeline
-from tokensieve.core.models import load_config
-from tokensieve.core.pipeline import Pipeline, end_notes, scaling_notes
-from tokensieve.core.plugins import Registry
-from tokensieve.core.readings import Readings, read_budgets
-from tokensieve.core.sizes import SIZES
+from tokensieve.core.models.binding import find_adapter
+from tokensieve.core.models.loading import load_config
+from tokensieve.core.models.sizes import SIZES
+from tokensieve.core.output.terminal import Rows, console, table
+from tokensieve.core.pipeline.loading import dump_yaml, load_pipeline, parse_keep
+from tokensieve.core.pipeline.pipeline import Pipeline, end_notes, scaling_notes
+from tokensieve.core.pipeline.readings import Readings, read_budgets
+from tokensieve.core.plugins.registry import Registry
 from tokensieve.core.strict import MOST_TOKENS
-from tokensieve.core.terminal import Rows, console, table
 
 
 def register(app: typer.Typer) -> None:

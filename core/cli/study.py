@@ -9,20 +9,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tokensieve.core.cli.options import Plugins, number, open_registry, parse_keep
+from tokensieve.core.cli.options import Plugins, number, open_registry
 from tokensieve.core.errors import StudyError
+from tokensieve.core.files.yaml_source import Source, read_yaml
 from tokensieve.core.foreign import shorten
-from tokensieve.core.hub import only_local
-from tokensieve.core.models import locate
-from tokensieve.core.plugins import Registry
-from tokensieve.core.stopping import advise
+from tokensieve.core.models.hub import only_local
+from tokensieve.core.models.loading import locate
+from tokensieve.core.output.stopping import advise
+from tokensieve.core.output.terminal import waiting
+from tokensieve.core.pipeline.loading import parse_keep
+from tokensieve.core.plugins.registry import Registry
 from tokensieve.core.strict import MOST_BATCH, MOST_NEW_TOKENS, MOST_SAMPLES
-from tokensieve.core.study.disk import COPY
 from tokensieve.core.study.executors import ExecutorName
 from tokensieve.core.study.lmms.task import check_included, with_include
-from tokensieve.core.study.slurm_options import read_parameters
-from tokensieve.core.terminal import waiting
-from tokensieve.core.yaml_source import Source, read_yaml
+from tokensieve.core.study.spec.parts import COPY
+from tokensieve.core.study.spec.slurm_options import read_parameters
 
 if TYPE_CHECKING:
     from tokensieve.core.study.running import Study
@@ -192,9 +193,9 @@ def _read(
     most: int | None,
 ) -> Study:
     """The study, validated, and its cells: no more than ``most``."""
-    from tokensieve.core.study.grid import plan
+    from tokensieve.core.study.plan.cells import plan
     from tokensieve.core.study.running import Study
-    from tokensieve.core.study.spec import read_study
+    from tokensieve.core.study.spec.study import read_study
 
     document = source.data
     spec = read_study(source, registry, file.parent if file else Path())

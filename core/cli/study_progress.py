@@ -13,12 +13,12 @@ from rich.text import Text
 
 from tokensieve.core import units
 from tokensieve.core.foreign import plain
-from tokensieve.core.study.estimate import Estimate
-from tokensieve.core.study.forecast import Forecast
-from tokensieve.core.study.grid import PlannedCell
+from tokensieve.core.output.terminal import console
+from tokensieve.core.study.plan.cells import PlannedCell
+from tokensieve.core.study.progress.estimate import Estimate
+from tokensieve.core.study.progress.forecast import Forecast
 from tokensieve.core.study.running import Reports
-from tokensieve.core.study.store import Cell, CellResult
-from tokensieve.core.terminal import console
+from tokensieve.core.study.store.store import Cell, CellResult
 
 BAR_FITS = 72  # columns of a terminal
 

@@ -11,15 +11,15 @@ from typing import Any
 from tokensieve.core import units
 from tokensieve.core.cli.study_progress import StudyProgress
 from tokensieve.core.errors import StudyError, TokensieveError
-from tokensieve.core.plugins import Registry
-from tokensieve.core.study.estimate import Estimate, estimate
+from tokensieve.core.output.terminal import Rows, console, table, warn
+from tokensieve.core.output.unforeseen import unforeseen
+from tokensieve.core.plugins.registry import Registry
 from tokensieve.core.study.executors import ExecutorName
-from tokensieve.core.study.grid import PlannedCell
-from tokensieve.core.study.parts import budget_title
+from tokensieve.core.study.plan.cells import PlannedCell
+from tokensieve.core.study.progress.estimate import Estimate, estimate
 from tokensieve.core.study.running import Study, run_study, usable_cells
-from tokensieve.core.study.store import Cell, Store, unfinished
-from tokensieve.core.terminal import Rows, console, table, warn
-from tokensieve.core.unforeseen import unforeseen
+from tokensieve.core.study.spec.parts import budget_title
+from tokensieve.core.study.store.store import Cell, Store, unfinished
 
 OFF = "*"
 MOST_FAILURES = 10  # lines about failed cells
@@ -106,7 +106,7 @@ def report(folder: Path) -> bool:
 
     Packages that are missing are not: it is said how to get them.
     """
-    from tokensieve.core.study.report.html import require_extra, write_report
+    from tokensieve.core.report.html import require_extra, write_report
 
     again = f"then: tokensieve report {folder}"
     try:

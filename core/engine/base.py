@@ -11,20 +11,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils.hooks import RemovableHandle
 
-from tokensieve.core.bound import Bound, Branch
+from tokensieve.core.contract.adapted import IMAGE, Bound, Branch
+from tokensieve.core.contract.hooks import all_or_none, own
+from tokensieve.core.contract.signature import Signature
+from tokensieve.core.contract.tensors import on_device
+from tokensieve.core.contract.view import settle
 from tokensieve.core.engine.call import Call, current, enter, leave
 from tokensieve.core.engine.guard import ForwardGuard, refuse
 from tokensieve.core.engine.needs import Needs
 from tokensieve.core.engine.reduction import Reduction
 from tokensieve.core.engine.state import SIZES, ForwardState
+from tokensieve.core.engine.trace import StageTrace, Trace
 from tokensieve.core.engine.transitions import watch
-from tokensieve.core.hooks import all_or_none, own
-from tokensieve.core.pipeline import Cut, Pipeline, end_notes, scaling_notes
-from tokensieve.core.signature import Signature
-from tokensieve.core.stage import IMAGE
-from tokensieve.core.tensors import on_device
-from tokensieve.core.trace import StageTrace, Trace
-from tokensieve.core.view import settle
+from tokensieve.core.pipeline.pipeline import Cut, Pipeline, end_notes, scaling_notes
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -7,15 +7,15 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from tokensieve.core.bound import Bound
+from tokensieve.core.contract.adapted import Bound
+from tokensieve.core.contract.signals import NEXT_LAYER_SIGNALS, Module, Transition
+from tokensieve.core.contract.tensors import at_least_float32
+from tokensieve.core.contract.view import View
 from tokensieve.core.engine.layout import Layout
 from tokensieve.core.engine.memory import BoundaryMemory
 from tokensieve.core.engine.reduction import Groups
 from tokensieve.core.engine.state import SIZES, ForwardState, LayerInput
 from tokensieve.core.errors import SignalError
-from tokensieve.core.signals import NEXT_LAYER_SIGNALS, Module, Transition
-from tokensieve.core.tensors import at_least_float32
-from tokensieve.core.view import View
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,7 +24,7 @@ Readers = dict[str, Callable[[], Any]]
 
 
 class Board(ABC):
-    """Builds the :class:`~tokensieve.core.view.View` of a boundary from the state of a forward."""
+    """Builds the :class:`~tokensieve.plugin.View` of a boundary from the state of a forward."""
 
     def __init__(
         self, bound: Bound, state: ForwardState, groups: Groups, boundary: int, hidden: Tensor

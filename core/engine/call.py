@@ -6,50 +6,20 @@ on one model, and tasks that take turns in one thread, each find their own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
+from tokensieve.core.engine.decided import Decided
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tokensieve.core.adapter import VisionRecord
-    from tokensieve.core.engine.layout import Layout
-    from tokensieve.core.engine.reduction import Reduction
+    from tokensieve.core.contract.adapter import VisionRecord
     from tokensieve.core.engine.state import ForwardState
 
 Owner = Literal["generate", "model", "inner"]
 RANKS = {"generate": 0, "model": 1, "inner": 2}
-
-
-@dataclass
-class Decided:
-    """What a prompt's forward decided, for later forwards of the same call without a cache.
-
-    Such a forward runs the prompt again, and a few new tokens: what was removed of the prompt stays
-    removed. ``ids`` ``[batch, rows]`` are its tokens; ``reductions`` are by boundary.
-    """
-
-    ids: Tensor
-    reductions: dict[int, Reduction | None] = field(default_factory=dict)
-
-    def holds(self, ids: Tensor) -> bool:
-        """Whether ``ids`` are this prompt, with or without tokens behind it."""
-        batch, rows = self.ids.shape
-        return ids.shape[0] == batch and torch.equal(ids[:, :rows], self.ids)
-
-    def decide(
-        self, boundary: int, layout: Layout, fresh: Callable[[], Reduction | None]
-    ) -> Reduction | None:
-        """What was decided at a boundary, for today's rows; ``fresh`` decides the first time."""
-        if boundary not in self.reductions:
-            self.reductions[boundary] = fresh()
-            return self.reductions[boundary]
-        known = self.reductions[boundary]
-        return None if known is None else known.extended(layout)
 
 
 @dataclass

@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING
 import torch
 
 from tokensieve.core.blame import titled
-from tokensieve.core.components import Merged, Merger, Split
+from tokensieve.core.contract.answers import FLOATS, checked
+from tokensieve.core.contract.components import Merged, Merger, Split
+from tokensieve.core.contract.tensors import on_device
+from tokensieve.core.contract.ties import first_max
+from tokensieve.core.contract.view import View
 from tokensieve.core.engine.board import Board
 from tokensieve.core.engine.layout import Layout
 from tokensieve.core.engine.reduction import Groups, Reduction, reduce_rows
-from tokensieve.core.gate import FLOATS, asked_mask, asked_turns, checked
-from tokensieve.core.gate_mergers import Room, asked_merged, asked_split
-from tokensieve.core.pipeline import Cut
-from tokensieve.core.scoring import combined_scores
-from tokensieve.core.stage import Stage
-from tokensieve.core.tensors import on_device
-from tokensieve.core.ties import first_max
-from tokensieve.core.view import View
+from tokensieve.core.gate.mergers import Room, asked_merged, asked_split
+from tokensieve.core.gate.selection import asked_mask, asked_turns
+from tokensieve.core.pipeline.pipeline import Cut
+from tokensieve.core.pipeline.scoring import combined_scores
+from tokensieve.core.pipeline.stage import Stage
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from tokensieve.core.adapter import VisionRecord
+from tokensieve.core.contract.adapter import VisionRecord
+from tokensieve.core.contract.signals import EncoderAttention, EncoderLayer
 from tokensieve.core.engine.layout import Block, Layout
 from tokensieve.core.errors import SignalError
-from tokensieve.core.signals import EncoderAttention, EncoderLayer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -95,11 +95,11 @@ class Layers:
     layers: list[EncoderLayer]
 
     def attention(self, kind: EncoderAttention = "auto", *, joined: bool = False) -> Tensor:
-        """See :class:`~tokensieve.core.signals.EncoderLayer`."""
+        """See :class:`~tokensieve.core.contract.signals.EncoderLayer`."""
         return _joined([layer.attention(kind, joined=joined) for layer in self.layers])
 
     def keys(self, *, joined: bool = False) -> Tensor:
-        """See :class:`~tokensieve.core.signals.EncoderLayer`."""
+        """See :class:`~tokensieve.core.contract.signals.EncoderLayer`."""
         return _joined([layer.keys(joined=joined) for layer in self.layers])
 
 

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tokensieve.core.engine.cache import ReducedLayer, find_cache
 from tokensieve.core.errors import GuardError
 
 if TYPE_CHECKING:
@@ -94,38 +93,3 @@ class ForwardGuard:
                 f"the hook of {self.word} {self.layer} did not run "
                 f"(of {self.word}s {self.first} to {self.depth - 1})"
             )
-
-    def check(self, output: Any, cache: Cache | None, seen: int) -> None:
-        """Layers, rows of the output and cache, once the forward is over.
-
-        Args:
-            output: what the forward gives its caller.
-            cache: the one that the layers were given.
-            seen: tokens that it has to report, dropped ones included.
-        """
-        self.check_layers()
-        if self.reduced and not self.restored:
-            raise refuse("the decoder's own hook did not run: the rows of the output are reduced")
-        given_back = find_cache(output)
-        if given_back is not None and given_back is not cache:
-            raise refuse("the output holds another KV cache than the layers were given")
-        if cache is not None:
-            self._check_cache(cache, seen)
-
-    def _check_cache(self, cache: Cache, seen: int) -> None:
-        layers = cache.layers
-        if len(layers) < self.depth:
-            raise refuse(f"the KV cache has {len(layers)} layers, the decoder {self.depth}")
-        for index in range(self.first, self.depth):
-            layer: Any = layers[index]
-            if layer.get_seq_length() != seen:
-                raise refuse(
-                    f"the KV cache of {self.word} {index} reports {layer.get_seq_length()} tokens "
-                    f"where {seen} were seen"
-                )
-            rows = self.stored.get(index)
-            if rows is not None and (type(layer) is not ReducedLayer or layer.rows != rows):
-                held = layer.rows if type(layer) is ReducedLayer else layer.get_seq_length()
-                raise refuse(
-                    f"the KV cache of {self.word} {index} holds {held} rows where {rows} were kept"
-                )

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from tokensieve.core.contract.view import Per
 from tokensieve.core.engine.reduction import Groups
 from tokensieve.core.engine.state import ForwardState
-from tokensieve.core.view import Per
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from functools import cached_property
 
-from tokensieve.core.components import Component
-from tokensieve.core.pipeline import Cut
-from tokensieve.core.signals import LAST_LAYER_SIGNALS
+from tokensieve.core.contract.components import Component
+from tokensieve.core.contract.signals import LAST_LAYER_SIGNALS
+from tokensieve.core.pipeline.pipeline import Cut
 
 
 @dataclass(frozen=True)

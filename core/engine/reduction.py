@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from tokensieve.core.contract.tensors import on_device
 from tokensieve.core.engine.layout import Block, Layout
-from tokensieve.core.tensors import on_device
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tokensieve.core.engine.call import Decided
+from tokensieve.core.contract.signals import Module
+from tokensieve.core.contract.tensors import on_device
+from tokensieve.core.engine.decided import Decided
 from tokensieve.core.engine.evidence import Evidence
 from tokensieve.core.engine.guard import ForwardGuard
 from tokensieve.core.engine.layout import Layout
-from tokensieve.core.signals import Module
-from tokensieve.core.tensors import on_device
-from tokensieve.core.trace import Trace
+from tokensieve.core.engine.trace import Trace
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tokensieve.core.bound import Branch
+from tokensieve.core.contract.adapted import Branch
+from tokensieve.core.contract.signature import Signature
+from tokensieve.core.contract.tensors import at_least_float32
 from tokensieve.core.engine.state import ForwardState, RecordedTransition
-from tokensieve.core.signature import Signature
-from tokensieve.core.tensors import at_least_float32
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

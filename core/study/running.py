@@ -9,14 +9,14 @@ from typing import Any
 
 import yaml
 
-from tokensieve.core.plugins import build_registry
-from tokensieve.core.study.disk import COPY
-from tokensieve.core.study.estimate import Estimate, estimate
+from tokensieve.core.plugins.registry import build_registry
 from tokensieve.core.study.executors import Events, ExecutorName, Setting, find_executor
-from tokensieve.core.study.grid import PlannedCell
-from tokensieve.core.study.manifest import note_environments, write_manifest
-from tokensieve.core.study.spec import StudySpec
-from tokensieve.core.study.store import Cell, CellResult, Store, check_folder_name, unfinished
+from tokensieve.core.study.plan.cells import PlannedCell
+from tokensieve.core.study.progress.estimate import Estimate, estimate
+from tokensieve.core.study.spec.parts import COPY
+from tokensieve.core.study.spec.study import StudySpec
+from tokensieve.core.study.store.manifest import note_environments, write_manifest
+from tokensieve.core.study.store.store import Cell, CellResult, Store, check_folder_name, unfinished
 
 
 @dataclass(frozen=True)

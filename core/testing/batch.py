@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tokensieve.core.errors import SignalError
-from tokensieve.core.signals import (
+from tokensieve.core.contract.signals import (
     HISTORY_SIGNALS,
     SIGNALS,
     EncoderAttention,
@@ -20,8 +19,9 @@ from tokensieve.core.signals import (
     TokenStates,
     Transition,
 )
-from tokensieve.core.tensors import at_least_float32
-from tokensieve.core.view import View
+from tokensieve.core.contract.tensors import at_least_float32
+from tokensieve.core.contract.view import View
+from tokensieve.core.errors import SignalError
 
 STATES = ("normed_states", "embeddings", "previous_keys")
 TEXT_ATTENTION = "attention"
@@ -73,7 +73,7 @@ def same(one: Tensor, other: Tensor) -> bool:
 
 @dataclass(frozen=True)
 class SyntheticAttention:
-    """Implements :class:`tokensieve.core.view.TextAttention`."""
+    """Implements :class:`tokensieve.core.contract.view.TextAttention`."""
 
     values: dict[QueryRows, Tensor]
     text: Tensor
@@ -100,7 +100,7 @@ class SyntheticAttention:
 
 @dataclass(frozen=True)
 class SyntheticLayer:
-    """Implements :class:`tokensieve.core.signals.EncoderLayer`."""
+    """Implements :class:`tokensieve.core.contract.signals.EncoderLayer`."""
 
     values: dict[tuple[str, bool], Tensor]
     record: Record

@@ -7,8 +7,8 @@ import random
 import torch
 
 from tokensieve.core.blame import by_user
+from tokensieve.core.contract.signals import HISTORY_SIGNALS, SIGNALS
 from tokensieve.core.errors import SignalError
-from tokensieve.core.signals import HISTORY_SIGNALS, SIGNALS
 from tokensieve.core.testing.batch import Record, same
 from tokensieve.core.testing.calls import difference
 from tokensieve.core.testing.checks import check_each, explained

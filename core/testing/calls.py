@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tokensieve.core.budgets import whole
-from tokensieve.core.components import Merged, Split
-from tokensieve.core.scoring import top_counts
-from tokensieve.core.tensors import at_least_float32
+from tokensieve.core.contract.components import Merged, Split
+from tokensieve.core.contract.ranking import top_counts
+from tokensieve.core.contract.tensors import at_least_float32
+from tokensieve.core.contract.view import View
+from tokensieve.core.pipeline.budgets import whole
 from tokensieve.core.testing.batch import Record, SyntheticBatch
-from tokensieve.core.view import View
 
 Outcome = dict[str, Tensor]
 SPACES = {"vision": "vision_features", "decoder": "hidden"}

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from pydantic import ValidationError
 
-from tokensieve.core.components import Scorer
-from tokensieve.core.loading import dump_yaml, load_pipeline
-from tokensieve.core.pipeline import Pipeline
-from tokensieve.core.plugins import KINDS, Registry
+from tokensieve.core.contract.components import Scorer
+from tokensieve.core.files.yaml_source import parse_yaml
+from tokensieve.core.pipeline.loading import dump_yaml, load_pipeline
+from tokensieve.core.pipeline.pipeline import Pipeline
+from tokensieve.core.plugins.registry import KINDS, Registry
 from tokensieve.core.testing.checks import check, check_each
 from tokensieve.core.testing.trials import Subject, Trial, require
-from tokensieve.core.yaml_source import parse_yaml
 
 if TYPE_CHECKING:
-    from tokensieve.core.view import View
+    from tokensieve.core.contract.view import View
 
 _KEBAB = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _ROOT = __name__.split(".", maxsplit=1)[0]

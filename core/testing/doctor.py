@@ -13,19 +13,19 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from tokensieve.core.binding import bind
+from tokensieve.core.engine.session import attach
 from tokensieve.core.errors import AttachError, TokensieveError
 from tokensieve.core.lazy import torch
-from tokensieve.core.session import attach
+from tokensieve.core.models.binding import bind
 from tokensieve.core.testing.oracle import Conversation, oracle_classes, oracle_logits, turn_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tokensieve.core.adapter import BoundModel
-    from tokensieve.core.bound import BoundEncoder
-    from tokensieve.core.session import Session
-    from tokensieve.core.sizes import ModelSize
+    from tokensieve.core.contract.adapted import BoundEncoder
+    from tokensieve.core.contract.adapter import BoundModel
+    from tokensieve.core.contract.dims import ModelSize
+    from tokensieve.core.engine.session import Session
 
 SEED = 20630
 SPREAD = 0.15  # of random weights: large enough that every mistake shows

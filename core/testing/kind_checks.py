@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from tokensieve.core.components import Merged
-from tokensieve.core.gate import INTEGERS, NUMBERS, counted, described, fits
-from tokensieve.core.gate_mergers import SIZES as SIZE_TYPES
-from tokensieve.core.gate_mergers import flaw_of_split
+from tokensieve.core.contract.answers import INTEGERS, NUMBERS, counted, described, fits
+from tokensieve.core.contract.components import Merged
+from tokensieve.core.gate.mergers import SIZES as SIZE_TYPES
+from tokensieve.core.gate.mergers import flaw_of_split
 from tokensieve.core.testing.behaviour_checks import BEHAVIOUR_CHECKS, DETERMINISTIC, RUNS
 from tokensieve.core.testing.calls import SPACES, available, selected, selector_counts, splits
 from tokensieve.core.testing.checks import Check, check_each

@@ -21,9 +21,9 @@ from tokensieve.core.lazy import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tokensieve.core.adapter import BoundModel
-    from tokensieve.core.bound import BoundEncoder
-    from tokensieve.core.trace import Trace
+    from tokensieve.core.contract.adapted import BoundEncoder
+    from tokensieve.core.contract.adapter import BoundModel
+    from tokensieve.core.engine.trace import Trace
 
 REPLACED = ("attention_mask", "position_embeddings")
 

@@ -15,8 +15,8 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from tokensieve.core.signals import Module, QueryRows, Transition
-from tokensieve.core.tensors import at_least_float32
+from tokensieve.core.contract.signals import Module, QueryRows, Transition
+from tokensieve.core.contract.tensors import at_least_float32
 from tokensieve.core.testing.batch import STATES, TEXT_ATTENTION, SyntheticBatch
 
 TOKENS = (25, 12, 9, 1, 7)

@@ -11,10 +11,10 @@ from typing import Any, Literal, Union, get_args, get_origin
 import torch
 from pydantic import ValidationError
 
-from tokensieve.core.component_fields import describe_problem
-from tokensieve.core.components import Component
-from tokensieve.core.plugins import Registry, build_registry, kind_of
-from tokensieve.core.signals import HISTORY_SIGNALS
+from tokensieve.core.contract.components import Component
+from tokensieve.core.contract.signals import HISTORY_SIGNALS
+from tokensieve.core.pipeline.fields import describe_problem
+from tokensieve.core.plugins.registry import Registry, build_registry, kind_of
 from tokensieve.core.testing.batch import Record, SyntheticBatch
 from tokensieve.core.testing.calls import CALLS, READERS, Outcome
 from tokensieve.core.testing.synthetic import Scene, synthetic_batch

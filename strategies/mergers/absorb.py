@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tokensieve.core.components import Merged, Merger
-from tokensieve.core.tensors import unit
-from tokensieve.core.view import View
+from tokensieve.core.contract.components import Merged, Merger
+from tokensieve.core.contract.tensors import unit
+from tokensieve.core.contract.view import View
 from tokensieve.strategies.similarity import nearest
 
 if TYPE_CHECKING:

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from tokensieve.core.budgets import whole
-from tokensieve.core.components import Merged, Merger, Split
+from tokensieve.core.contract.components import Merged, Merger, Split
+from tokensieve.core.contract.tensors import at_least_float32, on_device, take_rows, unit
+from tokensieve.core.contract.view import View
 from tokensieve.core.lazy import torch
+from tokensieve.core.pipeline.budgets import whole
 from tokensieve.core.strict import Share, TokenCount
-from tokensieve.core.tensors import at_least_float32, on_device, take_rows, unit
-from tokensieve.core.view import View
 from tokensieve.strategies.similarity import nearest
 
 if TYPE_CHECKING:

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from tokensieve.core.components import Merged, Merger, Split
+from tokensieve.core.contract.components import Merged, Merger, Split
+from tokensieve.core.contract.ranking import selection_order
+from tokensieve.core.contract.tensors import at_least_float32, take_rows, unit
+from tokensieve.core.contract.ties import falling
+from tokensieve.core.contract.view import View
 from tokensieve.core.lazy import torch
-from tokensieve.core.scoring import selection_order
 from tokensieve.core.strict import Share, TokenCount
-from tokensieve.core.tensors import at_least_float32, take_rows, unit
-from tokensieve.core.ties import falling
-from tokensieve.core.view import View
 
 if TYPE_CHECKING:
     from torch import Tensor

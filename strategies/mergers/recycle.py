@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from tokensieve.core.budgets import whole
-from tokensieve.core.components import Merged, Merger, Split
+from tokensieve.core.contract.components import Merged, Merger, Split
+from tokensieve.core.contract.ranking import top_counts
+from tokensieve.core.contract.tensors import on_device, take_rows
+from tokensieve.core.contract.ties import above, falling, first_max
+from tokensieve.core.contract.view import View
 from tokensieve.core.lazy import torch
-from tokensieve.core.scoring import top_counts
+from tokensieve.core.pipeline.budgets import whole
 from tokensieve.core.strict import Share
-from tokensieve.core.tensors import on_device, take_rows
-from tokensieve.core.ties import above, falling, first_max
-from tokensieve.core.view import View
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from tokensieve.core.components import Scorer
+from tokensieve.core.contract.components import Scorer
+from tokensieve.core.contract.view import View
 from tokensieve.core.lazy import torch
 from tokensieve.core.strict import Seed
-from tokensieve.core.view import View
 
 if TYPE_CHECKING:
     from torch import Tensor

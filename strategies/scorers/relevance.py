@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from tokensieve.core.components import Scorer
-from tokensieve.core.tensors import unit
-from tokensieve.core.view import View
+from tokensieve.core.contract.components import Scorer
+from tokensieve.core.contract.tensors import unit
+from tokensieve.core.contract.view import View
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tokensieve.core.components import Scorer
+from tokensieve.core.contract.components import Scorer
+from tokensieve.core.contract.view import View
 from tokensieve.core.lazy import torch
-from tokensieve.core.view import View
 
 if TYPE_CHECKING:
     from torch import Tensor

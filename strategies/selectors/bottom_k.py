@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tokensieve.core.components import Selector
-from tokensieve.core.scoring import selection_order, top_counts
-from tokensieve.core.view import View
+from tokensieve.core.contract.components import Selector
+from tokensieve.core.contract.ranking import selection_order, top_counts
+from tokensieve.core.contract.view import View
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, model_validator
 
-from tokensieve.core.budgets import whole
-from tokensieve.core.component_fields import ASelector
-from tokensieve.core.components import Component, LayerRange
-from tokensieve.core.gate import asked_turns
-from tokensieve.core.scoring import combined_scores
-from tokensieve.core.stage import ScoreTerms
+from tokensieve.core.contract.components import Component, LayerRange
+from tokensieve.core.contract.view import View
+from tokensieve.core.gate.selection import asked_turns
+from tokensieve.core.pipeline.budgets import whole
+from tokensieve.core.pipeline.fields import ASelector
+from tokensieve.core.pipeline.scoring import combined_scores
+from tokensieve.core.pipeline.stage import ScoreTerms
 from tokensieve.core.strict import Share, StrictModel
-from tokensieve.core.view import View
 from tokensieve.strategies.ordered import OrderedSelector, then
 
 if TYPE_CHECKING:

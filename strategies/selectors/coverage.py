@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from tokensieve.core.contract.tensors import on_device, take_rows, unit
+from tokensieve.core.contract.ties import first_max
+from tokensieve.core.contract.view import View
 from tokensieve.core.lazy import torch
 from tokensieve.core.strict import Factor
-from tokensieve.core.tensors import on_device, take_rows, unit
-from tokensieve.core.ties import first_max
-from tokensieve.core.view import View
 from tokensieve.strategies.features import Features, FeatureSelector
 from tokensieve.strategies.ordered import with_turn
 

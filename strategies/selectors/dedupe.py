@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tokensieve.core.contract.ranking import selection_order
+from tokensieve.core.contract.tensors import on_device
+from tokensieve.core.contract.ties import falling
+from tokensieve.core.contract.view import View
 from tokensieve.core.lazy import torch
-from tokensieve.core.scoring import selection_order
-from tokensieve.core.tensors import on_device
-from tokensieve.core.ties import falling
-from tokensieve.core.view import View
 from tokensieve.strategies.features import Features, FeatureSelector
 
 if TYPE_CHECKING:

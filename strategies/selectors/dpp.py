@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from tokensieve.core.contract.tensors import on_device
+from tokensieve.core.contract.ties import above, first_max
+from tokensieve.core.contract.view import View
 from tokensieve.core.lazy import torch
-from tokensieve.core.scoring import extremes
-from tokensieve.core.tensors import on_device
-from tokensieve.core.ties import above, first_max
-from tokensieve.core.view import View
+from tokensieve.core.pipeline.scoring import extremes
 from tokensieve.strategies.features import FeatureSelector
 from tokensieve.strategies.ordered import with_turn
 

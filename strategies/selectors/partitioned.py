@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from tokensieve.core.contract.ranking import selection_order
+from tokensieve.core.contract.view import View
 from tokensieve.core.lazy import torch
-from tokensieve.core.scoring import selection_order
-from tokensieve.core.view import View
 from tokensieve.strategies.falls_short import FallsShort
 from tokensieve.strategies.ordered import OrderedSelector
 from tokensieve.strategies.partitions import (

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from tokensieve.core.contract.tensors import on_device, take_rows
+from tokensieve.core.contract.ties import ULPS, first_max
+from tokensieve.core.contract.view import View
 from tokensieve.core.lazy import torch
-from tokensieve.core.tensors import on_device, take_rows
-from tokensieve.core.ties import ULPS, first_max
-from tokensieve.core.view import View
 from tokensieve.strategies.features import Features, FeatureSelector
 from tokensieve.strategies.ordered import with_turn
 

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from tokensieve.core.budgets import whole
-from tokensieve.core.gate import LARGEST
+from tokensieve.core.contract.ranking import top_counts
+from tokensieve.core.contract.ties import above
+from tokensieve.core.contract.view import View
+from tokensieve.core.gate.selection import LARGEST
 from tokensieve.core.lazy import torch
-from tokensieve.core.scoring import top_counts
+from tokensieve.core.pipeline.budgets import whole
 from tokensieve.core.strict import TokenCount
-from tokensieve.core.ties import above
-from tokensieve.core.view import View
 from tokensieve.strategies.ordered import OrderedSelector, top_in_order
 
 if TYPE_CHECKING:

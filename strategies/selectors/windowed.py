@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from tokensieve.core.budgets import whole
-from tokensieve.core.scoring import selection_order
+from tokensieve.core.contract.ranking import selection_order
+from tokensieve.core.contract.tensors import on_device
+from tokensieve.core.contract.view import View
+from tokensieve.core.pipeline.budgets import whole
 from tokensieve.core.strict import Share
-from tokensieve.core.tensors import on_device
-from tokensieve.core.view import View
 from tokensieve.strategies.falls_short import FallsShort
 from tokensieve.strategies.first_choice import FirstChoiceSelector
 from tokensieve.strategies.partitions import best_of_each, members, windows

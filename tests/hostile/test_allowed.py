@@ -20,19 +20,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from tokensieve.core.backends import BACKENDS
-from tokensieve.core.chat_templates import render_chat
-from tokensieve.core.checkpoints import LEFT_OUT, check_folder, looked_at, read_config
 from tokensieve.core.errors import TaskError, TokensieveError
+from tokensieve.core.files.yaml_source import parse_yaml
 from tokensieve.core.foreign import reason
-from tokensieve.core.loading import load_pipeline
-from tokensieve.core.models import load_config, load_model
-from tokensieve.core.plugins import build_registry
-from tokensieve.core.quiet import quiet_transformers
+from tokensieve.core.models.backends import BACKENDS
+from tokensieve.core.models.checkpoints import LEFT_OUT, check_folder, looked_at, read_config
+from tokensieve.core.models.loading import load_config, load_model
+from tokensieve.core.output.quiet import quiet_transformers
+from tokensieve.core.pipeline.loading import load_pipeline
+from tokensieve.core.plugins.registry import build_registry
 from tokensieve.core.study.lmms.task import LmmsTask, check_included
-from tokensieve.core.study.slurm_options import OPTIONS, read_parameters
-from tokensieve.core.study.spec import StudySpec, read_study
-from tokensieve.core.yaml_source import parse_yaml
+from tokensieve.core.study.spec.slurm_options import OPTIONS, read_parameters
+from tokensieve.core.study.spec.study import StudySpec, read_study
+from tokensieve.core.templates.chat import render_chat
 
 REGISTRY = build_registry()
 STUDY = "models: tiny-llava\nbudgets: 0.5\ntasks: digits\n"
@@ -747,7 +747,7 @@ def test_threads_have_meters_of_their_own() -> None:
 SMALL_PROCESS = """
 import json, resource, sys
 from types import SimpleNamespace
-from tokensieve.core.chat_templates import render_chat
+from tokensieve.core.templates.chat import render_chat
 resource.setrlimit(resource.RLIMIT_AS, (400_000_000, 400_000_000))
 for source in json.load(sys.stdin):
     try:

@@ -24,20 +24,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tokensieve.core.checkpoints import READ, check_folder, read_config
-from tokensieve.core.cli.options import parse_keep
 from tokensieve.core.errors import PipelineError, TaskError, TokensieveError
-from tokensieve.core.json_text import MAX_DEPTH as JSON_DEPTH
-from tokensieve.core.json_text import read_json
-from tokensieve.core.loading import load_pipeline
-from tokensieve.core.pictures import MOST_PIXELS, open_image
-from tokensieve.core.plugins import build_registry
-from tokensieve.core.study.claims import stored_claims
-from tokensieve.core.study.spec import load_study
-from tokensieve.core.study.store import CellResult, CorruptCell, Store
-from tokensieve.core.task_files import FileTask
-from tokensieve.core.yaml_source import MAX_DEPTH as YAML_DEPTH
-from tokensieve.core.yaml_source import parse_yaml
+from tokensieve.core.files.json_text import MAX_DEPTH as JSON_DEPTH
+from tokensieve.core.files.json_text import read_json
+from tokensieve.core.files.pictures import MOST_PIXELS, open_image
+from tokensieve.core.files.yaml_source import MAX_DEPTH as YAML_DEPTH
+from tokensieve.core.files.yaml_source import parse_yaml
+from tokensieve.core.models.checkpoints import READ, check_folder, read_config
+from tokensieve.core.pipeline.loading import load_pipeline, parse_keep
+from tokensieve.core.plugins.registry import build_registry
+from tokensieve.core.study.spec.claims import stored_claims
+from tokensieve.core.study.spec.study import load_study
+from tokensieve.core.study.spec.task_files import FileTask
+from tokensieve.core.study.store.store import CellResult, CorruptCell, Store
 
 REGISTRY = build_registry()
 STAGE = "at: 2\nscore: iga\nkeep: 0.5\n"
@@ -124,7 +123,7 @@ def _results(name: str) -> Callable[[Path], object]:
 
 
 def cell_result() -> CellResult:
-    from tokensieve.core.study.grid import key_of
+    from tokensieve.core.study.plan.cells import key_of
 
     config = {
         "kind": "accuracy", "seed": 0, "budget": None, "pipeline": {"name": "p", "resolved": {}},
@@ -821,7 +820,7 @@ def test_parquet_that_unpacks_to_more_than_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One long text, named by every row: a thousand times its size."""
-    monkeypatch.setattr("tokensieve.core.parquet_rows.MOST_BYTES", 20_000_000)
+    monkeypatch.setattr("tokensieve.core.files.parquet_rows.MOST_BYTES", 20_000_000)
     text = pa.array(["x" * 100_000] * 1000)
     path = write_parquet(tmp_path, question=text)
     assert path.stat().st_size < 1_000_000
@@ -886,7 +885,7 @@ LARGE = {
 
 @pytest.mark.parametrize("case", LARGE)
 def test_rows_that_are_too_many(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tokensieve.core.json_lines.MOST_ROWS", 1000)
+    monkeypatch.setattr("tokensieve.core.files.json_lines.MOST_ROWS", 1000)
     text = LARGE[case]
     (tmp_path / "x.jsonl").write_text(text, newline="")
     line = text.rstrip().count("\n") + 1

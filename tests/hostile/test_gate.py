@@ -20,10 +20,10 @@ from hypothesis import strategies as some
 from torch import Tensor
 
 import tokensieve
+from tokensieve.core.contract.answers import counted, shared
+from tokensieve.core.contract.view import View
 from tokensieve.core.errors import TokensieveError
-from tokensieve.core.gate import counted, shared
-from tokensieve.core.loading import load_pipeline
-from tokensieve.core.view import View
+from tokensieve.core.pipeline.loading import load_pipeline
 
 # ------------------------------------------------------------------ what is no tensor of ours
 

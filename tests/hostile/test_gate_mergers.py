@@ -19,7 +19,7 @@ from hostile_answers import (
 from hostile_components import PLUGIN, each, refused
 
 import tokensieve
-from tokensieve.core.components import Merged, Split
+from tokensieve.core.contract.components import Merged, Split
 
 
 def with_(**changes: Callable[[Any], Any]) -> Callable[[Merged], Merged]:

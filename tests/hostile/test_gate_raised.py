@@ -17,12 +17,12 @@ from hostile_components import PLUGIN, each, refused
 from torch import Tensor
 
 import tokensieve
+from tokensieve.core.contract.view import View
 from tokensieve.core.errors import TokensieveError
-from tokensieve.core.loading import load_pipeline
-from tokensieve.core.plugins import build_registry
-from tokensieve.core.study.cell import failure
+from tokensieve.core.pipeline.loading import load_pipeline
+from tokensieve.core.plugins.registry import build_registry
+from tokensieve.core.study.work.worker import failure
 from tokensieve.core.testing import check_component
-from tokensieve.core.view import View
 
 
 def raising(place: str, run: Callable[[], Any]) -> dict[str, Any]:

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 import tokensieve
-from tokensieve.core.components import Merged
-from tokensieve.core.gate import asked_mask, asked_scores
-from tokensieve.core.gate_mergers import Room, asked_merged, asked_split
-from tokensieve.core.plugins import build_registry
+from tokensieve.core.contract.components import Merged
+from tokensieve.core.contract.view import View
+from tokensieve.core.gate.mergers import Room, asked_merged, asked_split
+from tokensieve.core.gate.selection import asked_mask, asked_scores
+from tokensieve.core.plugins.registry import build_registry
 from tokensieve.core.testing import Scene, synthetic_batch
-from tokensieve.core.view import View
 
 READ: dict[str, Callable[[View], Any]] = {
     "hidden": lambda view: [view.hidden],

@@ -58,26 +58,26 @@ from PIL import Image
 from plugin_sources import good_source, write
 from study_helpers import Heard, spec_of, study_of
 
+from tokensieve.core.contract.tasks import Example
 from tokensieve.core.errors import PipelineError, PluginError, StudyError, TaskError
-from tokensieve.core.fingerprints import fingerprint
-from tokensieve.core.loading import load_pipeline
+from tokensieve.core.files.yaml_source import read_yaml
 from tokensieve.core.names import CONTROLS, RESERVED
-from tokensieve.core.plugins import build_registry
-from tokensieve.core.study.cell import Worker
+from tokensieve.core.pipeline.loading import load_pipeline
+from tokensieve.core.plugins.registry import build_registry
 from tokensieve.core.study.executors.ray import RemoteWorker
 from tokensieve.core.study.executors.slurm import RunShare
-from tokensieve.core.study.grid import PlannedCell, key_of
-from tokensieve.core.study.identity import model_files
+from tokensieve.core.study.plan.cells import PlannedCell, key_of
+from tokensieve.core.study.plan.fingerprints import fingerprint
+from tokensieve.core.study.plan.identity import model_files
 from tokensieve.core.study.running import run_study
-from tokensieve.core.study.store import (
+from tokensieve.core.study.store.store import (
     CellResult,
     CorruptCell,
     Store,
     check_folder_name,
     unfinished,
 )
-from tokensieve.core.tasks import Example
-from tokensieve.core.yaml_source import read_yaml
+from tokensieve.core.study.work.worker import Worker
 
 
 def clear(error: BaseException | str, *parts: str) -> None:
@@ -424,7 +424,7 @@ def test_weights_that_change_while_they_are_read_give_no_result(
         flip(place / "model.safetensors")
         return loaded
 
-    monkeypatch.setattr("tokensieve.core.study.cell.load_model", loading)
+    monkeypatch.setattr("tokensieve.core.study.work.worker.load_model", loading)
     failed(Worker().run(cell), str(place / "model.safetensors"))
 
 
@@ -440,7 +440,7 @@ def test_what_no_model_is_loaded_from_changes_nothing(
 
 ADAPTER = """
 import tokensieve
-from tokensieve.core.plugins import build_registry
+from tokensieve.core.plugins.registry import build_registry
 
 class Own(build_registry().get("adapter", "llava")):
     name = "own"
@@ -589,7 +589,7 @@ def test_results_of_other_data_or_weights_are_not_compared(
     part: str, facts: dict[str, Any], cell: PlannedCell, tmp_path: Path
 ) -> None:
     """The list of the study's cells is lost, and an older version of it lies in the folder."""
-    from tokensieve.core.study.report.reading import read_results
+    from tokensieve.core.report.reading import read_results
 
     store = Store(tmp_path)
     records = [{**COST, "id": str(n), "score": 0.5, "answer": "b"} for n in range(3)]
@@ -632,7 +632,7 @@ def test_budgets_of_one_title_are_refused(case: str) -> None:
 
 @pytest.mark.parametrize("values", [(0.401, 0.404), (0.25, 0.2501), (0.005, 0.004)], ids=str)
 def test_budgets_that_differ_are_labelled_apart(values: tuple[float, float]) -> None:
-    from tokensieve.core.study.report.cells import budget_label
+    from tokensieve.core.report.cells import budget_label
 
     assert len({budget_label({"flops": value}) for value in values}) == 2
     assert len({budget_label({"share": value}) for value in values}) == 2

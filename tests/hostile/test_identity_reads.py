@@ -14,13 +14,15 @@ from plugin_sources import good_source, write
 from study_helpers import SMALL, study_of
 from synthetic_study import write_study
 
-from tokensieve.core.study.cell import Worker
-from tokensieve.core.study.store import Store
-from tokensieve.core.watching import watched
+from tokensieve.core.plugins.watching import watched
+from tokensieve.core.study.store.store import Store
+from tokensieve.core.study.work.worker import Worker
 
 SECONDS = 120
 MINE = {"pipeline": {"at": 1, "score": "mine", "keep": 9}, "name": "mine"}
-START = "from tokensieve.core.entry import program\n\nif __name__ == '__main__':\n    program()\n"
+START = (
+    "from tokensieve.core.cli.entry import program\n\nif __name__ == '__main__':\n    program()\n"
+)
 
 
 @pytest.mark.parametrize("line", ["import torch", "import timm, transformers", "import PIL.Image"])

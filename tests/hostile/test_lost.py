@@ -15,11 +15,11 @@ import pytest
 from command_line import Call, clear, one_line
 from writers import writes
 
-from tokensieve.core import whole_files
 from tokensieve.core.errors import StudyError
-from tokensieve.core.study.report import html
-from tokensieve.core.study.store import CellResult, Store
-from tokensieve.core.whole_files import save, write_whole
+from tokensieve.core.files import whole as whole_files
+from tokensieve.core.files.whole import save, write_whole
+from tokensieve.core.report import html
+from tokensieve.core.study.store.store import CellResult, Store
 
 CORE = Path(__file__).parents[2] / "core"
 ELSEWHERE = {"checkpoints.py", "redraw.py", "plain_files.py"}

@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 from command_line import Call, Result, assert_harmless, clear, one_line
 
-from tokensieve.core.cli import main, study_report
 from tokensieve.core.cli import run as run_command
+from tokensieve.core.cli import study_report
+from tokensieve.core.cli.entry import main
 from tokensieve.core.errors import ModelError
-from tokensieve.core.terminal import Screen, table
+from tokensieve.core.output.terminal import Screen, table
 
 LIGHT = {
     "version": ["--version"],
@@ -232,7 +233,7 @@ def test_a_report_that_fails_costs_no_result(
         raise FAILURES[case]
 
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr("tokensieve.core.study.report.html.write_report", fail)
+    monkeypatch.setattr("tokensieve.core.report.html.write_report", fail)
     assert study_report.report(tmp_path) is False
     shown = capsys.readouterr()
     assert shown.out == ""

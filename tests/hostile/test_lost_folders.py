@@ -11,7 +11,7 @@ import pytest
 from command_line import clear
 
 from tokensieve.core.errors import StudyError
-from tokensieve.core.study.store import Store
+from tokensieve.core.study.store.store import Store
 
 SECONDS = 5
 ELSEWHERE: dict[str, Callable[[Path], object]] = {

@@ -18,8 +18,8 @@ from command_line import clear
 from study_helpers import SMALL
 from synthetic_study import Planted, write_study
 
-from tokensieve.core.stopping import alive, descendants
-from tokensieve.core.study.store import Store
+from tokensieve.core.output.stopping import alive, descendants
+from tokensieve.core.study.store.store import Store
 
 pytestmark = pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks at processes in /proc")
 

@@ -52,7 +52,7 @@ MOMENTS = {
     "reading": (["validate", "none"], "tokensieve.core.cli.files.load_pipeline"),
     "config": (["show", "fastv", "--model", "tiny-llava"], "tokensieve.core.cli.show.load_config"),
     "model": (["run"], "tokensieve.core.cli.run.load_model"),
-    "planning": (["study", "quick", "--dry-run"], "tokensieve.core.study.grid.plan"),
+    "planning": (["study", "quick", "--dry-run"], "tokensieve.core.study.plan.cells.plan"),
 }
 
 

@@ -21,8 +21,8 @@ from tokensieve.core.bench.result import Spread
 from tokensieve.core.cli import study_report
 from tokensieve.core.cli.study_progress import StudyProgress
 from tokensieve.core.foreign import plain
-from tokensieve.core.study.store import Cell
-from tokensieve.core.terminal import Screen, say, table, to_json, warn
+from tokensieve.core.output.terminal import Screen, say, table, to_json, warn
+from tokensieve.core.study.store.store import Cell
 
 # The terminal: every command, whatever the name is a name of
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from command_line import Call, clear, one_line
 
-from tokensieve.core import hub
+from tokensieve.core.models import hub
 
 ID = "somebody/some-model"
 COMMANDS = {

@@ -15,15 +15,15 @@ from numeric_fields import Number
 from pydantic import BaseModel
 
 import tokensieve
-from tokensieve.core.budgets import Budget
-from tokensieve.core.components import Component
+from tokensieve.core.contract.components import Component
+from tokensieve.core.contract.view import View
 from tokensieve.core.errors import TokensieveError
-from tokensieve.core.loading import load_pipeline
-from tokensieve.core.plugins import build_registry
+from tokensieve.core.files.yaml_source import Source
+from tokensieve.core.pipeline.budgets import Budget
+from tokensieve.core.pipeline.loading import load_pipeline
+from tokensieve.core.plugins.registry import build_registry
 from tokensieve.core.strict import MOST_ENTRIES, StrictModel
-from tokensieve.core.study.spec import StudySpec, read_study
-from tokensieve.core.view import View
-from tokensieve.core.yaml_source import Source
+from tokensieve.core.study.spec.study import StudySpec, read_study
 
 FIELDS = numeric_fields.components()
 STAGE: dict[str, Any] = {"at": 2, "score": "uniform", "keep": 5}

@@ -14,11 +14,11 @@ import yaml
 from command_line import Call, clear, one_line
 from study_helpers import spec_of
 
-from tokensieve.core.config_limits import check_config
 from tokensieve.core.errors import ModelError, StudyError
-from tokensieve.core.plugins import build_registry
-from tokensieve.core.study import grid
-from tokensieve.core.study.grid import check_count, count_cells, key_of, plan
+from tokensieve.core.models.config_limits import check_config
+from tokensieve.core.plugins.registry import build_registry
+from tokensieve.core.study.plan import cells as grid
+from tokensieve.core.study.plan.cells import check_count, count_cells, key_of, plan
 
 SECONDS = 2.0
 """A refusal may take, without Python's own start."""

@@ -11,8 +11,8 @@ from torch import Tensor
 from references import greedy, selections
 from references.batches import Image, arranged, padded_scores, places, valid_of, view_of, width_of
 from references.formulas import Array
-from tokensieve.core.components import Selector
-from tokensieve.core.view import View
+from tokensieve.core.contract.components import Selector
+from tokensieve.core.contract.view import View
 from tokensieve.strategies.selectors.bottom_k import BottomKSelector
 from tokensieve.strategies.selectors.coverage import CoverageSelector
 from tokensieve.strategies.selectors.dedupe import DedupeSelector

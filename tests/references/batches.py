@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from references.formulas import Array
-from tokensieve.core.signals import TokenStates
-from tokensieve.core.view import View
+from tokensieve.core.contract.signals import TokenStates
+from tokensieve.core.contract.view import View
 
 TOKENS = (25, 12, 9, 1, 7)
 """Visual tokens of the images of a batch; the longest is not a square."""

@@ -17,9 +17,9 @@ import tokensieve
 from references.forward import Choose, Outcome, Rows, Score, run
 from references.samples import encode, sequence
 from references.vision import Encoded
-from tokensieve.core.pipeline import Pipeline
-from tokensieve.core.stage import ScoreTerm
-from tokensieve.core.view import View
+from tokensieve.core.contract.view import View
+from tokensieve.core.pipeline.pipeline import Pipeline
+from tokensieve.core.pipeline.stage import ScoreTerm
 
 SIDE, DEEP = 24, 14
 """576 patches, and enough layers for the boundaries 7, 9 and 12 as they are written."""

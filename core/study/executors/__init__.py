@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tokensieve.core.errors import StudyError
-from tokensieve.core.study.grid import PlannedCell
-from tokensieve.core.study.store import CellResult
+from tokensieve.core.study.plan.cells import PlannedCell
+from tokensieve.core.study.store.store import CellResult
 
 ATTEMPTS = 3  # a cell that has killed so many workers is given up
 SMALL_MODEL = 200_000_000  # bytes of weights that every core can hold for itself

@@ -12,8 +12,7 @@ from typing import Any
 
 from tokensieve.core.errors import StudyError
 from tokensieve.core.lazy import torch
-from tokensieve.core.models import find_device
-from tokensieve.core.study.cell import lost_cell
+from tokensieve.core.models.loading import find_device
 from tokensieve.core.study.executors import (
     ATTEMPTS,
     Events,
@@ -24,7 +23,8 @@ from tokensieve.core.study.executors import (
 )
 from tokensieve.core.study.executors.cores import usable_cores
 from tokensieve.core.study.executors.serving import serve
-from tokensieve.core.study.grid import PlannedCell
+from tokensieve.core.study.plan.cells import PlannedCell
+from tokensieve.core.study.work.worker import lost_cell
 
 GRACE = 5.0  # seconds that a process gets to end by itself
 FORKSERVER = "forkserver"

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from tokensieve.core.errors import StudyError
-from tokensieve.core.study.cell import Worker, lost_cell
 from tokensieve.core.study.executors import (
     ATTEMPTS,
     Events,
@@ -20,8 +19,9 @@ from tokensieve.core.study.executors import (
     on_gpu,
 )
 from tokensieve.core.study.executors.cores import usable_cores
-from tokensieve.core.study.grid import PlannedCell
-from tokensieve.core.study.store import CellResult
+from tokensieve.core.study.plan.cells import PlannedCell
+from tokensieve.core.study.store.store import CellResult
+from tokensieve.core.study.work.worker import Worker, lost_cell
 
 ADDRESS = "RAY_ADDRESS"
 KNOCK_SECONDS = 10.0

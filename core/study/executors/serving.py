@@ -9,7 +9,7 @@ import threading
 from typing import Any
 
 from tokensieve.core.lazy import torch
-from tokensieve.core.study.cell import Worker
+from tokensieve.core.study.work.worker import Worker
 
 
 def serve(connection: Any, device: str | None, threads: int) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from tokensieve.core.errors import StudyError
-from tokensieve.core.study.cell import Worker, lost_cell
 from tokensieve.core.study.executors import Events, Queue, Setting, need, on_gpu
-from tokensieve.core.study.grid import PlannedCell
-from tokensieve.core.study.store import CellResult, CorruptCell, Store, unfinished
+from tokensieve.core.study.plan.cells import PlannedCell
+from tokensieve.core.study.store.store import CellResult, CorruptCell, Store, unfinished
+from tokensieve.core.study.work.worker import Worker, lost_cell
 
 DEFAULT_JOBS = 4
 MINUTES = 240

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokensieve.core.chat_templates import render_chat
 from tokensieve.core.errors import ModelError, TaskError
+from tokensieve.core.files.pictures import as_seen, open_image
 from tokensieve.core.foreign import foreign
-from tokensieve.core.models import LoadedModel
-from tokensieve.core.pictures import as_seen, open_image
+from tokensieve.core.models.loading import LoadedModel
+from tokensieve.core.templates.chat import render_chat
 
 if TYPE_CHECKING:
     from PIL.Image import Image

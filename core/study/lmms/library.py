@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tokensieve.core.errors import TaskError, TokensieveError, did_you_mean
-from tokensieve.core.plugin_files import BREAKAGE
+from tokensieve.core.plugins.files import BREAKAGE
 from tokensieve.core.study.lmms.manifest import MODEL
 
 PACKAGE = "lmms_eval"

@@ -6,7 +6,7 @@ import importlib
 from typing import Any
 
 MODEL = "tokensieve"
-CLASS = "tokensieve.core.study.lmms.model.TokensieveModel"
+CLASS = "tokensieve.core.study.work.lmms_model.TokensieveModel"
 
 
 def manifest() -> Any:

@@ -8,11 +8,11 @@ from typing import Any
 
 from pydantic import Field
 
+from tokensieve.core.contract.tasks import Example, Task
 from tokensieve.core.errors import ModelError, TaskError
 from tokensieve.core.study.lmms import library
 from tokensieve.core.study.lmms.conversation import Conversation, ask, read_conversation
 from tokensieve.core.study.lmms.scores import Metrics
-from tokensieve.core.tasks import Example, Task
 
 PREFIX = "lmms-eval:"
 KEYS = ("include", "metric")

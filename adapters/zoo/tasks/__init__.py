@@ -1,0 +1,1 @@
+"""The pictures and questions of the built-in tasks."""

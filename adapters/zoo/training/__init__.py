@@ -1,0 +1,1 @@
+"""How the built-in checkpoints were trained. Not part of the wheel."""

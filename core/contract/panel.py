@@ -1,0 +1,21 @@
+"""Where visual tokens lie on a picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    pass
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A rectangle of the picture that consecutive visual tokens cover, row by row.
+
+    ``box`` is ``(left, top, right, bottom)`` as shares of the picture's width and height.
+    """
+
+    rows: int
+    columns: int
+    box: tuple[float, float, float, float]

@@ -1,0 +1,1 @@
+"""Reducing the sequence in front of the layers of a decoder."""

@@ -1,0 +1,1 @@
+"""Reducing the sequence between the blocks of an encoder of pictures."""

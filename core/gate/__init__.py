@@ -1,0 +1,1 @@
+"""The gate: whatever a plugin answers is checked here, whoever asked, before anything uses it."""

@@ -1,0 +1,255 @@
+"""The files of a checkpoint, looked at before a library reads them: none of them names code.
+
+What they hold is data: a model's sizes, its words, its weights. Whatever in them would fetch or
+run something else is left out where it changes nothing, and refused where it does.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from tokensieve.core.errors import ModelError
+from tokensieve.core.files.json_text import read_json
+from tokensieve.core.files.plain import MEGABYTE, open_plain
+from tokensieve.core.files.text import read_text
+from tokensieve.core.foreign import foreign, shorten, shown
+
+CONFIG, INDEX, WEIGHTS = "config.json", "model.safetensors.index.json", "model.safetensors"
+READ = (
+    "generation_config.json", "processor_config.json", "preprocessor_config.json",
+    "video_preprocessor_config.json", "tokenizer_config.json", "tokenizer.json", "vocab.json",
+    "special_tokens_map.json", "added_tokens.json", "chat_template.json", INDEX,
+)  # fmt: skip
+LINKED = frozenset({".safetensors", ".model", ".txt"})
+"""Weights, and the words of some tokenizers."""
+MOST = 64 * MEGABYTE  # tokenizers with very many words have half of it
+MOST_WEIGHTS = 1 << 50
+CODE = "auto_map"
+LEFT_OUT = frozenset({CODE, "custom_pipelines"}) | {
+    f"{prefix}{kind}_implementation{suffix}"
+    for prefix in ("", "_")
+    for kind in ("attn", "experts")
+    for suffix in ("", "_internal", "_autoset")
+}
+"""Names of code to run and of kernels to fetch: no result of ours may depend on them."""
+QUANTISED = ("quantization_config", "compression_config")
+DTYPES = ("auto", "float64", "float32", "bfloat16", "float16")
+STRANGE_ARGUMENTS = re.compile(r"pretrained|checkpoint|cache|path|file|url|hub|repo")
+_NAME = re.compile(r"[\w.\-]*\Z")
+_BUFFER = re.compile(r"(inv_freq|position_ids|num_batches_tracked|masked_bias|attn\.bias)\Z")
+"""Tensors that old files hold beside the weights, and that follow from the config."""
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    """A config without what names code.
+
+    Raises:
+        ModelError: it cannot be read, or wants a library to fetch or run something else.
+    """
+    config = read_json(file, ModelError)
+    name = shorten(str(file))
+    if not isinstance(config, dict):
+        raise ModelError(f"{name}: a config is a mapping, not {shown(config)}")
+    plain: dict[str, Any] = _without(config, LEFT_OUT)
+    for key, value in _entries(plain):
+        problem = _problem(key, value)
+        if problem:
+            raise ModelError(f"{name}: {key}: {problem}")
+    return plain
+
+
+def _without(value: Any, keys: frozenset[str]) -> Any:
+    if isinstance(value, dict):
+        return {key: _without(part, keys) for key, part in value.items() if key not in keys}
+    return [_without(part, keys) for part in value] if isinstance(value, list) else value
+
+
+def _entries(value: Any) -> Iterator[tuple[str, Any]]:
+    """All keys and their values, at any depth."""
+    parts = value.items() if isinstance(value, dict) else [("", part) for part in value]
+    for key, part in parts:
+        if key:
+            yield key, part
+        if isinstance(part, dict | list):
+            yield from _entries(part)
+
+
+def _problem(key: str, value: Any) -> str | None:
+    """Why an entry is refused; None if it is only data."""
+    if key in QUANTISED and value is not None:
+        return (
+            "quantised weights need a library that runs kernels of its own: load the model in "
+            "Python, and prune it by tokensieve.attach(model, ...)"
+        )
+    if key in ("dtype", "torch_dtype"):
+        known = value is None or str(value).removeprefix("torch.") in DTYPES
+        return None if known else f"unknown dtype {shown(value)}, allowed: {', '.join(DTYPES)}"
+    if key == "architecture" and not (isinstance(value, str) and _NAME.match(value)):
+        return f"an architecture is the name of one of timm's, not {shown(value)}"
+    if key == "model_args" and value is not None:
+        return _strange_arguments(value)
+    if key in ("use_pretrained_backbone", "load_pretrained") and value:
+        return "weights come from the checkpoint itself, and from nowhere else"
+    return None
+
+
+def _strange_arguments(given: Any) -> str | None:
+    """timm's ``create_model`` takes paths of further weights among the sizes of a model."""
+    if not isinstance(given, dict):
+        return f"arguments of a model are a mapping, not {shown(given)}"
+    for key, value in _entries(given):
+        text = isinstance(value, str) and not _NAME.match(value)
+        if text or STRANGE_ARGUMENTS.search(key):
+            return f"{shown(key)} is no size of a model: leave it out"
+    return None
+
+
+@contextmanager
+def looked_at(folder: Path) -> Iterator[Path]:
+    """A folder of what was looked at, and of nothing else, for as long as it is loaded.
+
+    Texts are without byte order marks, which transformers takes for text; the rest are links.
+
+    Raises:
+        ModelError: see :func:`check_folder`.
+    """
+    check_folder(folder)
+    with TemporaryDirectory() as place:
+        write_config(read_config(folder / CONFIG), Path(place))
+        for file in folder.iterdir():
+            copy = Path(place, file.name)
+            if file.name in READ or file.suffix == ".jinja":
+                copy.write_text(read_text(file, ModelError, MOST), encoding="utf-8", newline="")
+            elif file.suffix in LINKED:
+                _link(file.resolve(), copy)
+        yield Path(place)
+
+
+def _link(file: Path, copy: Path) -> None:
+    with open_plain(file, MOST_WEIGHTS):
+        pass  # a regular file
+    try:
+        copy.symlink_to(file)
+    except OSError:  # Windows has links for some people only
+        shutil.copyfile(file, copy)
+
+
+def check_folder(folder: Path) -> None:
+    """Look at every file that a model and its processor will be loaded from.
+
+    Raises:
+        ModelError: one of them is no regular file, is broken, or holds something else.
+    """
+    if (folder / "adapter_config.json").exists():
+        raise ModelError(
+            f"{shorten(str(folder))}: an adapter (adapter_config.json) on another model: merge it "
+            "into that model and save the result"
+        )
+    for name in READ:
+        file = folder / name
+        if file.exists():
+            _check_json(file)
+    for file in sorted(folder.glob("*.jinja")):
+        read_text(file, ModelError)
+    generation = folder / "generation_config.json"
+    if generation.exists():
+        _check_generation(generation)
+    for file in _weight_files(folder):
+        _check_weights(file)
+
+
+def _check_json(file: Path) -> None:
+    name = shorten(str(file))
+    content = read_json(file, ModelError, MOST)
+    if not isinstance(content, dict):
+        raise ModelError(f"{name}: holds a mapping, not {shown(content)}")
+
+
+def _check_generation(file: Path) -> None:
+    """transformers passes over one that it cannot read, and answers would end elsewhere."""
+    from transformers import GenerationConfig
+
+    name, given = shorten(str(file)), read_json(file, ModelError)
+    for key, value in given.items():
+        numbers = value if isinstance(value, list) else [value]
+        whole = all(isinstance(one, int) and not isinstance(one, bool) for one in numbers)
+        if key.endswith("_token_id") and value is not None and not (whole and numbers):
+            raise ModelError(f"{name}: {key}: numbers of tokens, not {shown(value)}")
+    with foreign(ModelError, f"{name}: is no generation config"):
+        GenerationConfig.from_dict(dict(given)).validate()
+
+
+def _weight_files(folder: Path) -> Iterator[Path]:
+    """The files of weights that are read, if they are safetensors."""
+    if (folder / WEIGHTS).exists():
+        yield folder / WEIGHTS
+    elif (folder / INDEX).exists():
+        name = shorten(str(folder / INDEX))
+        places = read_json(folder / INDEX, ModelError, MOST).get("weight_map")
+        if not isinstance(places, dict) or not places:
+            raise ModelError(f"{name}: has no 'weight_map', which says where each weight is")
+        for shard in dict.fromkeys(map(str, places.values())):
+            if not _NAME.match(shard) or not shard.endswith(".safetensors"):
+                raise ModelError(f"{name}: {shown(shard)} is no .safetensors file beside it")
+            if not (folder / shard).exists():
+                raise ModelError(f"{name}: {shown(shard)} does not exist")
+            yield folder / shard
+
+
+def _check_weights(file: Path) -> None:
+    """Refuse numbers that are no weights: they would be rounded into some."""
+    from safetensors import safe_open
+
+    name = shorten(str(file))
+    with foreign(ModelError, f"{name}: cannot be read"):
+        with open_plain(file, MOST_WEIGHTS):
+            pass  # a regular file
+        with safe_open(file, framework="pt") as stored:
+            for key in stored.keys():
+                kind = stored.get_slice(key).get_dtype()
+                if kind not in ("F64", "F32", "F16", "BF16") and not _BUFFER.search(key):
+                    raise ModelError(
+                        f"{name}: the weight {shown(key)} is of type {kind}, allowed: F64, F32, "
+                        "BF16, F16"
+                    )
+
+
+def check_fit(name: str, report: Mapping[str, Any]) -> None:
+    """Refuse a model of which not every weight came from its files, or that left some of them.
+
+    Raises:
+        ModelError: saying what does not fit.
+    """
+    unexpected = [key for key in report["unexpected_keys"] if not _BUFFER.search(key)]
+    mismatched = {f"{key} ({_shape(a)} instead of {_shape(b)})"
+                  for key, a, b in report.get("mismatched_keys") or ()}  # fmt: skip
+    problems = [
+        _some(report["missing_keys"], "weights are missing"),
+        _some(unexpected, "weights are none of the model's"),
+        _some(mismatched, "weights have another shape"),
+        _some(report.get("error_msgs") or (), "weights cannot be read"),
+    ]
+    said = ", ".join(problem for problem in problems if problem)
+    if said:
+        raise ModelError(f"model {name!r}: its files do not fit its config.json: {said}")
+
+
+def _some(found: Iterable[Any], what: str) -> str:
+    names = sorted(map(str, found))
+    return f"{len(names)} {what}, the first is {shorten(names[0])}" if names else ""
+
+
+def _shape(sizes: Iterable[int]) -> str:
+    return " x ".join(map(str, sizes)) or "one number"
+
+
+def write_config(config: Mapping[str, Any], folder: Path) -> None:
+    """The config as transformers reads it."""
+    (folder / CONFIG).write_text(json.dumps(config), encoding="utf-8")

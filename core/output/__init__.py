@@ -1,0 +1,1 @@
+"""What people see and how they stop it: text on the terminal, streams, signals."""

@@ -1,0 +1,1 @@
+"""Pipelines as data: read, validated, and their budgets counted."""

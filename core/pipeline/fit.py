@@ -1,0 +1,86 @@
+"""Whether a pipeline can run on a model: signals, depth, and what its adapter refuses."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+from tokensieve.core.contract.adapted import IMAGE, Bound, Demands
+from tokensieve.core.contract.signals import NEXT_LAYER_SIGNALS
+from tokensieve.core.errors import AttachError
+from tokensieve.core.gate.classes import check_declared
+from tokensieve.core.pipeline.pipeline import Cut, Pipeline
+
+
+def check(pipeline: Pipeline, bound: Bound) -> None:
+    """Refuse a pipeline that this model cannot run; say which stage, signal and adapter."""
+    check_depth(pipeline, bound.dims.layers, bound.layer_word)
+    for cut in pipeline.cuts(bound.dims.layers):
+        where = _place(pipeline, cut)
+        stage = cut.stage
+        components = tuple(stage.components())
+        for component in components:
+            check_declared(component, cut.at, where)
+            _check_component(where, component, cut.at, bound)
+        refusal = bound.refusal(Demands(cut.at, components, stage.select, stage.merge))
+        if refusal is not None:
+            raise AttachError(f"{where}: adapter {bound.name}: {refusal}")
+
+
+def check_depth(pipeline: Pipeline, depth: int, unit: str = "decoder layer") -> None:
+    """Refuse a pipeline whose boundaries do not fit a model of ``depth`` layers."""
+    cuts = pipeline.cuts(depth)
+    places, scaled = [cut.at for cut in cuts], pipeline.scales(depth)
+    for cut in cuts:
+        if cut.at > depth and not scaled:
+            raise AttachError(
+                f"{_place(pipeline, cut)}: the model has {depth} {unit}s, allowed: 0 to {depth}"
+                f"{_DEPTH_HINT if pipeline.depth is None else ''}"
+            )
+    ends = [cut.at >= depth and cut.written_at != pipeline.depth for cut in cuts]
+    if (scaled and any(ends)) or any(later <= earlier for earlier, later in pairwise(places)):
+        written = [cut.written_at for cut in cuts]
+        raise AttachError(
+            f"{pipeline.name}: {depth} {unit}s are too few for boundaries {written}, which are "
+            f"tuned for {pipeline.depth} and scaled to {places}"
+        )
+
+
+_DEPTH_HINT = " (or give the pipeline the `depth` it was tuned for, to have it scaled)"
+
+
+def _place(pipeline: Pipeline, cut: Cut) -> str:
+    where = "image" if cut.at == IMAGE else f"boundary {cut.written_at}"
+    return f"stage {cut.number + 1} ({pipeline.name}) at {where}"
+
+
+def _check_component(where: str, component: Any, at: int, bound: Bound) -> None:
+    missing = sorted(component.required() - bound.provides)
+    if missing:
+        signal = missing[0]
+        why = bound.missing.get(signal, "no such signal")
+        alternatives = ", ".join(sorted(bound.provides))
+        raise AttachError(
+            f"{where}: {component.name!r} needs {signal}; adapter {bound.name} provides none "
+            f"({why}): use another scorer or drop the stage (available: {alternatives})"
+        )
+    coming = component.required() & NEXT_LAYER_SIGNALS
+    if coming and at == bound.dims.layers:
+        raise AttachError(
+            f"{where}: {component.name!r} needs {min(coming)}, but no {bound.layer_word} runs "
+            f"behind this boundary: use boundary {at - 1} or earlier, or another scorer"
+        )
+    history = component.required() & bound.history
+    if not history:
+        return
+    if at == 0:
+        raise AttachError(
+            f"{where}: {component.name!r} needs {sorted(history)[0]}, but no {bound.layer_word} "
+            "has run yet: use boundary 1 or later"
+        )
+    span = component.history(at)
+    if span is None or span[0] >= at:
+        raise AttachError(
+            f"{where}: {component.name!r} reads layers from {span[0] if span else '-'} on, but "
+            f"only layers 0 to {at - 1} have run: start earlier or prune later"
+        )

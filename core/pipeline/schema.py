@@ -1,0 +1,254 @@
+"""The JSON Schema of a pipeline file, with the parameters of every registered plugin.
+
+It describes every documented spelling: budgets as whole number, share or mapping; one value or a
+list; components by name or as a mapping; the short form of a pipeline with one stage. What spans
+several keys (boundaries that increase, budgets that shrink) only the loader can check.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from pydantic.json_schema import GenerateJsonSchema
+
+from tokensieve.core.contract.components import Component, Merger, Scorer, Selector
+from tokensieve.core.pipeline.budgets import Budget
+from tokensieve.core.pipeline.fields import as_list
+from tokensieve.core.pipeline.pipeline import Pipeline
+from tokensieve.core.pipeline.stage import ScoreTerm, Stage
+from tokensieve.core.plugins.registry import Registry
+
+Schema = dict[str, Any]
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+_SHARED: dict[type[Any], str] = {
+    Budget: "budget",
+    ScoreTerm: "score-term",
+    Scorer: "scorer",
+    Selector: "selector",
+    Merger: "merger",
+    Stage: "stage",
+}
+"""Types that have one definition for the whole file."""
+
+_MARK = "tokensieve:definition"
+_BOUNDS = {
+    "gt": "exclusiveMinimum",
+    "ge": "minimum",
+    "lt": "exclusiveMaximum",
+    "le": "maximum",
+    "multiple_of": "multipleOf",
+}
+
+DESCRIPTIONS: dict[type[Any], dict[str, str]] = {
+    Pipeline: {
+        "name": "how results call the pipeline; default: the file's name",
+        "description": "one line for people",
+        "source": "paper or repository",
+        "about": "facts for people: year, released code, licence, meaning of `keep`, deviations",
+        "depth": "decoder layers the boundaries were tuned for; a shallower model gets them scaled",
+        "positions": "keep: survivors keep their positions; reindex: contiguous again",
+        "mrope_positions": "the same for models with M-RoPE, if it differs",
+        "keep": "overall budget that scales the stages' own budgets",
+        "stages": "reductions, in the order of their boundaries",
+    },
+    Stage: {
+        "at": "boundary: decoder layers that have run, 0 = the decoder's input; or a list of them",
+        "score": "one scorer, or a list whose scores are added",
+        "select": "which tokens stay, given the scores; default: top-k",
+        "keep": "tokens of an image that stay; one budget, or one per boundary",
+        "merge": "what becomes of the others; default: they are dropped",
+        "scope": "what competes for the budget: the tokens of one image, or all of the sample",
+        "order": "how the kept tokens stand: as in the image, or as the selector took them",
+    },
+    ScoreTerm: {
+        "weight": "factor of these scores in the sum",
+        "normalize": "bring the scores of an image to a common scale before they are added",
+    },
+}
+
+
+def pipeline_schema(registry: Registry) -> Schema:
+    """The schema of a pipeline file whose components are those of ``registry``."""
+    definitions: Schema = {"budget": _budget()}
+    for kind in ("scorer", "selector", "merger"):
+        names = []
+        for entry in registry.all(kind):
+            name = f"{kind}:{entry.name}"
+            definitions[name] = _component(kind, entry.value, definitions)
+            names.append(name)
+        definitions[kind] = {"anyOf": [_ref(name) for name in names] or [False]}
+    definitions["score-term"] = _score_term(registry, definitions)
+    definitions["stage"] = _stage(registry, definitions)
+    definitions["pipeline"] = _described(Pipeline, definitions)
+    definitions["pipeline-of-one-stage"] = _short_form(definitions)
+    return {
+        "$schema": DIALECT,
+        "title": "tokensieve pipeline",
+        "anyOf": [_ref("pipeline"), _ref("pipeline-of-one-stage")],
+        "$defs": dict(sorted(definitions.items())),
+    }
+
+
+def _ref(name: str) -> Schema:
+    return {"$ref": f"#/$defs/{name}"}
+
+
+def _budget() -> Schema:
+    """The spellings that :class:`Budget` parses."""
+    share: Schema = {"type": "number", "exclusiveMinimum": 0, "maximum": 1}
+    tokens: Schema = {"type": "integer", "minimum": 1}
+    return {
+        "description": inspect.getdoc(Budget),
+        "anyOf": [
+            {**tokens, "description": "tokens of an image"},
+            {**share, "description": "share of the image's original tokens"},
+            _mapping({"tokens": tokens}, ["tokens"]),
+            _mapping({"share": share, "of": {"enum": ["original", "input", "current"]}}, ["share"]),
+            _mapping({"average": {"type": "number", "minimum": 1}}, ["average"]),
+            _mapping({"flops": share}, ["flops"]),
+        ],
+    }
+
+
+def _mapping(properties: Schema, required: list[str]) -> Schema:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": required,
+        "additionalProperties": False,
+    }
+
+
+def _component(kind: str, component: type[Component], definitions: Schema) -> Schema:
+    """``name`` (where no parameter is required) or ``{kind: name, **parameters}``."""
+    own = _own_schema(component, f"{kind}:{component.name}", definitions)
+    name: Schema = {"const": component.name, "description": component.summary()}
+    required = own.get("required", [])
+    mapping = _mapping({kind: name, **own.get("properties", {})}, [kind, *required])
+    spellings = [mapping] if required else [name, mapping]
+    return {"description": inspect.cleandoc(component.__doc__ or ""), "anyOf": spellings}
+
+
+def _score_term(registry: Registry, definitions: Schema) -> Schema:
+    """A scorer, with ``weight`` and ``normalize`` among its parameters or around it."""
+    own = _described(ScoreTerm, definitions)["properties"]
+    around = {key: own[key] for key in DESCRIPTIONS[ScoreTerm]}
+    spellings: list[Schema] = [_mapping({"scorer": _ref("scorer"), **around}, ["scorer"])]
+    for entry in registry.all("scorer"):
+        for own_spelling in definitions[f"scorer:{entry.name}"]["anyOf"]:
+            extended = dict(own_spelling)
+            if "properties" in extended:
+                extended["properties"] = {**extended["properties"], **around}
+            spellings.append(extended)
+    return {"anyOf": spellings}
+
+
+def _stage(registry: Registry, definitions: Schema) -> Schema:
+    """A stage needs a budget unless its selector decides the number of tokens itself."""
+    stage = _described(Stage, definitions)
+    adaptive = [
+        _ref(f"selector:{entry.name}")
+        for entry in registry.all("selector")
+        if entry.value.adaptive_count
+    ]
+    for key in ("at", "keep"):
+        stage["properties"][key]["anyOf"][1]["minItems"] = 1
+    number, listed = at = stage["properties"]["at"]["anyOf"]
+    number["minimum"] = listed["items"]["minimum"] = 0
+    at.append({"const": "image"})
+    del stage["properties"]["keep"]["default"]
+    unbounded = {"required": ["select"], "properties": {"select": {"anyOf": adaptive}}}
+    stage["anyOf"] = [{"required": ["keep"]}, *([unbounded] if adaptive else [])]
+    return stage
+
+
+def _short_form(definitions: Schema) -> Schema:
+    """Stage keys at the top level; ``keep`` is then the stage's."""
+    stage, shared = definitions["stage"], dict(definitions["pipeline"]["properties"])
+    del shared["stages"], shared["keep"]
+    about = "A pipeline of one stage: the keys of both on one level."
+    return {**stage, "description": about, "properties": {**shared, **stage["properties"]}}
+
+
+def _described(model: type[Any], definitions: Schema) -> Schema:
+    schema = _own_schema(model, model.__name__.lower(), definitions)
+    for key, text in DESCRIPTIONS[model].items():
+        schema["properties"][key]["description"] = text
+    return schema
+
+
+class _Generator(GenerateJsonSchema):
+    """Pydantic's generator, which leaves the shared types and the single values to us."""
+
+    def model_schema(self, schema: Any) -> Schema:
+        """A shared type becomes a mark, unless it is the one asked for."""
+        shared = _SHARED.get(schema["cls"])
+        if shared is not None and schema["cls"] is not self.asked:
+            return {_MARK: shared}
+        return super().model_schema(schema)
+
+    def function_before_schema(self, schema: Any) -> Schema:
+        """A list that may be spelt as its only item."""
+        inner = super().function_before_schema(schema)
+        if schema["function"]["function"] is as_list:
+            return {"anyOf": [inner["items"], inner]}
+        return inner
+
+    def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> Schema:
+        """A plugin's parameter that JSON Schema cannot describe may be anything."""
+        return {}
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        """Titles would only repeat the keys."""
+        return False
+
+    asked: type[Any] | None = None
+
+
+def _own_schema(model: type[Any], prefix: str, definitions: Schema) -> Schema:
+    """The schema of one model; its nested models go to ``definitions`` under ``prefix``."""
+    generator = _Generator()
+    generator.asked = model
+    schema = generator.generate(model.__pydantic_core_schema__, mode="validation")
+    nested = schema.pop("$defs", {})
+
+    def place(name: str) -> Schema:
+        shared = nested[name].get(_MARK)
+        return _ref(shared or f"{prefix}.{name}")
+
+    relink = _relinker(place)
+    for name, definition in nested.items():
+        if _MARK not in definition:
+            definitions[f"{prefix}.{name}"] = _without_title(relink(definition))
+    relinked: Schema = _without_title(relink(schema))
+    return relinked
+
+
+def _relinker(place: Callable[[str], Schema]) -> Callable[[Any], Any]:
+    """A function that points all references of a schema to our definitions."""
+
+    def relink(node: Any) -> Any:
+        if isinstance(node, list):
+            return [relink(item) for item in node]
+        if not isinstance(node, dict):
+            return node
+        if _MARK in node:
+            return {**node, **_ref(node[_MARK])} if len(node) > 1 else _ref(node[_MARK])
+        links = {key: relink(value) for key, value in node.items() if key != "$ref"}
+        if "anyOf" in node:  # pydantic leaves the bounds of a union in its own words
+            links = {_BOUNDS.get(key, key): value for key, value in links.items()}
+        if "$ref" in node:
+            links.update(place(node["$ref"].removeprefix("#/$defs/")))
+        return links
+
+    return relink
+
+
+def _without_title(schema: Schema) -> Schema:
+    return {key: value for key, value in schema.items() if key != "title"}
+
+
+__all__ = ["DESCRIPTIONS", "pipeline_schema"]

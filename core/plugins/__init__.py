@@ -1,0 +1,1 @@
+"""Finding plugins and keeping what they add."""

@@ -1,0 +1,1 @@
+"""One question about one picture, answered with and without pruning."""

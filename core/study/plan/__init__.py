@@ -1,0 +1,1 @@
+"""From a file to cells, each with all that its result depends on."""

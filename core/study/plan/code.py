@@ -1,0 +1,186 @@
+"""Whose code a cell runs: files of components and plugins, and what they import that may change."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import inspect
+import sys
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from importlib.machinery import PathFinder
+from importlib.metadata import version
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from tokensieve.core.errors import PluginError
+from tokensieve.core.foreign import reason
+from tokensieve.core.plugins.files import module_of
+from tokensieve.core.plugins.registry import PROJECT, Registry, kind_of
+from tokensieve.core.plugins.watching import changeable
+
+SHORT = 16  # hexadecimal digits of a hash that stand in a configuration
+Files = dict[str, str]
+"""Hashes by path."""
+
+
+def digest_of(data: bytes) -> str:
+    """The hash of a file's content, as configurations have it."""
+    return hashlib.sha256(data).hexdigest()[:SHORT]
+
+
+def code_of(parts: Iterable[Any], registry: Registry) -> dict[str, str]:
+    """What the code of components, tasks and adapters is, wherever it lies.
+
+    Of a component the hash of its own file; of a plugin also those of the modules that it imports
+    and that are no installed distribution's, of the data that it reads while it is loaded, and its
+    version if it is a distribution itself. So a scorer that
+    is edited is run anew, whether it is a plugin file or lies in a checkout.
+    """
+    found: dict[str, set[str]] = {}
+    for part in parts:
+        owner, files = _code(part, registry)
+        for file, digest in files.items():
+            found.setdefault(Path(file).name, set()).add(digest)
+        if owner != PROJECT and not _is_file(owner, registry):
+            found[owner] = {version(owner)}
+    return {
+        name if not number else f"{name} ({number + 1})": digest
+        for name, digests in sorted(found.items())
+        for number, digest in enumerate(sorted(digests))
+    }
+
+
+def code_files(parts: Iterable[Any], registry: Registry) -> Files:
+    """The same files by their paths, for errors that name one."""
+    return {file: own for part in parts for file, own in _code(part, registry)[1].items()}
+
+
+def _code(part: Any, registry: Registry) -> tuple[str, Files]:
+    """Who brought a component, and the files of its code."""
+    kind = part if isinstance(part, type) else type(part)
+    entry = registry.entries.get(kind_of(kind), {}).get(part.name)
+    owner = PROJECT if entry is None else entry.owner
+    if _is_file(owner, registry):
+        source, module = registry.sources[owner], module_of(Path(owner))
+        imported = _imported(source, _Module("", module))
+        read = data_files(registry.reads[owner])
+        return owner, {owner: digest_of(source), **imported, **read}
+    try:
+        file = str(inspect.getsourcefile(kind))
+        source = Path(file).read_bytes()
+    except (TypeError, OSError) as error:
+        name = f"{kind_of(kind)} {part.name!r}"
+        raise PluginError(f"{name}: its source cannot be read: {reason(error)}") from None
+    own = {file: digest_of(source)}
+    if owner != PROJECT:
+        own |= _imported(source, _module(sys.modules[kind.__module__]))
+    return owner, own
+
+
+def data_files(paths: Iterable[str]) -> Files:
+    """Hashes by path of data that was read; what is gone meanwhile has none."""
+    return {path: digest_of(Path(path).read_bytes()) for path in paths if Path(path).is_file()}
+
+
+def _is_file(owner: str, registry: Registry) -> bool:
+    return owner in registry.sources
+
+
+class _Module(NamedTuple):
+    """The package that a module's relative imports start from, and itself if it is loaded."""
+
+    package: str
+    loaded: ModuleType | None
+
+
+def _imported(source: bytes, module: _Module) -> Files:
+    """The files that ``source`` leads to and that nobody installed, with their hashes as of now.
+
+    Found in the text of each file, also where it imports late, and in what its module holds.
+    """
+    found: Files = {}
+    waiting = [(source, module)]
+    while waiting:
+        text, at = waiting.pop()
+        named = (_located(name) for name in _names(text, at.package))
+        for file, inner in [*named, *_held(at.loaded)]:
+            if file is not None and str(file) not in found:
+                content = file.read_bytes()
+                found[str(file)] = digest_of(content)
+                waiting.append((content, inner))
+    return found
+
+
+@lru_cache(maxsize=256)
+def _names(source: bytes, package: str) -> tuple[str, ...]:
+    """What a file says that it imports; parts of a package and the package itself."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # a compiled module
+        return ()
+    names: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            start = _absolute(node, package)
+            names += [start, *(f"{start}.{alias.name}".lstrip(".") for alias in node.names)]
+        elif isinstance(node, ast.Call) and _imports(node.func) and node.args:
+            first = node.args[0]
+            if isinstance(first, ast.Constant) and isinstance(first.value, str):
+                names.append(first.value)
+    parts = (name.split(".") for name in dict.fromkeys(names) if name)
+    return tuple(".".join(part[:end]) for part in parts for end in range(1, len(part) + 1))
+
+
+def _imports(function: ast.expr) -> bool:
+    """Whether a call is one of ``import_module`` or ``__import__``."""
+    name = getattr(function, "attr", None) or getattr(function, "id", None)
+    return name in ("import_module", "__import__")
+
+
+def _absolute(node: ast.ImportFrom, package: str) -> str:
+    """The name that ``from .x import y`` means."""
+    parts = package.split(".")
+    above = parts[: len(parts) - node.level + 1] if node.level else []
+    return ".".join([*above, *([node.module] if node.module else [])])
+
+
+def _located(name: str) -> tuple[Path | None, _Module]:
+    """The file of a module by its name; it is looked for as an import would, and not imported."""
+    loaded, parent = sys.modules.get(name), name.rpartition(".")[0]
+    if not _may_change(name):
+        return None, _Module("", None)
+    if loaded is not None:
+        return changeable(getattr(loaded, "__file__", None)), _module(loaded)
+    places, origin = None, None
+    for part in name.split("."):
+        try:
+            spec = PathFinder.find_spec(part, places)
+        except (ImportError, ValueError, OSError):
+            spec = None
+        if spec is None:
+            return None, _Module("", None)
+        places, origin = list(spec.submodule_search_locations or ()), spec.origin
+    return changeable(origin), _Module(name if places else parent, None)
+
+
+def _held(module: ModuleType | None) -> Iterator[tuple[Path | None, _Module]]:
+    """Modules that a module holds, or whose classes and functions it holds."""
+    for value in list(vars(module).values()) if module else ():
+        inner: Any = value
+        if not isinstance(value, ModuleType):
+            inner = sys.modules.get(str(getattr(value, "__module__", "")))
+        if isinstance(inner, ModuleType) and inner is not module and _may_change(inner.__name__):
+            yield changeable(getattr(inner, "__file__", None)), _module(inner)
+
+
+def _module(loaded: ModuleType) -> _Module:
+    return _Module(getattr(loaded, "__package__", None) or "", loaded)
+
+
+def _may_change(name: str) -> bool:
+    """Whether a module is neither Python's nor ours."""
+    return name.partition(".")[0] not in {*sys.stdlib_module_names, PROJECT}

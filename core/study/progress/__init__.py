@@ -1,0 +1,1 @@
+"""How long cells take, and how much is done."""

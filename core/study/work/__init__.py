@@ -1,0 +1,1 @@
+"""One cell turned into its result."""

@@ -1,0 +1,1 @@
+"""Chat templates: programs of strangers, run with their steps counted."""
