@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from tokensieve.core.contract.adapter import DECODER_SIGNALS, BoundModel
+from tokensieve.core.contract.adapter import DECODER_SIGNALS, AdaptedVlm
 from tokensieve.core.contract.dims import DecoderDims
 from tokensieve.core.contract.signature import unknown_release
 from tokensieve.core.errors import AttachError
@@ -103,11 +103,11 @@ def _width(norm: Any) -> int:
     return int(norm.weight.shape[-1])
 
 
-class LlamaLikeModel(BoundModel):
+class LlamaLikeModel(AdaptedVlm):
     """A bound model whose decoder layers have the modules of Llama.
 
-    Queries and keys are linear projections of the layer-normalised hidden states, optionally
-    normalised per head (Qwen3), rotated by ``cos``/``sin`` in halves.
+    Queries and keys are linear projections of the layer-normalized hidden states, optionally
+    normalized per head (Qwen3), rotated by ``cos``/``sin`` in halves.
     """
 
     def __init__(self, model: Any, family: str) -> None:

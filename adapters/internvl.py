@@ -24,7 +24,7 @@ from tokensieve.adapters.vision import (
     raster,
     seen_heads,
 )
-from tokensieve.core.contract.adapter import Adapter, BoundModel, VisionRecord
+from tokensieve.core.contract.adapter import AdaptedVlm, Adapter, VisionRecord
 from tokensieve.core.contract.dims import DecoderDims, ModelSize
 from tokensieve.core.contract.panel import Panel
 from tokensieve.core.contract.shrinking import Grid, ShrinkPlan
@@ -56,7 +56,7 @@ class InternVLModel(EncodedModel):
     """An InternVL model.
 
     [CLS] attention of the encoder layer that feeds the projector, pooled (mean) over the patches
-    that pixel shuffle puts into one token: the same 2-D neighbourhoods, never four in a row.
+    that pixel shuffle puts into one token: the same 2-D neighborhoods, never four in a row.
     """
 
     projections = ("attention.q_norm", "attention.k_norm")
@@ -179,7 +179,7 @@ class InternVLAdapter(Adapter):
     )  # fmt: skip
 
     @classmethod
-    def bind(cls, model: Any) -> BoundModel:
+    def bind(cls, model: Any) -> AdaptedVlm:
         """Bind an ``InternVLForConditionalGeneration``."""
         check_whole_model(cls.name, model, "InternVLForConditionalGeneration")
         return InternVLModel(model)

@@ -26,7 +26,7 @@ from tokensieve.adapters.vision import (
     raster,
     seen_heads,
 )
-from tokensieve.core.contract.adapter import Adapter, BoundModel, VisionRecord
+from tokensieve.core.contract.adapter import AdaptedVlm, Adapter, VisionRecord
 from tokensieve.core.contract.dims import DecoderDims, ModelSize
 from tokensieve.core.contract.panel import Panel
 from tokensieve.core.contract.shrinking import Grid, ShrinkPlan
@@ -163,7 +163,7 @@ class LlavaModel(EncodedModel):
         return [self.tokens] * (length // self.tokens) if length % self.tokens == 0 else [length]
 
     def panels(self, size: tuple[int, int], processor: Any, inputs: Any) -> list[Panel]:
-        """The centre crop of the picture; larger than the picture where a border is added."""
+        """The center crop of the picture; larger than the picture where a border is added."""
         width, height = size
         images: Any = processor.image_processor
         if not getattr(images, "do_center_crop", False):
@@ -198,7 +198,7 @@ class LlavaAdapter(Adapter):
         return super().takes(config) and not has_pixtral(config)
 
     @classmethod
-    def bind(cls, model: Any) -> BoundModel:
+    def bind(cls, model: Any) -> AdaptedVlm:
         """Bind a ``LlavaForConditionalGeneration``."""
         check_whole_model(cls.name, model, "LlavaForConditionalGeneration")
         return LlavaModel(model)

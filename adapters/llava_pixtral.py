@@ -28,7 +28,7 @@ from tokensieve.adapters.vision import (
     rotated_parts,
     seen_heads,
 )
-from tokensieve.core.contract.adapter import Adapter, BoundModel, VisionRecord
+from tokensieve.core.contract.adapter import AdaptedVlm, Adapter, VisionRecord
 from tokensieve.core.contract.dims import DecoderDims, ModelSize
 from tokensieve.core.contract.panel import Panel
 from tokensieve.core.contract.shrinking import Grid, ShrinkPlan
@@ -195,7 +195,7 @@ class LlavaPixtralAdapter(Adapter):
         return super().takes(config) and has_pixtral(config)
 
     @classmethod
-    def bind(cls, model: Any) -> BoundModel:
+    def bind(cls, model: Any) -> AdaptedVlm:
         """Bind a ``LlavaForConditionalGeneration``."""
         check_whole_model(cls.name, model, "LlavaForConditionalGeneration")
         return LlavaPixtralModel(model)

@@ -30,7 +30,7 @@ from tokensieve.adapters.vision import (
     raster,
     rotated_parts,
 )
-from tokensieve.core.contract.adapter import Adapter, BoundModel, VisionRecord
+from tokensieve.core.contract.adapter import AdaptedVlm, Adapter, VisionRecord
 from tokensieve.core.contract.dims import DecoderDims, ModelSize
 from tokensieve.core.contract.panel import Panel
 from tokensieve.core.contract.shrinking import ShrinkPlan
@@ -235,7 +235,7 @@ class QwenVLAdapter(Adapter):
     )  # fmt: skip
 
     @classmethod
-    def bind(cls, model: Any) -> BoundModel:
+    def bind(cls, model: Any) -> AdaptedVlm:
         """Bind a ``Qwen2_5_VLForConditionalGeneration``."""
         check_whole_model(cls.name, model, "Qwen2_5_VLForConditionalGeneration")
         return QwenVLModel(model)

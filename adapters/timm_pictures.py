@@ -18,7 +18,7 @@ Rectangle = tuple[float, float, float, float]
 def seen_box(size: tuple[int, int], config: dict[str, Any]) -> Rectangle | None:
     """The part of a picture of ``size`` (width, height) that the model sees, as shares of it.
 
-    ``config`` is timm's ``data_config``: the shorter side is resized, and the centre cut out.
+    ``config`` is timm's ``data_config``: the shorter side is resized, and the center cut out.
     None where a border is added and patches may show nothing.
     """
     mode, share = config.get("crop_mode", "center"), float(config.get("crop_pct", 1.0))

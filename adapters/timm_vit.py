@@ -14,7 +14,7 @@ from tokensieve.core.contract.adapted import (
     BRANCH_SIGNALS,
     ENCODER_SIGNALS,
     IMAGE,
-    BoundEncoder,
+    AdaptedEncoder,
     Branch,
     Demands,
 )
@@ -47,7 +47,7 @@ MEANS = frozenset({"avg", "avgmax", "max"})
 ATTENTION_POOLS = frozenset({"map", "prr"})
 
 
-class TimmVitModel(BoundEncoder):
+class TimmVitModel(AdaptedEncoder):
     """A ``VisionTransformer`` of timm.
 
     Position embeddings are added before the first block, so a patch that survives keeps its own.
@@ -119,7 +119,7 @@ class TimmVitModel(BoundEncoder):
         return projection
 
     def queries_and_keys(self, layer: int, output: Tensor) -> tuple[Tensor, Tensor]:
-        """The first two thirds, normalised per head where the model does."""
+        """The first two thirds, normalized per head where the model does."""
         attention: Any = self.layers[layer].attn
         queries, keys, _ = (split_heads(part, self.dims.heads) for part in output.chunk(3, dim=-1))
         return attention.q_norm.forward(queries), attention.k_norm.forward(keys)
@@ -249,16 +249,16 @@ class TimmVitAdapter(Adapter):
     name = "timm-vit"
     model_types = frozenset({"timm_wrapper"})
     answers_questions = False
-    layer_word = BoundEncoder.layer_word
+    layer_word = AdaptedEncoder.layer_word
 
     @classmethod
-    def recognises(cls, model: Any) -> bool:
+    def recognizes(cls, model: Any) -> bool:
         """Whatever timm made, wrapped by transformers or not; ``bind`` says what is supported."""
         ours = any(base.__module__.startswith("timm.") for base in type(model).__mro__)
-        return ours or super().recognises(model)
+        return ours or super().recognizes(model)
 
     @classmethod
-    def bind(cls, model: Any) -> BoundEncoder:
+    def bind(cls, model: Any) -> AdaptedEncoder:
         """Bind a ``VisionTransformer``, or a ``TimmWrapperForImageClassification`` around one."""
         from timm.models import VisionTransformer
 

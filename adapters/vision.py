@@ -93,7 +93,7 @@ class Pass(threading.local):
 class LateHooks:
     """Hooks on modules that are looked up anew at every pass of the encoder.
 
-    LoRA and quantisation exchange modules while a pipeline is attached: a hook that stays on the
+    LoRA and quantization exchange modules while a pipeline is attached: a hook that stays on the
     old one would see what the model no longer computes.
     """
 

@@ -1,4 +1,4 @@
-"""Tables of the catalogue: what each preset is, takes, costs and does differently."""
+"""Tables of the catalog: what each preset is, takes, costs and does differently."""
 
 from __future__ import annotations
 

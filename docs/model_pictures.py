@@ -53,8 +53,8 @@ def draw_curves() -> Figure:
     figure = Figure(figsize=(4.2 * len(files), 3.4), layout="constrained")
     panels: Any = figure.subplots(1, len(files), squeeze=False, sharey=True)
     for axes, file in zip(panels[0], files, strict=True):
-        for colour, (key, label) in zip(OKABE_ITO, LINES.items(), strict=False):
-            axes.plot(*curve(file, key), color=colour, label=label, linewidth=2)
+        for color, (key, label) in zip(OKABE_ITO, LINES.items(), strict=False):
+            axes.plot(*curve(file, key), color=color, label=label, linewidth=2)
         axes.set(title=file.stem, xlabel="step", ylim=(0, 101))
     panels[0][0].set_ylabel("% right, running mean in training")
     panels[0][-1].legend(loc="lower right", fontsize=9)

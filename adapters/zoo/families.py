@@ -90,7 +90,7 @@ class Family(ABC):
 
     @abstractmethod
     def pixels(self, images: Tensor) -> Tensor:
-        """``[images, 3, side, side]``, normalised -> what the encoder takes."""
+        """``[images, 3, side, side]``, normalized -> what the encoder takes."""
 
     @abstractmethod
     def encode(self, model: Any, pixels: Tensor, images: int) -> Encoded:

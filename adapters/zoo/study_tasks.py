@@ -65,14 +65,14 @@ class _SceneTask(_Drawn):
 
 
 class DigitsTask(_SceneTask):
-    """Two to six handwritten digits on noise: colour, identity, count and position."""
+    """Two to six handwritten digits on noise: color, identity, count and position."""
 
     name = "digits"
     largest: ClassVar[int] = LARGEST  # noise has no edges
 
 
 class SignsTask(_SceneTask):
-    """Two or three signs of three letters in 22 fonts on a photograph: read, letter, colour."""
+    """Two or three signs of three letters in 22 fonts on a photograph: read, letter, color."""
 
     name = "signs"
 
@@ -85,7 +85,7 @@ class NeedleTask(_SceneTask):
 
 
 class DigitTask(_Drawn):
-    """One handwritten digit among coloured squares: which one? For classifiers."""
+    """One handwritten digit among colored squares: which one? For classifiers."""
 
     name = "digit"
 

@@ -157,7 +157,7 @@ def _window_order(side: int) -> Tensor:
 
 
 def _attend(attention: Any, states: Tensor, turns: tuple[Tensor, Tensor], group: int) -> Tensor:
-    """Attention within groups of ``group`` neighbours in ``[images, patches, width]``."""
+    """Attention within groups of ``group`` neighbors in ``[images, patches, width]``."""
     images, patches, _ = states.shape
     cos, sin = (turn.to(torch.float32)[:, None] for turn in turns)
     heads = attention.num_heads

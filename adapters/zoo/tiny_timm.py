@@ -2,7 +2,7 @@
 
 The digits are those of ``zoo.tasks.digit_scenes``, split by scan: a held-out scene
 shows only handwriting that the model never saw. One digit a scene, on 2 x 2 of its 64 patches; some
-patches hold coloured squares instead, so that colour alone does not say where to look. A scene is a
+patches hold colored squares instead, so that color alone does not say where to look. A scene is a
 pure function of ``(split, index)``.
 """
 
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from tokensieve.adapters.zoo.tasks.digit_scenes import COLOURS, DIGIT_SIZE, Split, scans
+from tokensieve.adapters.zoo.tasks.digit_scenes import COLORS, DIGIT_SIZE, Split, scans
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,7 +37,7 @@ MODEL_ARGS: dict[str, Any] = {
 }
 MIN_SQUARES, MAX_SQUARES = 4, 8
 SQUARE_SIDES = (5, 12)
-_SHADES = np.asarray(list(COLOURS.values()), dtype=np.float64)
+_SHADES = np.asarray(list(COLORS.values()), dtype=np.float64)
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ class CudaClock(Clock):
         self.device = device
 
     def settle(self) -> None:
-        """Synchronise."""
+        """Synchronize."""
         torch.cuda.synchronize(self.device)
 
     def mark(self) -> Any:

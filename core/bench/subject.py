@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import AutoModelForImageTextToText
 
-from tokensieve.core.contract.adapter import BoundModel
+from tokensieve.core.contract.adapter import AdaptedVlm
 from tokensieve.core.contract.dims import ModelSize
 from tokensieve.core.engine.decoder.cache import cache_argument, find_cache
 from tokensieve.core.errors import ModelError
@@ -51,7 +51,7 @@ class Subject:
     size: ModelSize
     setup: Setup
     model: Any
-    bound: BoundModel
+    bound: AdaptedVlm
     inputs: dict[str, Tensor]
 
     def prefill(self) -> Any:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tokensieve.core.cli import bench, catalogue, check, doctor, files, report, run, show, study
+from tokensieve.core.cli import bench, catalog, check, doctor, files, report, run, show, study
 from tokensieve.core.output.terminal import say
 
 app = typer.Typer(
@@ -38,5 +38,5 @@ def _program(
     """Make vision-language models cheaper by removing the visual tokens that do no work."""
 
 
-for module in (catalogue, show, files, run, study, report, bench, check, doctor):
+for module in (catalog, show, files, run, study, report, bench, check, doctor):
     module.register(app)

@@ -10,7 +10,7 @@ import typer
 
 from tokensieve.core import units
 from tokensieve.core.cli.options import Keep, PipelineArgument, Plugins, number, open_registry
-from tokensieve.core.contract.adapted import Bound
+from tokensieve.core.contract.adapted import AdaptedModel
 from tokensieve.core.contract.dims import DecoderDims
 from tokensieve.core.errors import ModelError
 from tokensieve.core.foreign import foreign, shorten
@@ -78,7 +78,7 @@ class Described:
 
     dims: DecoderDims
     visual_tokens: int
-    layer: str = Bound.layer_word
+    layer: str = AdaptedModel.layer_word
 
     @property
     def whole(self) -> str:
@@ -88,7 +88,7 @@ class Described:
     @property
     def caches(self) -> bool:
         """Whether keys and values are kept for later: an encoder runs once."""
-        return self.whole == Bound.engine
+        return self.whole == AdaptedModel.engine
 
 
 def describe_model(name: str, registry: Registry) -> Described:

@@ -61,7 +61,7 @@ class Demands:
     merge: Merger | None
 
 
-class Bound(ABC):
+class AdaptedModel(ABC):
     """A model, seen through its adapter.
 
     Attributes:
@@ -95,7 +95,7 @@ class Bound(ABC):
         return None
 
 
-class BoundEncoder(Bound):
+class AdaptedEncoder(AdaptedModel):
     """An encoder of pictures with a head: no text, no cache, attention in both directions.
 
     A sequence is ``prefix`` rows ([CLS], registers) and then the patches, in raster order. The

@@ -1,7 +1,7 @@
 """What the engine needs to know about a model family, and nothing else.
 
-An :class:`Adapter` is a plugin: it recognises a model by its ``model_type`` and binds it. The
-:class:`BoundModel` says where things are; it computes no importance and knows no method.
+An :class:`Adapter` is a plugin: it recognizes a model by its ``model_type`` and binds it. The
+:class:`AdaptedVlm` says where things are; it computes no importance and knows no method.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tokensieve.core.contract.adapted import Bound, Branch
+from tokensieve.core.contract.adapted import AdaptedModel, Branch
 from tokensieve.core.contract.dims import DecoderDims
 from tokensieve.core.contract.panel import Panel
 from tokensieve.core.contract.shrinking import ShrinkPlan
@@ -85,7 +85,7 @@ class MappedLayer:
         return self.pick(self.layer.keys(joined=joined))
 
 
-class BoundModel(Bound):
+class AdaptedVlm(AdaptedModel):
     """A vision-language model, seen through its adapter.
 
     Attributes:
@@ -128,7 +128,7 @@ class BoundModel(Bound):
 
     @abstractmethod
     def queries(self, layer: int, hidden: Tensor) -> Tensor:
-        """Queries before RoPE of ``hidden`` ``[batch, rows, dim]``, normalised as the layer does:
+        """Queries before RoPE of ``hidden`` ``[batch, rows, dim]``, normalized as the layer does:
         ``[batch, heads, rows, head dim]``."""
 
     @abstractmethod
@@ -199,7 +199,7 @@ class Adapter(ABC):
     """Whether its models take a prompt and answer in words; others name a class."""
     check_size: ClassVar[ModelSize | None] = None
     """A model of milliseconds, to check the family with random weights; None: it cannot be."""
-    layer_word: ClassVar[str] = Bound.layer_word
+    layer_word: ClassVar[str] = AdaptedModel.layer_word
     """What the layers are called between which its models are pruned."""
 
     @classmethod
@@ -213,13 +213,13 @@ class Adapter(ABC):
         return getattr(config, "model_type", None) in cls.model_types
 
     @classmethod
-    def recognises(cls, model: Any) -> bool:
+    def recognizes(cls, model: Any) -> bool:
         """Whether a model is of this family; by default its config says so."""
         return cls.takes(getattr(model, "config", None))
 
     @classmethod
     @abstractmethod
-    def bind(cls, model: Any) -> Bound:
+    def bind(cls, model: Any) -> AdaptedModel:
         """Look at ``model`` and say where its parts are; raise AttachError if it cannot be."""
 
     @classmethod

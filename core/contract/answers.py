@@ -95,7 +95,9 @@ def check_order(selector: Any, answer: Any, kept: Tensor, view: View) -> Tensor:
 
 def in_order(title: str, turns: Tensor, kept: Tensor, view: View) -> Tensor:
     """Turns as 1, 2, ...; two kept tokens that share one are doubted."""
-    view.doubt(f"{title} is no permutation: two kept tokens share a place", shared(turns, kept))
+    view.check_later(
+        f"{title} is no permutation: two kept tokens share a place", shared(turns, kept)
+    )
     return counted(turns, kept)
 
 

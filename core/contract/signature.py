@@ -1,6 +1,6 @@
 """How a module of the model is called: by the signature of its class, not by what we remember.
 
-Instances may be wrapped (accelerate, quantisation); the class says which arguments there are.
+Instances may be wrapped (accelerate, quantization); the class says which arguments there are.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ def above(values: Tensor, limits: Tensor, scale: float = 0.0) -> Tensor:
 def falling(values: Tensor, scale: float = 0.0) -> Tensor:
     """``[..., n]`` places by falling value; numbers that are the same stand by rising index.
 
-    Neighbours in the sorted list that are the same are one group, so that the order is one.
+    Neighbors in the sorted list that are the same are one group, so that the order is one.
     """
     order = values.sort(dim=-1, descending=True, stable=True)
     if not values.is_floating_point():

@@ -60,17 +60,17 @@ def looks_at_once(device: Device) -> bool:
     return device.type == "cpu"
 
 
-def settle(doubts: Sequence[tuple[str, Tensor]]) -> None:
+def settle(later_checks: Sequence[tuple[str, Tensor]]) -> None:
     """Look at everything that was doubted, in one transfer from the device.
 
     Raises:
         PluginError: a condition holds that must not.
     """
-    if not doubts:
+    if not later_checks:
         return
-    device = doubts[0][1].device
-    flags = torch.stack([wrong.to(device) for _, wrong in doubts]).tolist()
-    for (message, _), wrong in zip(doubts, flags, strict=True):
+    device = later_checks[0][1].device
+    flags = torch.stack([wrong.to(device) for _, wrong in later_checks]).tolist()
+    for (message, _), wrong in zip(later_checks, flags, strict=True):
         if wrong:
             raise PluginError(message)
 
@@ -92,11 +92,11 @@ def own(value: Any) -> Any:
 
 
 @dataclass
-class Shared:
+class BoundaryLog:
     """What the views of one boundary share: values read once, doubts and notes to be looked at."""
 
     values: dict[str, Any] = field(default_factory=dict)
-    doubts: list[tuple[str, Tensor]] = field(default_factory=list)
+    later_checks: list[tuple[str, Tensor]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
@@ -142,7 +142,7 @@ class View:
         self._reader = "this component"
         self._owner = ""
         self._memory = memory or NoMemory()
-        self._shared = Shared()
+        self._shared = BoundaryLog()
         self._own: dict[str, Any] | None = None
 
     def for_component(self, component: Reader) -> View:
@@ -170,13 +170,13 @@ class View:
 
     # ------------------------------------------------------------- telling the engine
 
-    def doubt(self, message: str, wrong: Tensor) -> None:
+    def check_later(self, message: str, wrong: Tensor) -> None:
         """Note a condition that must not hold; the engine looks once, after the forward.
 
         On the CPU, where looking costs nothing, the error is raised here.
         """
         if not looks_at_once(wrong.device):
-            self._shared.doubts.append((message, wrong.any()))
+            self._shared.later_checks.append((message, wrong.any()))
         elif bool(wrong.any()):
             raise PluginError(message)
 
@@ -187,9 +187,9 @@ class View:
             self._shared.notes.append(line)
 
     @property
-    def doubts(self) -> list[tuple[str, Tensor]]:
+    def later_checks(self) -> list[tuple[str, Tensor]]:
         """What was noted by :meth:`doubt`, on this view or one derived from it."""
-        return self._shared.doubts
+        return self._shared.later_checks
 
     @property
     def notes(self) -> list[str]:

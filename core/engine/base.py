@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils.hooks import RemovableHandle
 
-from tokensieve.core.contract.adapted import IMAGE, Bound, Branch
+from tokensieve.core.contract.adapted import IMAGE, AdaptedModel, Branch
 from tokensieve.core.contract.hooks import all_or_none, own
 from tokensieve.core.contract.signature import Signature
 from tokensieve.core.contract.tensors import on_device
 from tokensieve.core.contract.view import settle
 from tokensieve.core.engine.call import Call, current, enter, leave
 from tokensieve.core.engine.guard import ForwardGuard, refuse
-from tokensieve.core.engine.needs import Needs
+from tokensieve.core.engine.needs import CapturePlan
 from tokensieve.core.engine.reduction import Reduction
 from tokensieve.core.engine.state import SIZES, ForwardState
 from tokensieve.core.engine.trace import StageTrace, Trace
 from tokensieve.core.engine.transitions import watch
-from tokensieve.core.pipeline.pipeline import Cut, Pipeline, end_notes, scaling_notes
+from tokensieve.core.pipeline.pipeline import Pipeline, PlacedStage, end_notes, scaling_notes
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -42,15 +42,15 @@ class BaseEngine(ABC):
         removed: whether the hooks were taken away; compiled code may still run them.
     """
 
-    def __init__(self, bound: Bound, pipeline: Pipeline, seed: int) -> None:
+    def __init__(self, bound: AdaptedModel, pipeline: Pipeline, seed: int) -> None:
         self._bound = bound
         self.pipeline = pipeline
         self.seed = seed
         depth = bound.dims.layers
-        self.cuts: dict[int, tuple[int, Cut]] = {
-            cut.at: (number, cut) for number, cut in enumerate(pipeline.cuts(depth))
+        self.placed: dict[int, tuple[int, PlacedStage]] = {
+            cut.at: (number, cut) for number, cut in enumerate(pipeline.placed_stages(depth))
         }
-        self.needs = Needs([cut for _, cut in self.cuts.values()], depth)
+        self.needs = CapturePlan([cut for _, cut in self.placed.values()], depth)
         self.schedule = pipeline.schedule(bound.dims)
         notes = (scaling_notes, end_notes)
         self.notes = [line for note in notes for line in note(pipeline, depth, bound.layer_word)]
@@ -98,7 +98,7 @@ class BaseEngine(ABC):
 
     def install(self) -> None:
         """Register all hooks; on any failure none stays."""
-        if not self.cuts:
+        if not self.placed:
             return
         try:
             with all_or_none(self._bound.model):
@@ -148,7 +148,7 @@ class BaseEngine(ABC):
     def _new_guard(self) -> ForwardGuard:
         bound = self._bound
         first, depth = self.needs.first_layer, bound.dims.layers
-        return ForwardGuard(first, depth, bound.layer_word, self._watched, depth in self.cuts)
+        return ForwardGuard(first, depth, bound.layer_word, self._watched, depth in self.placed)
 
     def _watch_model(self, inner: nn.Module) -> None:
         """Hooks on what the user calls: the module that is watched inside has to have run."""
@@ -204,7 +204,7 @@ class BaseEngine(ABC):
             trace.per_layer.append(layers)
 
     def _traced(
-        self, state: ForwardState, cut: Cut, reduction: Reduction | None, hidden: Tensor
+        self, state: ForwardState, cut: PlacedStage, reduction: Reduction | None, hidden: Tensor
     ) -> Tensor:
         """Carry a reduction out, if there is one, and write down what it did."""
         assert state.layout is not None and state.origin is not None

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from tokensieve.core.contract.adapted import Bound
+from tokensieve.core.contract.adapted import AdaptedModel
 from tokensieve.core.contract.signals import NEXT_LAYER_SIGNALS, Module, Transition
 from tokensieve.core.contract.tensors import at_least_float32
 from tokensieve.core.contract.view import View
@@ -23,11 +23,16 @@ if TYPE_CHECKING:
 Readers = dict[str, Callable[[], Any]]
 
 
-class Board(ABC):
+class BoundarySignals(ABC):
     """Builds the :class:`~tokensieve.plugin.View` of a boundary from the state of a forward."""
 
     def __init__(
-        self, bound: Bound, state: ForwardState, groups: Groups, boundary: int, hidden: Tensor
+        self,
+        bound: AdaptedModel,
+        state: ForwardState,
+        groups: Groups,
+        boundary: int,
+        hidden: Tensor,
     ) -> None:
         self._bound = bound
         self.state = state

@@ -13,12 +13,12 @@ from tokensieve.core.contract.components import Merged, Merger, Split
 from tokensieve.core.contract.tensors import on_device
 from tokensieve.core.contract.ties import first_max
 from tokensieve.core.contract.view import View
-from tokensieve.core.engine.board import Board
+from tokensieve.core.engine.board import BoundarySignals
 from tokensieve.core.engine.layout import Layout
 from tokensieve.core.engine.reduction import Groups, Reduction, reduce_rows
 from tokensieve.core.gate.mergers import Room, asked_merged, asked_split
 from tokensieve.core.gate.selection import asked_mask, asked_turns
-from tokensieve.core.pipeline.pipeline import Cut
+from tokensieve.core.pipeline.pipeline import PlacedStage
 from tokensieve.core.pipeline.scoring import combined_scores
 from tokensieve.core.pipeline.stage import Stage
 
@@ -30,8 +30,8 @@ Counts = dict[tuple[int, int], int]
 
 
 def decide(
-    cut: Cut,
-    board: Board,
+    cut: PlacedStage,
+    board: BoundarySignals,
     layout: Layout,
     targets: Counts,
     checks: Checks,
@@ -61,7 +61,7 @@ def decide(
     if stage.merge is not None:
         room = _room(board, stage.merge, view)
         merged = asked_merged(stage.merge, kept, scores, splits, view, room)
-    checks.extend(view.doubts)
+    checks.extend(view.later_checks)
     notes.extend(note for note in view.notes if note not in notes)
     return _reduction(board, layout, Outcome(kept, merged, arranged, splits), stage)
 
@@ -100,7 +100,7 @@ def _chosen(stage: Stage, scores: Tensor, groups: Groups, counts: list[int], vie
     return Chosen(turns > 0, turns)
 
 
-def _room(board: Board, merger: Merger, view: View) -> Room:
+def _room(board: BoundarySignals, merger: Merger, view: View) -> Room:
     """What a merger's vectors replace: hidden states, or what enters the projector."""
     tokens, hidden = board.sizes().sum(dim=1), board.hidden
     if merger.space == "decoder":
@@ -111,7 +111,7 @@ def _room(board: Board, merger: Merger, view: View) -> Room:
     return Room(features.dtype, features.shape[-1], tokens)
 
 
-def _reduction(board: Board, layout: Layout, outcome: Outcome, stage: Stage) -> Reduction:
+def _reduction(board: BoundarySignals, layout: Layout, outcome: Outcome, stage: Stage) -> Reduction:
     groups, merged = board.groups, outcome.merged
     stay = outcome.kept if merged is None else outcome.kept | merged.targets
     extra = None
@@ -187,7 +187,7 @@ def _ranks(
 
 
 def _written(
-    board: Board, merger: Merger, merged: Merged, extra: Tensor | None
+    board: BoundarySignals, merger: Merger, merged: Merged, extra: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Decoder inputs of merged and extra tokens, and the rows they replace."""
     groups = board.groups
@@ -206,7 +206,7 @@ def _written(
     return samples, rows, vectors
 
 
-def _sizes(board: Board, merged: Merged, extra: Tensor | None) -> Tensor:
+def _sizes(board: BoundarySignals, merged: Merged, extra: Tensor | None) -> Tensor:
     """``[samples, rows]`` original tokens in each row, after merging."""
     before = board.sizes()
     after = torch.where(merged.targets, merged.sizes.to(before.dtype), before)

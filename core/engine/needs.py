@@ -8,18 +8,18 @@ from functools import cached_property
 
 from tokensieve.core.contract.components import Component
 from tokensieve.core.contract.signals import LAST_LAYER_SIGNALS
-from tokensieve.core.pipeline.pipeline import Cut
+from tokensieve.core.pipeline.pipeline import PlacedStage
 
 
 @dataclass(frozen=True)
-class Needs:
+class CapturePlan:
     """Read off the components once, when a pipeline is attached."""
 
-    cuts: list[Cut]
+    placed: list[PlacedStage]
     depth: int
 
     def _components(self) -> Iterator[tuple[int, Component]]:
-        for cut in self.cuts:
+        for cut in self.placed:
             for component in cut.stage.components():
                 yield cut.at, component
 
@@ -52,7 +52,7 @@ class Needs:
     @property
     def first_layer(self) -> int:
         """The first decoder layer whose input has to be looked at; there is always one."""
-        wanted = [*(cut.at for cut in self.cuts), *(at - 1 for at in self.last_layer)]
+        wanted = [*(cut.at for cut in self.placed), *(at - 1 for at in self.last_layer)]
         wanted.append(self.depth - 1)
         return 0 if self.inputs else max(0, min(wanted))
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from tokensieve.core.contract.adapted import Bound
+from tokensieve.core.contract.adapted import AdaptedModel
 from tokensieve.core.contract.hooks import NOT_PICKLED, forget_hooks
 from tokensieve.core.errors import AttachError, GuardError, UnsupportedError, did_you_mean
 from tokensieve.core.models.binding import bind, layout_errors
@@ -43,7 +43,9 @@ class Session:
         bound: the model as its adapter sees it.
     """
 
-    def __init__(self, model: Any, pipeline: Pipeline, bound: Bound, engine: BaseEngine) -> None:
+    def __init__(
+        self, model: Any, pipeline: Pipeline, bound: AdaptedModel, engine: BaseEngine
+    ) -> None:
         self.model = model
         self.pipeline = pipeline
         self.bound = bound
@@ -224,7 +226,7 @@ def attach(
     return session
 
 
-def _build_engine(bound: Bound, pipeline: Pipeline, seed: int) -> BaseEngine:
+def _build_engine(bound: AdaptedModel, pipeline: Pipeline, seed: int) -> BaseEngine:
     module, name = _ENGINES[bound.engine]
     engine: BaseEngine = getattr(importlib.import_module(module), name)(bound, pipeline, seed)
     return engine

@@ -1,7 +1,7 @@
 """Pictures as a person sees them: upright, RGB, on white where they are transparent.
 
 Every picture of the project is opened or converted here. One that nobody could see without being
-told which value is white is refused. Colour profiles are not applied: models saw none either.
+told which value is white is refused. Color profiles are not applied: models saw none either.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ TOPS: dict[str, tuple[int, ...]] = {  # what may stand for white, by raw mode or
     "F": (1, 255),
 }
 KEY_SCALES = {"L;2": 85, "L;4": 17, "RGB;16B": 1 / 256}
-"""From the numbers of a PNG's transparent colour to those of its pixels."""
+"""From the numbers of a PNG's transparent color to those of its pixels."""
 _CHANNELS_OF_16 = re.compile(r";16[BLN]$")  # "BGR;16" is 16 bits a pixel
 WHITE_IS_ZERO, REDUCED = 262, 254  # TIFF tags: PhotometricInterpretation, NewSubfileType
 ADVICE = "store it with 8 bits a channel"
@@ -110,7 +110,7 @@ def _seen(image: Image, raw: str) -> Image:
 
     turn, holes = _turn(image), _keyed_out(image, raw)
     if image.mode.startswith(("I", "F")):
-        flat = _grey(image, raw)
+        flat = _gray(image, raw)
     else:
         _check_levels(image, raw)
         flat = image
@@ -149,7 +149,7 @@ def _turn(image: Image) -> Transpose | None:
 
 
 def _keyed_out(image: Image, raw: str) -> Image | None:
-    """A mask of the one colour that counts as transparent; None if there is none such."""
+    """A mask of the one color that counts as transparent; None if there is none such."""
     import numpy as np
     from PIL import Image as Images
 
@@ -157,12 +157,12 @@ def _keyed_out(image: Image, raw: str) -> Image | None:
     bands = len(key) if isinstance(key, tuple) else isinstance(key, int)
     if image.mode.startswith("P") or bands != len(image.getbands()):
         return None
-    colour = (np.asarray(key) * KEY_SCALES.get(raw, 1)).astype(int)
-    same = np.asarray(image) == colour
+    color = (np.asarray(key) * KEY_SCALES.get(raw, 1)).astype(int)
+    same = np.asarray(image) == color
     return Images.fromarray(same if same.ndim == 2 else same.all(axis=2))  # noqa: PLR2004 - bands
 
 
-def _grey(image: Image, raw: str) -> Image:
+def _gray(image: Image, raw: str) -> Image:
     """8 bits of values that have more; raises ValueError where their scale is not known."""
     import numpy as np
     from PIL import Image as Images
@@ -195,8 +195,8 @@ def _check_levels(image: Image, raw: str) -> None:
     import numpy as np
 
     if _CHANNELS_OF_16.search(raw):
-        colours = len(image.getbands()) - image.mode.endswith("A")
-        _check_brightest(float(np.asarray(image)[..., :colours].max()), 255)
+        colors = len(image.getbands()) - image.mode.endswith("A")
+        _check_brightest(float(np.asarray(image)[..., :colors].max()), 255)
 
 
 def _check_brightest(high: float, top: float) -> None:

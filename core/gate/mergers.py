@@ -112,8 +112,8 @@ def _appended(answer: Merged, title: str, targets: Tensor, view: View) -> Tensor
     what, shape = f"{title}: appended", tuple(targets.shape)
     places = checked(answer.appended, what, shape, INTEGERS, targets.device).long()
     moved = (places > 0) & view.valid
-    view.doubt(f"{what} has a place below 0", ((places < 0) & view.valid).any())
-    view.doubt(f"{what} is no permutation: two tokens share a place", shared(places, moved))
+    view.check_later(f"{what} has a place below 0", ((places < 0) & view.valid).any())
+    view.check_later(f"{what} is no permutation: two tokens share a place", shared(places, moved))
     return counted(places, moved)
 
 
@@ -125,23 +125,23 @@ def _extra(answer: Merged, title: str, vectors: Tensor, room: Room) -> Tensor:
 
 def _doubt_places(title: str, merged: Merged, kept: Tensor, counts: list[int], view: View) -> None:
     targets, valid = merged.targets, view.valid
-    view.doubt(f"{title}: targets are padding", (targets & ~valid).any())
+    view.check_later(f"{title}: targets are padding", (targets & ~valid).any())
     others = (targets & ~kept & valid).sum(dim=1)
     message = f"{title}: other tokens live on than it was asked for ({counts})"
-    view.doubt(message, (others != on_device(counts, kept.device)).any())
+    view.check_later(message, (others != on_device(counts, kept.device)).any())
 
 
 def _doubt_values(title: str, merged: Merged, splits: list[Split], room: Room, view: View) -> None:
     targets, largest = merged.targets, torch.finfo(room.dtype).max
     lost = ~(merged.vectors.abs() <= largest).all(dim=-1) & targets
-    view.doubt(f"{title}: merged vectors are not finite", lost.any())
+    view.check_later(f"{title}: merged vectors are not finite", lost.any())
     if merged.extra is not None:
         promised = on_device([bool(split.extra) for split in splits], targets.device)
         gone = ~(merged.extra.abs() <= largest).all(dim=-1)[:, 0] & promised
-        view.doubt(f"{title}: extra vectors are not finite", gone.any())
+        view.check_later(f"{title}: extra vectors are not finite", gone.any())
     sizes = merged.sizes
     wrong = ~((sizes >= 1) & sizes.isfinite())
     if room.tokens is not None:
         wrong |= sizes > room.tokens[:, None] + 0.5  # sums of fractions are rounded
     message = f"{title}: sizes of merged tokens lie between 1 and the tokens there were"
-    view.doubt(message, (wrong & targets).any())
+    view.check_later(message, (wrong & targets).any())

@@ -38,7 +38,7 @@ def asked_scores(scorer: Scorer, view: View) -> Tensor:
     if raw.dtype in (torch.int32, torch.int64):
         large = (raw > EXACT) | (raw < -EXACT)
         message = f"{title}: whole numbers beyond {EXACT:,} are not told apart: return float64"
-        view.doubt(message, (large & view.valid).any())
+        view.check_later(message, (large & view.valid).any())
     scores = at_least_float32(raw)
     check_finite(f"{title}: scores", scores, view)
     return scores
@@ -48,7 +48,7 @@ def check_finite(what: str, scores: Tensor, view: View) -> None:
     """Scores by which nothing can be ranked, or that overflow when they are combined."""
     wrong = ~(scores.abs() <= LARGEST) & view.valid
     message = f"{what} are not finite: nothing can be ranked by them (or they are beyond 1e15)"
-    view.doubt(message, wrong.any())
+    view.check_later(message, wrong.any())
 
 
 # -------------------------------------------------------------------------------- selectors
@@ -75,7 +75,7 @@ def asked_turns(
         answer = selector.take_in_order(scores.clone(), available.clone(), list(counts), reader)
     title = f"{titled(selector)} at {view.place}: take_in_order"
     turns = checked(answer, title, tuple(available.shape), INTEGERS, available.device).long()
-    view.doubt(f"{title} returned a turn below 0", ((turns < 0) & available).any())
+    view.check_later(f"{title} returned a turn below 0", ((turns < 0) & available).any())
     kept = (turns > 0) & available
     _check_counts(selector, kept, counts, view)
     return in_order(title, turns, kept, view)
@@ -88,7 +88,7 @@ def _check_counts(selector: Selector, kept: Tensor, counts: list[int], view: Vie
     if selector.adaptive_count:
         least = on_device([min(count, selector.least) for count in counts], kept.device)
         message = f"{title} kept no token of an image, or more than the budget ({counts})"
-        view.doubt(message, ((got < least) | (got > most)).any())
+        view.check_later(message, ((got < least) | (got > most)).any())
     else:
         message = f"{title} kept another number of tokens than it was asked for ({counts})"
-        view.doubt(message, (got != most).any())
+        view.check_later(message, (got != most).any())

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tokensieve.core.contract.adapted import Bound
+from tokensieve.core.contract.adapted import AdaptedModel
 from tokensieve.core.contract.signature import unknown_release
 from tokensieve.core.errors import AttachError
 from tokensieve.core.plugins.registry import Registry, build_registry
@@ -21,13 +21,13 @@ def layout_errors(model: Any) -> Iterator[None]:
         raise AttachError(f"{type(model).__name__}: {error}: {unknown_release()}") from error
 
 
-def bind(model: Any, registry: Registry | None = None) -> Bound:
+def bind(model: Any, registry: Registry | None = None) -> AdaptedModel:
     """Find the adapter of a model and bind it."""
     registry = registry or build_registry()
-    known = [entry.value for entry in registry.all("adapter") if entry.value.recognises(model)]
+    known = [entry.value for entry in registry.all("adapter") if entry.value.recognizes(model)]
     adapter = known[0] if known else find_adapter(getattr(model, "config", None), registry)
     with layout_errors(model):
-        bound: Bound = adapter.bind(model)
+        bound: AdaptedModel = adapter.bind(model)
     return bound
 
 

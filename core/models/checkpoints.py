@@ -39,7 +39,7 @@ LEFT_OUT = frozenset({CODE, "custom_pipelines"}) | {
     for suffix in ("", "_internal", "_autoset")
 }
 """Names of code to run and of kernels to fetch: no result of ours may depend on them."""
-QUANTISED = ("quantization_config", "compression_config")
+QUANTIZED = ("quantization_config", "compression_config")
 DTYPES = ("auto", "float64", "float32", "bfloat16", "float16")
 STRANGE_ARGUMENTS = re.compile(r"pretrained|checkpoint|cache|path|file|url|hub|repo")
 _NAME = re.compile(r"[\w.\-]*\Z")
@@ -83,9 +83,9 @@ def _entries(value: Any) -> Iterator[tuple[str, Any]]:
 
 def _problem(key: str, value: Any) -> str | None:
     """Why an entry is refused; None if it is only data."""
-    if key in QUANTISED and value is not None:
+    if key in QUANTIZED and value is not None:
         return (
-            "quantised weights need a library that runs kernels of its own: load the model in "
+            "quantized weights need a library that runs kernels of its own: load the model in "
             "Python, and prune it by tokensieve.attach(model, ...)"
         )
     if key in ("dtype", "torch_dtype"):

@@ -15,8 +15,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from tokensieve.core.contract.adapted import BoundEncoder
-from tokensieve.core.contract.adapter import BoundModel
+from tokensieve.core.contract.adapted import AdaptedEncoder
+from tokensieve.core.contract.adapter import AdaptedVlm
 from tokensieve.core.errors import ModelError, did_you_mean
 from tokensieve.core.files.text import read_text
 from tokensieve.core.foreign import foreign, shown
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 TIMM_HUB = "hf-hub:"  # how timm writes that a name is a Hugging Face id
-TIMM_KEY = "pretrained_cfg"  # by which transformers, too, recognises the config of timm's folders
+TIMM_KEY = "pretrained_cfg"  # by which transformers, too, recognizes the config of timm's folders
 NEVER_RUN = (
     "it needs code from its own repository, which is never run: use the model in Transformers' own "
     "format (its name often ends in -hf)"
@@ -58,7 +58,7 @@ class LoadedModel:
     model: Any
     processor: Any
     adapter: Any
-    bound: BoundModel
+    bound: AdaptedVlm
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -74,7 +74,7 @@ class LoadedClassifier:
     model: Any
     processor: Any
     adapter: Any
-    bound: BoundEncoder
+    bound: AdaptedEncoder
 
     @property
     def classes(self) -> tuple[str, ...]:

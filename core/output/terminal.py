@@ -79,7 +79,7 @@ class Rows(Table):
         lines: list[Text] = []
         for row in self.texts:
             pairs = zip(headers, row, strict=False)
-            lines += [_labelled(header, cell) for header, cell in pairs if cell.plain.strip()]
+            lines += [_labeled(header, cell) for header, cell in pairs if cell.plain.strip()]
             lines.append(Text())
         return Group(*lines[:-1])
 
@@ -102,13 +102,13 @@ def _text(value: Any) -> Text:
     return value if isinstance(value, Text) else Text(plain(str(value)))
 
 
-def _labelled(header: Text, cell: Text) -> Text:
+def _labeled(header: Text, cell: Text) -> Text:
     inline = Text(" ").join(cell.split("\n"))
     return Text.assemble(header, ": ", inline) if header.plain.strip() else inline
 
 
 class Screen(Console):
-    """A console that prints text as it is: no markup, no emoji codes, no colouring of numbers."""
+    """A console that prints text as it is: no markup, no emoji codes, no coloring of numbers."""
 
     def __init__(self, *, stderr: bool = False, **options: Any) -> None:
         stream = sys.stderr if stderr else sys.stdout

@@ -127,7 +127,7 @@ class Boundary:
 class Schedule:
     """The cuts of a pipeline on a decoder, and an overall target that scales them, if any."""
 
-    cuts: tuple[Boundary, ...]
+    boundaries: tuple[Boundary, ...]
     depth: int
     dims: DecoderDims
     overall: Budget | None = None
@@ -139,16 +139,16 @@ class Schedule:
     def per_layer(self, original: int, counts: Sequence[int]) -> list[int]:
         """Visual tokens in each decoder layer."""
         alive, layers = original, []
-        cuts = list(zip(self.cuts, counts, strict=True))
+        boundaries = list(zip(self.boundaries, counts, strict=True))
         for layer in range(self.depth):
-            while cuts and cuts[0][0].at <= layer:  # -1: in front of the vision encoder
-                alive = cuts.pop(0)[1]
+            while boundaries and boundaries[0][0].at <= layer:  # -1: in front of the vision encoder
+                alive = boundaries.pop(0)[1]
             layers.append(alive)
         return layers
 
     def _resolve(self, original: int) -> list[int]:
         counts: list[int] = []
-        for cut in self.cuts:
+        for cut in self.boundaries:
             current = counts[-1] if counts else original
             if cut.budget.kind in ("average", "flops"):
                 count = self._largest_within(cut.budget, original, counts, current)
@@ -162,7 +162,7 @@ class Schedule:
         budget = cut.budget
         if budget.kind == "tokens":
             return int(budget.value)
-        inputs = [count for count, cut in zip(before, self.cuts, strict=False) if cut.at <= 0]
+        inputs = [count for count, cut in zip(before, self.boundaries, strict=False) if cut.at <= 0]
         entered = inputs[-1] if inputs else original
         current = before[-1] if before else original
         whole_of = {"original": original, "input": entered, "current": current}[budget.of]
@@ -170,7 +170,7 @@ class Schedule:
 
     def _with_rest(self, original: int, counts: list[int]) -> list[int]:
         """``counts`` and what the later cuts make of them; open budgets keep what is left."""
-        for cut in self.cuts[len(counts) :]:
+        for cut in self.boundaries[len(counts) :]:
             open_ = cut.budget.kind in ("average", "flops")
             count = counts[-1] if open_ else self._stated(cut, original, counts)
             counts = [*counts, max(1, min(counts[-1], count))]
@@ -229,7 +229,7 @@ class Schedule:
 
     def _impossible(self, budget: Budget, original: int, least: list[int]) -> str:
         reached = self._cost(budget.kind, original, least)
-        first = self.cuts[0].at if self.cuts else self.depth
+        first = self.boundaries[0].at if self.boundaries else self.depth
         return (
             f"budget {budget} is impossible for an image of {original} tokens: the layers before "
             f"boundary {first} alone cost {reached:.4g}; ask for more or cut earlier"

@@ -5,17 +5,17 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
-from tokensieve.core.contract.adapted import IMAGE, Bound, Demands
+from tokensieve.core.contract.adapted import IMAGE, AdaptedModel, Demands
 from tokensieve.core.contract.signals import NEXT_LAYER_SIGNALS
 from tokensieve.core.errors import AttachError
 from tokensieve.core.gate.classes import check_declared
-from tokensieve.core.pipeline.pipeline import Cut, Pipeline
+from tokensieve.core.pipeline.pipeline import Pipeline, PlacedStage
 
 
-def check(pipeline: Pipeline, bound: Bound) -> None:
+def check(pipeline: Pipeline, bound: AdaptedModel) -> None:
     """Refuse a pipeline that this model cannot run; say which stage, signal and adapter."""
     check_depth(pipeline, bound.dims.layers, bound.layer_word)
-    for cut in pipeline.cuts(bound.dims.layers):
+    for cut in pipeline.placed_stages(bound.dims.layers):
         where = _place(pipeline, cut)
         stage = cut.stage
         components = tuple(stage.components())
@@ -29,17 +29,17 @@ def check(pipeline: Pipeline, bound: Bound) -> None:
 
 def check_depth(pipeline: Pipeline, depth: int, unit: str = "decoder layer") -> None:
     """Refuse a pipeline whose boundaries do not fit a model of ``depth`` layers."""
-    cuts = pipeline.cuts(depth)
-    places, scaled = [cut.at for cut in cuts], pipeline.scales(depth)
-    for cut in cuts:
+    placed = pipeline.placed_stages(depth)
+    places, scaled = [cut.at for cut in placed], pipeline.scales(depth)
+    for cut in placed:
         if cut.at > depth and not scaled:
             raise AttachError(
                 f"{_place(pipeline, cut)}: the model has {depth} {unit}s, allowed: 0 to {depth}"
                 f"{_DEPTH_HINT if pipeline.depth is None else ''}"
             )
-    ends = [cut.at >= depth and cut.written_at != pipeline.depth for cut in cuts]
+    ends = [cut.at >= depth and cut.written_at != pipeline.depth for cut in placed]
     if (scaled and any(ends)) or any(later <= earlier for earlier, later in pairwise(places)):
-        written = [cut.written_at for cut in cuts]
+        written = [cut.written_at for cut in placed]
         raise AttachError(
             f"{pipeline.name}: {depth} {unit}s are too few for boundaries {written}, which are "
             f"tuned for {pipeline.depth} and scaled to {places}"
@@ -49,12 +49,12 @@ def check_depth(pipeline: Pipeline, depth: int, unit: str = "decoder layer") -> 
 _DEPTH_HINT = " (or give the pipeline the `depth` it was tuned for, to have it scaled)"
 
 
-def _place(pipeline: Pipeline, cut: Cut) -> str:
+def _place(pipeline: Pipeline, cut: PlacedStage) -> str:
     where = "image" if cut.at == IMAGE else f"boundary {cut.written_at}"
     return f"stage {cut.number + 1} ({pipeline.name}) at {where}"
 
 
-def _check_component(where: str, component: Any, at: int, bound: Bound) -> None:
+def _check_component(where: str, component: Any, at: int, bound: AdaptedModel) -> None:
     missing = sorted(component.required() - bound.provides)
     if missing:
         signal = missing[0]

@@ -29,7 +29,7 @@ PositionPolicy = Literal["keep", "reindex"]
 
 
 @dataclass(frozen=True)
-class Cut:
+class PlacedStage:
     """One boundary of a stage on a concrete model."""
 
     stage: Stage
@@ -105,7 +105,7 @@ class Pipeline(StrictModel):
                     share = budget.value
         return self
 
-    def cuts(self, depth: int) -> list[Cut]:
+    def placed_stages(self, depth: int) -> list[PlacedStage]:
         """The pipeline on a decoder of ``depth`` layers; components are rescaled to it."""
         boundary_at = partial(self.scale, depth=depth)
         written = [
@@ -115,7 +115,7 @@ class Pipeline(StrictModel):
         ]
         real = self.boundaries(depth)
         return [
-            Cut(stage, number, boundary, at, budget)
+            PlacedStage(stage, number, boundary, at, budget)
             for (stage, number, at, budget), boundary in zip(written, real, strict=True)
         ]
 
@@ -153,8 +153,8 @@ class Pipeline(StrictModel):
 
     def schedule(self, dims: DecoderDims) -> Schedule:
         """The budgets, ready to be resolved for an image."""
-        cuts = self.cuts(dims.layers)
-        boundaries = tuple(Boundary(cut.at, cut.budget) for cut in cuts)
+        placed = self.placed_stages(dims.layers)
+        boundaries = tuple(Boundary(cut.at, cut.budget) for cut in placed)
         return Schedule(boundaries, dims.layers, dims, self.keep)
 
     def with_keep(self, keep: Any) -> Pipeline:

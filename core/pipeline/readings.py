@@ -71,7 +71,7 @@ def read_budgets(
         AttachError: the decoder has too few layers, or a budget cannot be met.
     """
     check_depth(pipeline, dims.layers)
-    schedule, cuts = pipeline.schedule(dims), pipeline.cuts(dims.layers)
+    schedule, placed = pipeline.schedule(dims), pipeline.placed_stages(dims.layers)
     counts = schedule.counts(tokens)
     layers = schedule.per_layer(tokens, counts)
     full = [tokens] * dims.layers
@@ -83,8 +83,8 @@ def read_budgets(
         return Segment(
             first=first,
             last=end - 1,
-            boundary=None if number is None else cuts[number].at,
-            written_boundary=None if number is None else cuts[number].written_at,
+            boundary=None if number is None else placed[number].at,
+            written_boundary=None if number is None else placed[number].written_at,
             tokens=alive,
             share=alive / tokens,
             average=sum(frozen) / dims.layers,
@@ -93,7 +93,7 @@ def read_budgets(
             kv_bytes=kv_bytes(layers[:end], dims, element_bytes=element_bytes),
         )
 
-    boundaries = [max(cut.at, 0) for cut in cuts]  # a smaller image cuts the decoder's input
+    boundaries = [max(cut.at, 0) for cut in placed]  # a smaller image cuts the decoder's input
     return Readings(
         segments=tuple(segment(*span) for span in _spans(boundaries, dims.layers)),
         per_layer=tuple(layers),

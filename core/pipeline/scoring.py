@@ -1,4 +1,4 @@
-"""Turn score terms into one importance per token: normalise per image, weight, add."""
+"""Turn score terms into one importance per token: normalize per image, weight, add."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _EPSILON = 1e-8
 
 
 def combined_scores(terms: Iterable[ScoreTerm], view: View) -> Tensor:
-    """``sum_i weight_i * normalise_i(score_i)``, ``[batch, tokens]``, at least float32.
+    """``sum_i weight_i * normalize_i(score_i)``, ``[batch, tokens]``, at least float32.
 
     Raises:
         PluginError: a scorer returned something that is not one finite number per token.

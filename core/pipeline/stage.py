@@ -49,7 +49,7 @@ Weight = Annotated[float, Field(ge=-MOST_WEIGHT, le=MOST_WEIGHT), AfterValidator
 
 
 class ScoreTerm(StrictModel):
-    """One scorer of a stage, how its scores are normalised over an image, and its weight."""
+    """One scorer of a stage, how its scores are normalized over an image, and its weight."""
 
     scorer: AScorer
     weight: Weight = 1.0

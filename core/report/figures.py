@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tokensieve.core.report.comparing import accuracy, untouched_accuracy
-from tokensieve.core.report.generalising import RankAgreement
+from tokensieve.core.report.generalizing import RankAgreement
 from tokensieve.core.report.plotting import (
     FLOOR_DASHES,
     GRID,
@@ -20,7 +20,7 @@ from tokensieve.core.report.plotting import (
     draw_interval,
     draw_matrix,
     finish,
-    labelled,
+    labeled,
     legend_columns,
     legend_entries,
     name_matrix,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 PANEL_WIDTH, PANEL_HEIGHT = 3.8, 2.8
-COLOURED = 6  # methods that get a colour of their own; more cannot be told apart in a talk
+COLORED = 6  # methods that get a color of their own; more cannot be told apart in a talk
 NARROWEST = 6.5
 ROW = 0.36
 TALLEST_BAR = 4.0
@@ -100,7 +100,7 @@ def _measured_at(results: Results, ground: Ground) -> bool:
 def _highlighted(results: Results) -> tuple[str, ...]:
     """The methods of claims, then the best."""
     claimed = [method for method in results.rivals if method in results.claimed]
-    return tuple(dict.fromkeys([*claimed, *results.rivals]))[:COLOURED]
+    return tuple(dict.fromkeys([*claimed, *results.rivals]))[:COLORED]
 
 
 def _legend_order(results: Results) -> list[str]:
@@ -111,7 +111,7 @@ def _curve_panel(axes: Axes, results: Results, ground: Ground) -> None:
     whole = untouched_accuracy(results, ground)
     if whole is not None:
         axes.axhspan(100 * whole.low, 100 * whole.high, color=GRID, alpha=0.6, linewidth=0)
-        axes.axhline(100 * whole.value, color=INK, linewidth=1.2, label=labelled("untouched"))
+        axes.axhline(100 * whole.value, color=INK, linewidth=1.2, label=labeled("untouched"))
     ticks: list[float] = []
     for method in reversed(results.methods):
         points = _points(results, ground, method)
@@ -139,16 +139,16 @@ def _curve(
     x, y = [cost for cost, _ in points], [interval.value for _, interval in points]
     low, high = [i.low for _, i in points], [i.high for _, i in points]
     if method in BASELINES:
-        dashes, label = FLOOR_DASHES[method], labelled(method)
+        dashes, label = FLOOR_DASHES[method], labeled(method)
         axes.plot(x, y, color=SOFT, linestyle=dashes, linewidth=1.8, marker=".", label=label)
         return
     if method not in _highlighted(results):
-        axes.plot(x, y, color="#c3c9d0", linewidth=0.9, zorder=1, label=labelled("other methods"))
+        axes.plot(x, y, color="#c3c9d0", linewidth=0.9, zorder=1, label=labeled("other methods"))
         return
     number_ = _highlighted(results).index(method)
     color = OKABE_ITO[number_]
     axes.fill_between(x, low, high, color=color, alpha=0.1, linewidth=0)
-    marker, label = MARKERS[number_], labelled(method)
+    marker, label = MARKERS[number_], labeled(method)
     axes.plot(x, y, color=color, linewidth=2, marker=marker, markersize=6, label=label)
 
 
@@ -254,6 +254,6 @@ def variance_bars(shares: dict[str, Interval]) -> Picture | None:
         return finish(
             figure,
             "Shares of variance of model, task, method and their interplay.",
-            "What accuracies at equal cost differ by. Orange: terms with the method. Grey: what "
+            "What accuracies at equal cost differ by. Orange: terms with the method. Gray: what "
             "drawing other examples would change. Lines: 95 % intervals.",
         )

@@ -1,4 +1,4 @@
-"""How figures look: colours that colour-blind readers tell apart, sizes that a talk needs."""
+"""How figures look: colors that color-blind readers tell apart, sizes that a talk needs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 FLOOR_DASHES: dict[str, Any] = dict(zip(BASELINES, ((0, (4, 2)), (0, (1, 1.5)), "-."), strict=True))
 LABEL = "name: "
 DIVERGING, SEQUENTIAL = "PuOr_r", "viridis"
-PALE_BELOW = 0.72  # of a colour map's half: text on it stays dark
+PALE_BELOW = 0.72  # of a color map's half: text on it stays dark
 
 STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",
@@ -115,7 +115,7 @@ def draw_matrix(
     *,
     size: float = 10,
 ) -> Any:
-    """Cells coloured from ``-limit`` to ``limit`` with a text in each."""
+    """Cells colored from ``-limit`` to ``limit`` with a text in each."""
     import numpy as np
 
     shown = np.ma.masked_invalid(np.array(values, dtype=float))
@@ -140,13 +140,13 @@ def name_matrix(axes: Axes, rows: Sequence[str], columns: Sequence[str], letters
     axes.set_xticks(range(len(columns)), columns, **options)
 
 
-def labelled(name: str) -> str:
+def labeled(name: str) -> str:
     """The label of what stands for ``name``: one that starts with ``_`` would be left out."""
     return LABEL + name
 
 
 def legend_entries(panels: Iterable[Axes]) -> dict[str, Any]:
-    """By name, what stands for it; see :func:`labelled`."""
+    """By name, what stands for it; see :func:`labeled`."""
     entries: dict[str, Any] = {}
     for axes in panels:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):

@@ -9,7 +9,7 @@ from tokensieve.core.report import figures, signal_figures, signal_tables, table
 from tokensieve.core.report import verdicts as words
 from tokensieve.core.report.comparing import Contest, contests_by_cell
 from tokensieve.core.report.full_grid import FullGrid, full_grid
-from tokensieve.core.report.generalising import (
+from tokensieve.core.report.generalizing import (
     HeldOut,
     RankAgreement,
     leave_one_model_out,
@@ -103,7 +103,7 @@ def sections(found: Findings) -> list[Section]:
             _curves(found),
             _floors(found),
             _claims(found),
-            _generalisation(found),
+            _generalization(found),
             _signals(found),
             _numbers(found),
             _trouble(found),
@@ -124,7 +124,7 @@ def _verdicts(found: Findings) -> Section:
     groups = {
         "Is pruning by a method worth it?": [*words.stakes(found.results), *floors],
         "Which method is better?": words.claims(found.claims),
-        "Does it generalise?": [
+        "Does it generalize?": [
             *carried,
             *words.held_out(found.held_out),
             *words.variance(shares),
@@ -160,7 +160,7 @@ def _claims(found: Findings) -> Section:
     return Section("pairs", "Method against method", tables=shown)
 
 
-def _generalisation(found: Findings) -> Section:
+def _generalization(found: Findings) -> Section:
     shares = split(found.grid) if found.grid is not None else {}
     shown = []
     if found.ranks:
@@ -176,8 +176,8 @@ def _generalisation(found: Findings) -> Section:
             f"{listed(found.grid.left_out, most=len(found.grid.left_out))}."
         )
     pictures = _present(figures.tau_matrices(found.ranks), figures.variance_bars(shares))
-    title = "Does it generalise?"
-    return Section("generalisation", title, intro, pictures=pictures, tables=tuple(shown))
+    title = "Does it generalize?"
+    return Section("generalization", title, intro, pictures=pictures, tables=tuple(shown))
 
 
 def _signals(found: Findings) -> Section:

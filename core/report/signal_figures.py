@@ -21,7 +21,7 @@ from tokensieve.core.report.plotting import (
     draw_interval,
     draw_matrix,
     finish,
-    labelled,
+    labeled,
     legend_columns,
     legend_entries,
     name_matrix,
@@ -73,7 +73,7 @@ def dots(
     caption: str,
     chance: Callable[[Profile], float | None] = lambda profile: None,
 ) -> Picture | None:
-    """Scorers (rows) and models (colours); a panel for each quantity, dots with intervals."""
+    """Scorers (rows) and models (colors); a panel for each quantity, dots with intervals."""
     drawn = [column for column in columns if _known(found, column[1])]
     shown = (p for a in found for p in a.profiles if any(pick(p) for _, pick, _ in drawn))
     names = list(dict.fromkeys(profile.scorer for profile in shown))
@@ -118,7 +118,7 @@ def _dot_panel(axes: Axes, found: Sequence[Anatomy], names: Sequence[str], pick:
             if interval is not None:
                 draw_interval(axes, interval, names.index(profile.scorer) + shift, color, marker)
         axes.plot(
-            [], [], color=color, marker=marker, linewidth=2.2, label=labelled(anatomy.ground.model)
+            [], [], color=color, marker=marker, linewidth=2.2, label=labeled(anatomy.ground.model)
         )
     axes.set_yticks(range(len(names)), names)
     axes.grid(visible=False, axis="y")
@@ -143,7 +143,7 @@ def position_profiles(found: Sequence[Anatomy]) -> Picture | None:
                     color=color,
                     linewidth=2.6 if truth else 1.8,
                     linestyle=(0, (1, 1)) if truth else "-",
-                    label=labelled(profile.scorer),
+                    label=labeled(profile.scorer),
                 )
             axes.set_title(anatomy.ground.model)
             axes.set_xlabel("place in raster order, %")
@@ -201,8 +201,8 @@ def _draw_on(axes: Axes, picture: Any, record: Record, name: str | None) -> None
     from matplotlib.patches import Rectangle
 
     height, width = picture.shape[:2]
-    grey = picture.mean(axis=2, keepdims=True).repeat(3, axis=2).astype(np.uint8)
-    axes.imshow(picture if name is None else grey, interpolation="nearest")
+    gray = picture.mean(axis=2, keepdims=True).repeat(3, axis=2).astype(np.uint8)
+    axes.imshow(picture if name is None else gray, interpolation="nearest")
     relevant = record.get("relevant") or [0] * len(record["loo"])
     first = 0
     for panel in _shown_panels(record):

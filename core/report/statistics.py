@@ -1,4 +1,4 @@
-"""The statistics of a study: plain functions of arrays, seeded and vectorised.
+"""The statistics of a study: plain functions of arrays, seeded and vectorized.
 
 Examples are what is drawn at random, so bootstraps resample examples: a resample is a row of
 *weights*, how often each example was drawn, and a mean over it is a matrix product. Everything
@@ -66,7 +66,7 @@ def percentile_interval(value: float, draws: npt.ArrayLike) -> Interval:
     return Interval(value, float(low), float(high))
 
 
-def centred_interval(
+def centerd_interval(
     value: float, draws: npt.ArrayLike, low: float = -math.inf, high: float = math.inf
 ) -> Interval:
     """As wide as the middle 95 % of ``draws``, but around ``value``; cut to ``low`` .. ``high``.
@@ -108,10 +108,10 @@ def difference_interval(differences: Floats, weights: Floats) -> Interval:
 
 def wilson(share: float, count: int, z: float = 1.959964) -> tuple[float, float]:
     """Wilson's score interval of a share."""
-    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
+    center = (share + z * z / (2 * count)) / (1 + z * z / count)
     variance = share * (1 - share) / count + z * z / (4 * count * count)
     half = z / (1 + z * z / count) * math.sqrt(variance)
-    return max(centre - half, 0.0), min(centre + half, 1.0)
+    return max(center - half, 0.0), min(center + half, 1.0)
 
 
 def overlooked(count: int) -> float:

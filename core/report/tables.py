@@ -13,7 +13,7 @@ from tokensieve.core.report.comparing import (
     share_of_untouched,
     untouched_accuracy,
 )
-from tokensieve.core.report.generalising import HeldOut, RankAgreement
+from tokensieve.core.report.generalizing import HeldOut, RankAgreement
 from tokensieve.core.report.results import UNTOUCHED, Ground, Place, Results
 from tokensieve.core.report.spreadsheets import spreadsheet
 from tokensieve.core.report.statistics import Interval

@@ -15,7 +15,7 @@ from tokensieve.core.report.comparing import (
     corrected,
     pooled_contest,
 )
-from tokensieve.core.report.generalising import HeldOut, RankAgreement
+from tokensieve.core.report.generalizing import HeldOut, RankAgreement
 from tokensieve.core.report.results import Ground, Results
 from tokensieve.core.report.statistics import PLACES, Interval, percentile_interval
 from tokensieve.core.report.wording import (
@@ -251,7 +251,7 @@ def held_out(entries: Sequence[HeldOut]) -> list[Verdict]:
 
 
 def _held_out_verdict(entry: HeldOut) -> Verdict:
-    topic, hundred = f"Is the others' favourite good on {entry.model}?", entry.loss.times(100)
+    topic, hundred = f"Is the others' favorite good on {entry.model}?", entry.loss.times(100)
     if entry.choice == entry.best:
         text = (
             f"{entry.choice}, best on the other models, is best here too (loss 95 % "

@@ -1,7 +1,7 @@
 """A picture in which a person sees which patches of an image survive each boundary.
 
 One column for the original and one per boundary. Kept patches are untouched, dropped ones are
-grey and faded, and what the model never saw (outside a centre crop) is nearly white.
+gray and faded, and what the model never saw (outside a center crop) is nearly white.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tokensieve.core.units import percent
 
 Box = tuple[int, int, int, int]
 
-FADED: Color = (186, 190, 196)  # mid-grey: black and white patches both stand out from it
+FADED: Color = (186, 190, 196)  # mid-gray: black and white patches both stand out from it
 ACCENT: Color = (230, 92, 30)
 DROPPED_INK, UNSEEN_INK = 0.24, 0.07  # how much of the picture shines through
 
@@ -156,9 +156,9 @@ def panel_picture(picture: Image.Image) -> Image.Image:
 
 def pruned_view(picture: Image.Image, sheet: Sheet, kept: Iterable[int]) -> Image.Image:
     """The picture with everything faded but the patches of surviving tokens."""
-    grey = ImageOps.grayscale(picture).convert("RGB")
-    faded = Image.blend(Image.new("RGB", picture.size, FADED), grey, DROPPED_INK)
-    result = Image.blend(Image.new("RGB", picture.size, PAPER), grey, UNSEEN_INK)
+    gray = ImageOps.grayscale(picture).convert("RGB")
+    faded = Image.blend(Image.new("RGB", picture.size, FADED), gray, DROPPED_INK)
+    result = Image.blend(Image.new("RGB", picture.size, PAPER), gray, UNSEEN_INK)
     for panel in sheet.panels:
         box = _pixels(panel, picture.size)
         result.paste(faded.crop(box), box)
@@ -231,7 +231,7 @@ def _header(title: str, lines: Sequence[tuple[str, str]], width: int) -> list[Im
 
 
 def _legend(sheets: Sequence[Sequence[Sheet]], frames: Sequence[Frame]) -> str:
-    notes = ["in colour: kept", "grey: dropped"] if frames else ["nothing is dropped"]
+    notes = ["in color: kept", "gray: dropped"] if frames else ["nothing is dropped"]
     if any(_is_partial(own[0]) for own in sheets):
         notes.append("white: outside the crop that the model sees")
     if any(len(own) > 1 for own in sheets):

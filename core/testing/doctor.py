@@ -22,8 +22,8 @@ from tokensieve.core.testing.oracle import Conversation, oracle_classes, oracle_
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tokensieve.core.contract.adapted import BoundEncoder
-    from tokensieve.core.contract.adapter import BoundModel
+    from tokensieve.core.contract.adapted import AdaptedEncoder
+    from tokensieve.core.contract.adapter import AdaptedVlm
     from tokensieve.core.contract.dims import ModelSize
     from tokensieve.core.engine.session import Session
 
@@ -75,7 +75,7 @@ class Questions:
     """A tiny model that answers questions: every policy on every batch."""
 
     adapter: Any
-    bound: BoundModel
+    bound: AdaptedVlm
     config: Any
     size: ModelSize
 
@@ -97,7 +97,7 @@ class Pictures:
     """A tiny classifier and a batch of pictures: there are no positions and no decoding."""
 
     adapter: Any
-    bound: BoundEncoder
+    bound: AdaptedEncoder
     pictures: Tensor
 
     def tries(self) -> Iterator[tuple[str, Callable[[], float]]]:
@@ -167,7 +167,7 @@ def random_model(config: Any, device: str, attention: str) -> Any:
     return model.to(device).eval()
 
 
-def compare(bound: BoundModel, prompts: Sequence[Prompt], policy: str) -> float:
+def compare(bound: AdaptedVlm, prompts: Sequence[Prompt], policy: str) -> float:
     """Largest difference between pruned logits, prefill and decoding, and those of the oracle."""
     batch, start = _padded(prompts, next(bound.model.parameters()).device)
     with attach(bound.model, pipeline_for(bound, policy)) as session:
@@ -197,7 +197,7 @@ def compare(bound: BoundModel, prompts: Sequence[Prompt], policy: str) -> float:
     return worst
 
 
-def pipeline_for(bound: BoundModel, policy: str) -> dict[str, Any]:
+def pipeline_for(bound: AdaptedVlm, policy: str) -> dict[str, Any]:
     """Three boundaries that together read what the model provides."""
     at_entry = {"at": 0, "score": "uniform", "keep": 0.8}
     if "encoder_layers" in bound.provides:

@@ -12,7 +12,7 @@ from tokensieve.core.contract.answers import INTEGERS, NUMBERS, counted, describ
 from tokensieve.core.contract.components import Merged
 from tokensieve.core.gate.mergers import SIZES as SIZE_TYPES
 from tokensieve.core.gate.mergers import flaw_of_split
-from tokensieve.core.testing.behaviour_checks import BEHAVIOUR_CHECKS, DETERMINISTIC, RUNS
+from tokensieve.core.testing.behavior_checks import BEHAVIOR_CHECKS, DETERMINISTIC, RUNS
 from tokensieve.core.testing.calls import SPACES, available, selected, selector_counts, splits
 from tokensieve.core.testing.checks import Check, check_each
 from tokensieve.core.testing.class_checks import CLASS_CHECKS, DOCUMENTED, REGISTERS
@@ -195,7 +195,7 @@ CHECKS: dict[str, tuple[Check, ...]] = {
         check_each(score_shape, gate=True),
         DETERMINISTIC,
         *_each(finite),
-        *BEHAVIOUR_CHECKS,
+        *BEHAVIOR_CHECKS,
     ),
     "selector": (
         *CLASS_CHECKS,
@@ -204,7 +204,7 @@ CHECKS: dict[str, tuple[Check, ...]] = {
         DETERMINISTIC,
         check_each(order_of_selection, gate=True),
         *_each(count, available_only, ties_by_lowest_index),
-        *BEHAVIOUR_CHECKS,
+        *BEHAVIOR_CHECKS,
     ),
     "merger": (
         *CLASS_CHECKS,
@@ -213,7 +213,7 @@ CHECKS: dict[str, tuple[Check, ...]] = {
         check_each(merged_shape, gate=True),
         DETERMINISTIC,
         *_each(target_count, real_targets, finite_vectors),
-        *BEHAVIOUR_CHECKS,
+        *BEHAVIOR_CHECKS,
     ),
     "adapter": (REGISTERS, DOCUMENTED),
 }

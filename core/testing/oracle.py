@@ -21,8 +21,8 @@ from tokensieve.core.lazy import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tokensieve.core.contract.adapted import BoundEncoder
-    from tokensieve.core.contract.adapter import BoundModel
+    from tokensieve.core.contract.adapted import AdaptedEncoder
+    from tokensieve.core.contract.adapter import AdaptedVlm
     from tokensieve.core.engine.trace import Trace
 
 REPLACED = ("attention_mask", "position_embeddings")
@@ -60,7 +60,7 @@ def turn_of(trace: Trace, sample: int, start: int, length: int) -> Turn:
     return Turn(start, start + length, kept)
 
 
-def oracle_logits(bound: BoundModel, conversation: Conversation, policy: str) -> Tensor:
+def oracle_logits(bound: AdaptedVlm, conversation: Conversation, policy: str) -> Tensor:
     """``[tokens, vocabulary]`` logits of the masked, unpruned model under a position policy.
 
     Raises:
@@ -78,7 +78,7 @@ def oracle_logits(bound: BoundModel, conversation: Conversation, policy: str) ->
     return logits
 
 
-def oracle_classes(bound: BoundEncoder, picture: Tensor, kept: Mapping[int, list[int]]) -> Tensor:
+def oracle_classes(bound: AdaptedEncoder, picture: Tensor, kept: Mapping[int, list[int]]) -> Tensor:
     """``[classes]`` logits of the masked, unpruned encoder on ``picture`` ``[1, ...]``.
 
     Raises:
@@ -106,7 +106,7 @@ def oracle_classes(bound: BoundEncoder, picture: Tensor, kept: Mapping[int, list
     return logits
 
 
-def _forward(bound: BoundModel, conversation: Conversation) -> Any:
+def _forward(bound: AdaptedVlm, conversation: Conversation) -> Any:
     device = next(bound.model.parameters()).device
     ids = torch.tensor([conversation.ids], device=device)
     aligned = {
@@ -117,7 +117,7 @@ def _forward(bound: BoundModel, conversation: Conversation) -> Any:
         return bound.model(input_ids=ids, use_cache=False, **conversation.vision, **aligned)
 
 
-def _untouched_positions(bound: BoundModel, conversation: Conversation) -> Tensor:
+def _untouched_positions(bound: AdaptedVlm, conversation: Conversation) -> Tensor:
     """``[axes, tokens]`` position ids that the untouched model gives its tokens."""
     seen: list[Tensor] = []
 
@@ -133,7 +133,7 @@ def _untouched_positions(bound: BoundModel, conversation: Conversation) -> Tenso
 
 
 def _substitution(
-    bound: BoundModel, conversation: Conversation, index: int, positions: Tensor | None
+    bound: AdaptedVlm, conversation: Conversation, index: int, positions: Tensor | None
 ) -> Callable[..., Any]:
     """A hook that hides the dropped tokens from one layer, and moves the others."""
     visual = [token in bound.placeholder_ids for token in conversation.ids]

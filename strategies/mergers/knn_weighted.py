@@ -1,4 +1,4 @@
-"""Kept tokens gather their neighbours, weighted by attention (PruMerge)."""
+"""Kept tokens gather their neighbors, weighted by attention (PruMerge)."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 class KnnWeightedMerger(Merger):
-    """Add to each kept token its nearest neighbours, weighted by [CLS] attention.
+    """Add to each kept token its nearest neighbors, weighted by [CLS] attention.
 
-    ``x_i + sum over the k nearest of a_j x_j``: neighbours among *all* other tokens, kept ones
+    ``x_i + sum over the k nearest of a_j x_j``: neighbors among *all* other tokens, kept ones
     included, by the cosine of the encoder's last keys over their full width; ``a`` is the single
-    -head attention of ``cls-attention`` with ``joined: true``. The sum is not normalised, and one
+    -head attention of ``cls-attention`` with ``joined: true``. The sum is not normalized, and one
     token may flow into several. ``extra: true`` appends one more token, the weighted sum of all
-    dropped ones. Of equally near neighbours kept ones come first, the most important before.
+    dropped ones. Of equally near neighbors kept ones come first, the most important before.
 
     Source: LLaVA-PruMerge, ICCV 2025, arXiv 2403.15388, and its released code.
     """
@@ -50,7 +50,7 @@ class KnnWeightedMerger(Merger):
         return Split(total - extra, 0, extra)
 
     def apply(self, kept: Tensor, counts: list[int], view: View) -> Merged:
-        """Gather neighbours at the ``kept`` tokens."""
+        """Gather neighbors at the ``kept`` tokens."""
         layer = view.encoder_layer(self.depth)
         features = at_least_float32(view.vision_features)
         attention = layer.attention("auto", joined=True)[..., 0].to(features.dtype)

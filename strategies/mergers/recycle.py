@@ -36,9 +36,9 @@ class RecycleMerger(Merger):
 
     Of ``p`` dropped tokens the ``int(share * p) + 1`` with the highest scores are clustered into a
     tenth as many groups, plus one, by DPC-kNN on their hidden states: distance ``|x - y| /
-    sqrt(dim)``, density from the nearest few (as many as there are clusters), centres where
-    density times distance to a denser token is largest, everybody to the nearest centre. The
-    means stand behind the image's kept tokens, strongest centre first, and compete like visual
+    sqrt(dim)``, density from the nearest few (as many as there are clusters), centers where
+    density times distance to a denser token is largest, everybody to the nearest center. The
+    means stand behind the image's kept tokens, strongest center first, and compete like visual
     tokens at later boundaries. The budget counts them: 309 tokens are 300 kept and 9 clusters.
 
     Source: SparseVLM, ICML 2025, arXiv 2410.04417 (v1), and its released code. Deviations: the
@@ -73,11 +73,11 @@ class RecycleMerger(Merger):
         places = chosen.to(torch.uint8).sort(dim=1, descending=True, stable=True).indices[:, :most]
         real = chosen.gather(1, places)
         hidden = take_rows(view.hidden, places)
-        centres, members = _clustered(hidden, real, wanted, max(counts))
+        centers, members = _clustered(hidden, real, wanted, max(counts))
         joins = members.to(hidden.dtype).transpose(1, 2)
         mean = joins @ hidden / (joins.sum(dim=2, keepdim=True) + 1e-6)
         grown = (joins @ sizes.gather(1, places).to(hidden.dtype)[..., None])[..., 0]
-        where, count = places.gather(1, centres), centres.shape[1]
+        where, count = places.gather(1, centers), centers.shape[1]
         rank = torch.arange(1, count + 1, device=kept.device)
         appended = places.new_zeros(kept.shape).scatter(1, where, rank.where(rank <= wanted, 0))
         vectors = view.hidden.scatter(1, where[..., None].expand_as(mean), mean)
@@ -94,27 +94,27 @@ class RecycleMerger(Merger):
 
 
 def _clustered(hidden: Tensor, real: Tensor, wanted: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """DPC-kNN: centres ``[batch, clusters]`` and membership ``[batch, candidates, clusters]``."""
+    """DPC-kNN: centers ``[batch, clusters]`` and membership ``[batch, candidates, clusters]``."""
     both = real[:, :, None] & real[:, None]
     place = torch.arange(real.shape[1], device=real.device)
     distance = torch.cdist(hidden, hidden, compute_mode="donot_use_mm_for_euclid_dist")
     distance = distance / hidden.shape[-1] ** 0.5
     worth = _centrality(distance, both, wanted).masked_fill(~real, -1)
-    centres = falling(worth)[:, :most]
-    is_centre = torch.arange(centres.shape[1], device=real.device) < wanted
-    to_centre = distance.gather(2, centres[:, None].expand(-1, distance.shape[1], -1))
-    to_centre = to_centre.masked_fill(~is_centre[:, None], float("inf"))
-    own = (place[:, None] == centres[:, None]) & is_centre[:, None]
-    nearest = first_max(-to_centre.masked_fill(own, -1))
+    centers = falling(worth)[:, :most]
+    is_center = torch.arange(centers.shape[1], device=real.device) < wanted
+    to_center = distance.gather(2, centers[:, None].expand(-1, distance.shape[1], -1))
+    to_center = to_center.masked_fill(~is_center[:, None], float("inf"))
+    own = (place[:, None] == centers[:, None]) & is_center[:, None]
+    nearest = first_max(-to_center.masked_fill(own, -1))
     members = torch.zeros_like(own).scatter(2, nearest[..., None], True)
-    return centres, members & real[..., None] & is_centre[:, None]
+    return centers, members & real[..., None] & is_center[:, None]
 
 
 def _centrality(distance: Tensor, both: Tensor, nearest: Tensor) -> Tensor:
     """Density times distance to a denser candidate, ``[batch, candidates]``.
 
     ``distance`` ``[batch, candidates, candidates]`` counts where ``both`` are real; ``nearest``
-    ``[batch, 1]`` is how many neighbours, the token itself included, make the density.
+    ``[batch, 1]`` is how many neighbors, the token itself included, make the density.
     """
     place = torch.arange(distance.shape[1], device=distance.device)
     near = distance.masked_fill(~both, float("inf")).sort(dim=2).values

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 class IgaScorer(TextAttentionScorer):
     """Rank visual tokens by the attention that the instruction pays them in the next layer.
 
-    Queries and keys of the layer about to run, on its layer-normalised input, with RoPE at the
+    Queries and keys of the layer about to run, on its layer-normalized input, with RoPE at the
     current positions; causal softmax over all keys in float32; mean over heads and over the text
     rows after the last image. If no text follows the image, the last prompt token asks.
 

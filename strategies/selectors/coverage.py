@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class CoverageSelector(FeatureSelector):
     """Keep tokens that together resemble everything in the image, and every word of the question.
 
-    Greedily maximises ``sum over rows of max over kept tokens of M[row, token]``, ties by lowest
+    Greedily maximizes ``sum over rows of max over kept tokens of M[row, token]``, ties by lowest
     index. ``M`` stacks two row-wise softmaxes of cosines: instruction tokens against visual ones
     (by embedding), divided by their number, and ``image_weight`` times visual tokens against each
     other (by ``features``), divided by theirs. With ``text: false`` only the second remains:

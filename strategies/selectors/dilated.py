@@ -1,4 +1,4 @@
-"""Anchors and their neighbours (HiPrune)."""
+"""Anchors and their neighbors (HiPrune)."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 class DilatedSelector(FirstChoiceSelector):
-    """First the best tokens of ``score`` with their neighbours, then the best of the stage's.
+    """First the best tokens of ``score`` with their neighbors, then the best of the stage's.
 
     ``round(budget * share / 5)`` anchors bring the tokens left, right, above and below along.
-    Neighbours are counted along the raster (one before and behind, one row before and behind),
-    clamped to the image's first and last token; so the left neighbour of a row's first token is
-    the end of the row before, as in the release. A token that is no longer there is no neighbour.
-    With ``order: selection`` anchors and neighbours stand in raster order, the others behind
+    Neighbors are counted along the raster (one before and behind, one row before and behind),
+    clamped to the image's first and last token; so the left neighbor of a row's first token is
+    the end of the row before, as in the release. A token that is no longer there is no neighbor.
+    With ``order: selection`` anchors and neighbors stand in raster order, the others behind
     them, most important first.
 
     Source: HiPrune, arXiv 2508.00553, and its released code.
@@ -33,7 +33,7 @@ class DilatedSelector(FirstChoiceSelector):
     name = "dilated"
     needs = frozenset({"grid"})
 
-    share: Share = Field(default=0.1, description="share of the budget for anchors and neighbours")
+    share: Share = Field(default=0.1, description="share of the budget for anchors and neighbors")
 
     @classmethod
     def examples(cls) -> list[dict[str, Any]]:
@@ -41,7 +41,7 @@ class DilatedSelector(FirstChoiceSelector):
         return [{"share": 1.0}, {"share": 0.5, "score": "cls-attention"}]
 
     def first(self, scores: Tensor, available: Tensor, counts: list[int], view: View) -> Tensor:
-        """Turns of anchors and their neighbours, ``[batch, tokens]``."""
+        """Turns of anchors and their neighbors, ``[batch, tokens]``."""
         wanted = [round(count * self.share / 5) for count in counts]
         if not any(wanted):
             return torch.zeros_like(available, dtype=torch.long)

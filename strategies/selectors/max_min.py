@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class MaxMinSelector(FeatureSelector):
     """Keep tokens that lie far apart: each one as far as possible from all that were taken.
 
-    Distance is ``1 - cos``. The first token is the one whose nearest neighbour is farthest away;
+    Distance is ``1 - cos``. The first token is the one whose nearest neighbor is farthest away;
     then, again and again, the token whose nearest *taken* token is farthest away, ties by lowest
     index. Scores are not read. What earlier parts of a ``composite`` took counts as taken.
 
@@ -50,7 +50,7 @@ class MaxMinSelector(FeatureSelector):
         return turns
 
     def _start(self, distance: Tensor, available: Tensor, view: View) -> tuple[Tensor, Tensor]:
-        """What the first pick maximises ``[batch, tokens]``, and whether something is taken."""
+        """What the first pick maximizes ``[batch, tokens]``, and whether something is taken."""
         own = torch.eye(available.shape[1], dtype=torch.bool, device=available.device)
         others = available[:, None] & ~own
         alone = distance.masked_fill(~others, float("inf")).amin(dim=2)

@@ -54,7 +54,7 @@ class ScopeSelector(FeatureSelector):
         covered = self._covered(similar, view)
         weight = scores.masked_fill(~view.valid, 0).clamp(min=0) ** self.alpha
         message = f"{self.name}: scores to the power of {self.alpha:g} are not finite"
-        view.doubt(message, ~weight.isfinite().all())
+        view.check_later(message, ~weight.isfinite().all())
         noise = ULPS * torch.finfo(similar.dtype).eps
         turns = torch.zeros_like(available, dtype=torch.long)
         wanted = on_device(counts, available.device)[:, None]

@@ -104,7 +104,7 @@ def test_list_tells_which_plugin_is_broken(
 
 
 def fresh_registry(plugins: Any = ()) -> Any:
-    from tokensieve.core.plugins.registry import registry as module
+    from tokensieve.core.plugins import registry as module
 
     module._build.cache_clear()
     try:

@@ -73,7 +73,7 @@ def test_size_of_what_was_subtracted() -> None:
 
 @pytest.mark.parametrize("normalize", ["minmax", "zscore", "rank"])
 @pytest.mark.parametrize("seed", range(5))
-def test_normalising_does_not_stretch_rounding(normalize: str, seed: int) -> None:
+def test_normalizing_does_not_stretch_rounding(normalize: str, seed: int) -> None:
     alike = jittered(torch.full((2, 30), 0.37), seed)
     valid = torch.ones_like(alike, dtype=torch.bool)
     total = NORMALIZERS[normalize](alike, valid)

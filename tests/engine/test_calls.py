@@ -275,7 +275,7 @@ def test_a_session_is_entered_again() -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_projections_that_are_exchanged_while_attached(family: str) -> None:
-    """LoRA and quantisation put other modules there: they are looked up when they are used."""
+    """LoRA and quantization put other modules there: they are looked up when they are used."""
     model, batch = build(family), inputs(family, [prompt(family, 1)])
     where = {
         "llava": ("vision_tower.encoder.layers.1.self_attn", "k_proj"),

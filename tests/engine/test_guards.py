@@ -100,7 +100,7 @@ def test_window_that_no_layer_type_tells() -> None:
 
 @pytest.mark.parametrize("norm", ["query_norm", "q_norm", "qk_norm"])
 def test_unknown_head_norm(norm: str) -> None:
-    """Queries that are normalised in a way we do not know would be scored wrongly."""
+    """Queries that are normalized in a way we do not know would be scored wrongly."""
     model = build("llava")
     setattr(model.model.language_model.layers[4].self_attn, norm, torch.nn.RMSNorm(8))
     with pytest.raises(AttachError, match="is not laid out as a layer of"):

@@ -18,8 +18,8 @@ from tokensieve.core.errors import ModelError
 from tokensieve.core.files.pictures import as_seen, open_image
 
 RAMP = np.tile(np.linspace(0, 255, 64).astype(np.uint8), (64, 1))
-GREY = Image.fromarray(RAMP)
-RGB = GREY.convert("RGB")
+GRAY = Image.fromarray(RAMP)
+RGB = GRAY.convert("RGB")
 PALETTE = RGB.quantize(64)
 
 
@@ -30,7 +30,7 @@ def values(scale: float, kind: Any) -> Image.Image:
 
 def ink() -> Image.Image:
     """Black ink that is there in the alpha channel only: a ramp on white paper."""
-    return Image.merge("LA", (Image.new("L", GREY.size, 0), Image.fromarray(255 - RAMP)))
+    return Image.merge("LA", (Image.new("L", GRAY.size, 0), Image.fromarray(255 - RAMP)))
 
 
 def saved(form: str, image: Image.Image, **settings: Any) -> bytes:
@@ -39,9 +39,9 @@ def saved(form: str, image: Image.Image, **settings: Any) -> bytes:
     return stream.getvalue()
 
 
-def png(depth: int, colour: int, rows: bytes, *chunks: tuple[bytes, bytes]) -> bytes:
+def png(depth: int, color: int, rows: bytes, *chunks: tuple[bytes, bytes]) -> bytes:
     """A PNG of 64 x 64 pixels that Pillow itself would not write."""
-    head = struct.pack(">IIBBBBB", 64, 64, depth, colour, 0, 0, 0)
+    head = struct.pack(">IIBBBBB", 64, 64, depth, color, 0, 0, 0)
     parts = [(b"IHDR", head), *chunks, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
@@ -66,7 +66,7 @@ FOUR_BITS = (b"\0" + bytes(left << 4 | right for left, right in PAIRS)) * 64
 
 # content of a file that shows the ramp
 RAMPS: dict[str, bytes] = {
-    "8 bits": saved("PNG", GREY),
+    "8 bits": saved("PNG", GRAY),
     "palette": saved("PNG", PALETTE),
     "palette, white transparent": saved("GIF", PALETTE, transparency=PALETTE.getpixel((63, 0))),
     "CMYK": saved("JPEG", RGB.convert("CMYK")),
@@ -110,21 +110,21 @@ def test_a_ramp_is_seen_as_a_ramp(case: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "image"),
     [
-        (0, GREY),
+        (0, GRAY),
         ((0, 0, 0), RGB),
         (0, values(257, np.uint16)),
         (0, Image.fromarray(RAMP > 0)),
     ],
     ids=["L", "RGB", "I;16", "1"],
 )
-def test_the_transparent_colour_of_a_png_is_white(key: Any, image: Image.Image) -> None:
+def test_the_transparent_color_of_a_png_is_white(key: Any, image: Image.Image) -> None:
     seen = np.asarray(open_image(io.BytesIO(saved("PNG", image, transparency=key))))
     assert (seen[:, RAMP[0] == 0] == 255).all()
     assert (seen[:, 1] < 255).all() or image.mode == "1"
 
 
 def test_a_transparent_black_of_4_bits_is_white() -> None:
-    """Pillow compares the 4 bits of the colour with the 8 bits of its pixels."""
+    """Pillow compares the 4 bits of the color with the 8 bits of its pixels."""
     keyed = png(4, 0, FOUR_BITS, (b"tRNS", struct.pack(">H", 1)))
     seen = np.asarray(open_image(io.BytesIO(keyed)))[..., 0]
     assert (seen[:, RAMP[0] >> 4 == 1] == 255).all()

@@ -179,7 +179,7 @@ class Remembering(Norm):
 class BatchNormalised(Norm):
     """Subtracts the mean over all images."""
 
-    name = "batch-normalised"
+    name = "batch-normalized"
     breaks: ClassVar[str] = "batch-invariant"
 
     def score(self, view: View) -> Tensor:
@@ -190,7 +190,7 @@ class BatchNormalised(Norm):
 class PaddingNormalised(Norm):
     """Subtracts the mean of the image, padding included."""
 
-    name = "padding-normalised"
+    name = "padding-normalized"
     breaks: ClassVar[str] = "padding-invariant"
 
     def score(self, view: View) -> Tensor:

@@ -197,10 +197,10 @@ class MergesNothing(First):
         return Merged(targets, view.vision_features, 0 * targets.float())
 
 
-class Standardised(First):
+class Standardized(First):
     """Divides by a spread that is zero where all tokens are alike."""
 
-    name = "standardised"
+    name = "standardized"
     breaks: ClassVar[str] = "finite-vectors"
 
     def apply(self, kept: Tensor, counts: list[int], view: View) -> Merged:

@@ -180,7 +180,7 @@ RAISED: dict[str, Callable[[], Any]] = {
     "numeric": throws(Numeric()),
     "base": throws(Own("beyond")),
     "group": throws(ExceptionGroup("several", [ValueError("a"), TypeError("b")])),
-    "cancelled": throws(asyncio.CancelledError()),
+    "canceled": throws(asyncio.CanceledError()),
     "assertion": throws(AssertionError()),
     "not-implemented": throws(NotImplementedError()),
     "warning": throws(UserWarning("careful")),

@@ -21,7 +21,7 @@ from pydantic import BaseModel
 
 from tokensieve.core.contract.tasks import Box, Example
 
-GREY = Image.new("RGB", (4, 4), (90, 90, 90))
+GRAY = Image.new("RGB", (4, 4), (90, 90, 90))
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Loose(Example):
     """Attributes that no field says."""
 
     def __init__(self, weight: Any) -> None:
-        super().__init__("1", (GREY,), "?", "a")
+        super().__init__("1", (GRAY,), "?", "a")
         object.__setattr__(self, "weight", weight)
 
 
@@ -53,7 +53,7 @@ class Slots(Example):
     __slots__ = ("__secret", "shown")
 
     def __init__(self, secret: Any, shown: Any = 0) -> None:
-        super().__init__("1", (GREY,), "?", "a")
+        super().__init__("1", (GRAY,), "?", "a")
         object.__setattr__(self, "_Slots__secret", secret)
         object.__setattr__(self, "shown", shown)
 
@@ -89,7 +89,7 @@ class Text(str):
     language = ""
 
 
-class Colour(Enum):
+class Color(Enum):
     RED = "red"
     BLUE = "blue"
 
@@ -100,7 +100,7 @@ class Rule(BaseModel):
 
 
 def wide(**changes: Any) -> Wide:
-    given_: dict[str, Any] = {"id": "1", "images": (GREY,), "question": "?", "answer": "a"}
+    given_: dict[str, Any] = {"id": "1", "images": (GRAY,), "question": "?", "answer": "a"}
     return Wide(**{**given_, **changes})
 
 
@@ -114,9 +114,9 @@ def picture(mode: str = "RGB", value: Any = 0, size: tuple[int, int] = (4, 4), *
     return wide(images=(image,))
 
 
-def palette(colours: list[int]) -> Wide:
+def palette(colors: list[int]) -> Wide:
     image = Image.new("P", (4, 4))
-    image.putpalette(colours)
+    image.putpalette(colors)
     return wide(images=(image,))
 
 
@@ -145,7 +145,7 @@ def spoken(language: str) -> Text:
 
 
 def later(value: str) -> Late:
-    example = Late("1", (GREY,), "?", "a")
+    example = Late("1", (GRAY,), "?", "a")
     object.__setattr__(example, "rule", value)
     return example
 
@@ -170,7 +170,7 @@ DIFFERENT: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
     "box of another picture": (
         lambda: wide(boxes=((Box(0, 0, 1, 1),), ())), lambda: wide(boxes=((), (Box(0, 0, 1, 1),)))),
     "no boxes": (lambda: wide(boxes=((),)), wide),
-    "a picture more": (wide, lambda: wide(images=(GREY, GREY))),
+    "a picture more": (wide, lambda: wide(images=(GRAY, GRAY))),
     "no picture": (wide, lambda: wide(images=())),
     "pixels": (picture, lambda: picture(value=(0, 0, 1))),
     "size": (picture, lambda: picture(size=(2, 8))),
@@ -218,7 +218,7 @@ DIFFERENT: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
     "ratio": (lambda: extra(Fraction(1, 3)), lambda: extra(Fraction(1, 4))),
     "pattern": (lambda: extra(re.compile("a")), lambda: extra(re.compile("b"))),
     "flags of a pattern": (lambda: extra(re.compile("a")), lambda: extra(re.compile("a", re.I))),
-    "enumeration": (lambda: extra(Colour.RED), lambda: extra(Colour.BLUE)),
+    "enumeration": (lambda: extra(Color.RED), lambda: extra(Color.BLUE)),
     "model": (lambda: extra(Rule()), lambda: extra(Rule(limit=0.6))),
     "private part of a model": (lambda: extra(private(0)), lambda: extra(private(1))),
     "plain object": (
@@ -226,7 +226,7 @@ DIFFERENT: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
     "another class": (lambda: extra(SimpleNamespace(a=1)), lambda: extra({"a": 1})),
     "range": (lambda: extra(range(3)), lambda: extra(range(4))),
     "named function": (lambda: extra(len), lambda: extra(max)),
-    "picture in a field": (lambda: extra(GREY), lambda: extra(GREY.point(lambda v: v + 1))),
+    "picture in a field": (lambda: extra(GRAY), lambda: extra(GRAY.point(lambda v: v + 1))),
     "example in a field": (lambda: extra(wide()), lambda: extra(wide(answer="b"))),
     "attribute of a list": (lambda: extra(Numbers("m")), lambda: extra(Numbers("km"))),
     "attribute of a text": (lambda: extra(spoken("de")), lambda: extra(spoken("en"))),

@@ -354,8 +354,8 @@ MISFITS: dict[str, dict[str, Any]] = {
     "no such dtype": {"dtype": "int8"},
     "dtype of a module": {"dtype": "os"},
     "no such token": {"image_token_id": 10**9},
-    "quantised": {"quantization_config": {"quant_method": "mxfp4"}},
-    "quantised decoder": {"text_config__quantization_config": {"quant_method": "fp8"}},
+    "quantized": {"quantization_config": {"quant_method": "mxfp4"}},
+    "quantized decoder": {"text_config__quantization_config": {"quant_method": "fp8"}},
     "compressed": {"compression_config": {"quant_method": "compressed-tensors"}},
 }
 

@@ -581,8 +581,8 @@ def chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def png(width: int, height: int, bits: int = 8, colour: int = 2) -> bytes:
-    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
+def png(width: int, height: int, bits: int = 8, color: int = 2) -> bytes:
+    header = struct.pack(">IIBBBBB", width, height, bits, color, 0, 0, 0)
     data = zlib.compress(b"\0" * 1000)
     return (
         b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
@@ -705,9 +705,9 @@ def test_pictures_of_every_kind(form: str, mode: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("frames", [1, 2, 50])
 @pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP", "TIFF"])
 def test_of_an_animation_the_first_frame(form: str, frames: int, tmp_path: Path) -> None:
-    colours = [Image.new("RGB", (8, 8), (255 if n else 0, 0, 255)) for n in range(frames)]
-    options = {"save_all": True, "append_images": colours[1:]}
-    (tmp_path / "x").write_bytes(saved(form, colours[0], **options))
+    colors = [Image.new("RGB", (8, 8), (255 if n else 0, 0, 255)) for n in range(frames)]
+    options = {"save_all": True, "append_images": colors[1:]}
+    (tmp_path / "x").write_bytes(saved(form, colors[0], **options))
     found: Any = right_or_refused(lambda: open_image(tmp_path / "x"), "pages")
     assert (found is None) == (form == "TIFF" and frames > 1)
     if found is not None:

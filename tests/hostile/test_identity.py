@@ -357,8 +357,8 @@ def data(tmp_path: Path) -> Path:
     """A file of two questions about two pictures."""
     folder = tmp_path / "data"
     folder.mkdir()
-    for name, grey in (("a.png", 10), ("b.png", 200)):
-        Image.new("RGB", (96, 96), (grey, grey, grey)).save(folder / name)
+    for name, gray in (("a.png", 10), ("b.png", 200)):
+        Image.new("RGB", (96, 96), (gray, gray, gray)).save(folder / name)
     return write(folder / "data.jsonl", rows(ROW, TWO))
 
 
@@ -631,7 +631,7 @@ def test_budgets_of_one_title_are_refused(case: str) -> None:
 
 
 @pytest.mark.parametrize("values", [(0.401, 0.404), (0.25, 0.2501), (0.005, 0.004)], ids=str)
-def test_budgets_that_differ_are_labelled_apart(values: tuple[float, float]) -> None:
+def test_budgets_that_differ_are_labeled_apart(values: tuple[float, float]) -> None:
     from tokensieve.core.report.cells import budget_label
 
     assert len({budget_label({"flops": value}) for value in values}) == 2

@@ -48,7 +48,7 @@ def leaving(number: int) -> None:
 
 MANNERS = [stop_here, swallowed, turned, talkative, leaving]
 MOMENTS = {
-    "plugins": (["list"], "tokensieve.core.cli.catalogue.open_registry"),
+    "plugins": (["list"], "tokensieve.core.cli.catalog.open_registry"),
     "reading": (["validate", "none"], "tokensieve.core.cli.files.load_pipeline"),
     "config": (["show", "fastv", "--model", "tiny-llava"], "tokensieve.core.cli.show.load_config"),
     "model": (["run"], "tokensieve.core.cli.run.load_model"),

@@ -153,7 +153,7 @@ FIGURES = {
     "ticks": lambda axes, name: axes.set_yticks([0, 1], [name, "other"]),
     "matrix": lambda axes, name: plotting.draw_matrix(axes, [[0.1]], [[name]], 1.0),
     "names": lambda axes, name: plotting.name_matrix(axes, [name], [name]),
-    "legend": lambda axes, name: axes.plot([0, 1], [0, 1], label=plotting.labelled(name)),
+    "legend": lambda axes, name: axes.plot([0, 1], [0, 1], label=plotting.labeled(name)),
 }
 DRAWN = {key: name for key, name in UNPAIRED.items() if len(name) < 99}
 

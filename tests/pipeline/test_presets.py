@@ -39,7 +39,7 @@ def policy_of(session: Any) -> str:
     return chosen
 
 
-def test_the_catalogue_is_complete() -> None:
+def test_the_catalog_is_complete() -> None:
     methods = (
         "transprune transprune-low transprune-ttv-only transprune-iga-only fastv pyramiddrop "
         "sparsevlm sparsevlm-v2 v2drop dart fastervlm visionzip vispruner prumerge prumerge-plus "

@@ -153,7 +153,7 @@ BAD: dict[str, dict[str, Any]] = {
     "two-kinds-of-budget": {**STAGE, "keep": {"flops": 0.5, "average": 3}},
     "budget-as-text": {**STAGE, "keep": "64"},
     "wrong-policy": {**STAGE, "positions": "kept"},
-    "wrong-normalisation": {**STAGE, "score": {"scorer": "ttv", "normalize": "softmax"}},
+    "wrong-normalization": {**STAGE, "score": {"scorer": "ttv", "normalize": "softmax"}},
 }
 
 

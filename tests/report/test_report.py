@@ -111,10 +111,10 @@ def test_rankings_that_carry_over(said: dict[str, Verdict], found: Findings) -> 
     assert all(i.low <= i.value <= i.high for line in agreement.matrix for i in line)
 
 
-def test_the_favourite_of_the_others_is_held_out(found: Findings, said: dict[str, Verdict]) -> None:
+def test_the_favorite_of_the_others_is_held_out(found: Findings, said: dict[str, Verdict]) -> None:
     assert [entry.choice for entry in found.held_out] == ["good"] * 3
     assert all(entry.gain is not None and entry.gain.sign > 0 for entry in found.held_out)
-    assert said["Is the others' favourite good on b?"].kind == "yes"
+    assert said["Is the others' favorite good on b?"].kind == "yes"
 
 
 def test_where_nothing_differs_nothing_is_claimed(nothing: dict[str, Verdict]) -> None:
@@ -125,7 +125,7 @@ def test_where_nothing_differs_nothing_is_claimed(nothing: dict[str, Verdict]) -
     pairs = [v.kind for topic, v in nothing.items() if re.fullmatch(r"\w+ or \w+\?", topic)]
     assert pairs == ["none"] * 3
     assert nothing["Do rankings carry over between models?"].kind == "none"
-    assert "yes" not in {v.kind for t, v in nothing.items() if "favourite" in t}
+    assert "yes" not in {v.kind for t, v in nothing.items() if "favorite" in t}
 
 
 def test_one_method_more_does_not_change_the_words_for_many(found: Findings) -> None:

@@ -25,8 +25,8 @@ from tokensieve.core.run.overlay import (
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 
 
-def colourful(width: int, height: int) -> Image.Image:
-    """No two neighbours alike and nowhere grey."""
+def colorful(width: int, height: int) -> Image.Image:
+    """No two neighbors alike and nowhere gray."""
     red = Image.linear_gradient("L").resize((width, height))
     green = red.transpose(Image.Transpose.ROTATE_180)
     return Image.merge("RGB", (red, green, Image.new("L", (width, height), 255)))
@@ -56,7 +56,7 @@ def test_a_token_is_its_patch_in_raster_order() -> None:
     assert cells(mask, 3, 4) == kept
 
 
-def test_a_centre_crop_leaves_the_sides_alone() -> None:
+def test_a_center_crop_leaves_the_sides_alone() -> None:
     mask = mask_of([Panel(2, 2, (0.25, 0.0, 0.75, 1.0))], [0, 1, 2, 3], (80, 40))
     assert mask.getbbox() == (20, 0, 60, 40)
 
@@ -74,8 +74,8 @@ def test_an_overview_after_the_tiles_is_a_sheet_of_its_own() -> None:
     assert list(second.tokens) == list(range(108, 112))
 
 
-def test_kept_patches_are_untouched_and_dropped_ones_lose_their_colour() -> None:
-    picture = colourful(480, 480)
+def test_kept_patches_are_untouched_and_dropped_ones_lose_their_color() -> None:
+    picture = colorful(480, 480)
     (sheet,) = divide_into_sheets([Panel(4, 4, WHOLE)], 0)
     kept = [0, 6, 15]
     view = pruned_view(picture, sheet, kept)
@@ -97,7 +97,7 @@ def test_kept_and_dropped_patches_differ_on_black_and_on_white() -> None:
 
 def test_survivors_are_outlined() -> None:
     (sheet,) = divide_into_sheets([Panel(2, 2, WHOLE)], 0)
-    view = pruned_view(colourful(480, 480), sheet, [0])
+    view = pruned_view(colorful(480, 480), sheet, [0])
     assert view.getpixel((240, 100)) == ACCENT
     assert view.getpixel((239, 100)) != ACCENT  # on the dropped side: the patch stays whole
 
@@ -106,7 +106,7 @@ def test_survivors_are_outlined() -> None:
     "size", [(96, 96), (1, 1), (640, 427), (427, 640), (3000, 2000), (2000, 40)]
 )
 def test_panels_are_large_enough_to_read(size: tuple[int, int]) -> None:
-    panel = panel_picture(colourful(*size))
+    panel = panel_picture(colorful(*size))
     assert max(panel.size) >= LONG_SIDE
     assert max(panel.size) <= 2 * LONG_SIDE
     if max(size) <= 2 * min(size):
@@ -114,7 +114,7 @@ def test_panels_are_large_enough_to_read(size: tuple[int, int]) -> None:
 
 
 def test_small_pictures_grow_without_blur() -> None:
-    picture = colourful(96, 96)
+    picture = colorful(96, 96)
     panel = panel_picture(picture)
     assert panel.size == (480, 480)
     assert panel.resize((96, 96), Image.Resampling.NEAREST).tobytes() == picture.tobytes()
@@ -122,14 +122,14 @@ def test_small_pictures_grow_without_blur() -> None:
 
 def test_one_panel_for_the_original_and_one_per_boundary() -> None:
     frames = [Frame("boundary 2", [0, 1]), Frame("boundary 3", [0])]
-    one = draw_overlay([colourful(96, 96)], [[Panel(2, 2, WHOLE)]], frames)
-    two = draw_overlay([colourful(96, 96)], [[Panel(2, 2, WHOLE)]], frames[:1])
+    one = draw_overlay([colorful(96, 96)], [[Panel(2, 2, WHOLE)]], frames)
+    two = draw_overlay([colorful(96, 96)], [[Panel(2, 2, WHOLE)]], frames[:1])
     assert one.width - two.width >= LONG_SIDE
     assert one.width >= 3 * LONG_SIDE + 2 * MARGIN
 
 
 def test_the_original_is_shown_as_it_is() -> None:
-    picture = colourful(96, 96)
+    picture = colorful(96, 96)
     overlay = draw_overlay([picture], [[Panel(2, 2, WHOLE)]], [Frame("boundary 0", [])])
     panel = panel_picture(picture)
     column = overlay.crop((MARGIN, 0, MARGIN + panel.width, overlay.height))
@@ -147,23 +147,23 @@ def test_tokens_are_numbered_through_over_the_pictures() -> None:
     panels = [[Panel(2, 2, WHOLE)], [Panel(2, 2, WHOLE)]]
     overlay = draw_overlay(pictures, panels, [Frame("boundary 0", [4, 5, 6, 7])])
     second_column = overlay.crop((MARGIN + LONG_SIDE, 0, overlay.width, overlay.height))
-    colours = {colour for _, colour in second_column.getcolors(1 << 20)}
-    assert (0, 255, 0) in colours
-    assert (255, 0, 0) not in colours
+    colors = {color for _, color in second_column.getcolors(1 << 20)}
+    assert (0, 255, 0) in colors
+    assert (255, 0, 0) not in colors
 
 
 def test_many_boundaries_go_to_further_rows() -> None:
     frames = [Frame(f"boundary {number}", [0]) for number in range(12)]
-    overlay = draw_overlay([colourful(96, 96)], [[Panel(2, 2, WHOLE)]], frames)
+    overlay = draw_overlay([colorful(96, 96)], [[Panel(2, 2, WHOLE)]], frames)
     assert overlay.width < 6 * LONG_SIDE
     assert overlay.height > 3 * LONG_SIDE
 
 
 def test_a_title_and_lines_take_room() -> None:
     panels = [[Panel(2, 2, WHOLE)]]
-    plain = draw_overlay([colourful(96, 96)], panels, [])
+    plain = draw_overlay([colorful(96, 96)], panels, [])
     titled = draw_overlay(
-        [colourful(96, 96)], panels, [], title="fastv", lines=[("question", "What?")]
+        [colorful(96, 96)], panels, [], title="fastv", lines=[("question", "What?")]
     )
     assert titled.height > plain.height
     assert titled.width == plain.width

@@ -242,7 +242,7 @@ def qwen_inputs(grids: list[Grid], seed: int, small: list[Grid] | None = None) -
     return {**inputs, "image_grid_thw": torch.tensor(sizes)}
 
 
-def centres(grid: Grid, small: Grid) -> list[int]:
+def centers(grid: Grid, small: Grid) -> list[int]:
     """Where the middle of each cell lies on the large grid; half-way goes up."""
     down, across = (
         [int((place + 0.5) * size / count) for place in range(count)]
@@ -272,7 +272,7 @@ def test_qwen_feeds_the_decoder_the_features_of_the_smaller_image(keep: Any) -> 
         stay = rows.all_text()
         for image, (grid, less) in enumerate(zip(grids, small, strict=True)):
             columns = rows.columns(image)
-            stay += [columns[place] for place in centres(grid, less)]
+            stay += [columns[place] for place in centers(grid, less)]
         rows = rows.only(sorted(stay))
         rows.hidden = hidden
         expected = forward.run(model, rows, [], reindex=False).logits[-1]

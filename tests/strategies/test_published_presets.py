@@ -39,7 +39,7 @@ ZIPPED = {"at": 0, "score": "cls-attention", "keep": 8}
 
 
 def transprune_score(first: int = 6) -> forward.Score:
-    return forward.normalised_sum(forward.ttv("code", first), forward.iga())
+    return forward.normalized_sum(forward.ttv("code", first), forward.iga())
 
 
 def transprune(*counts: int) -> Callable[[Sequence[Encoded]], Stages]:
@@ -73,7 +73,7 @@ def test_transprune_keeps_exactly_the_published_tokens_at_all_three_boundaries(f
 
 
 def test_transprune_scores_are_the_published_ones_at_all_three_boundaries() -> None:
-    """TTV and IGA of each boundary, before normalisation."""
+    """TTV and IGA of each boundary, before normalization."""
     both = both_ways("llava", "transprune", transprune(504, 360, 72), reindex=True)
     states: list[list[list[float]]] = [[], []]
 

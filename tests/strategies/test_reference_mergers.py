@@ -180,44 +180,44 @@ def test_recycle_finds_three_clumps(dim: int) -> None:
     values = np.array([7.0, *range(1000, 1045), *reversed(THREE_CLUMPS)])
     hidden = np.repeat(values[:, None], dim, axis=1)  # the distance over sqrt(dim) is the same
     ranks = np.array([3.0, *[0.5] * 45, *[1.0] * 20])
-    centres, vectors = mergers.recycle(hidden, ranks, [0])
-    assert [values[centre] for centre in centres] == [0, 100, 300]
+    centers, vectors = mergers.recycle(hidden, ranks, [0])
+    assert [values[center] for center in centers] == [0, 100, 300]
     expected = [0, 700 / (7 + 1e-6), 1812 / (6 + 1e-6)]
     close(vectors, np.repeat(np.array(expected)[:, None], dim, axis=1))
 
 
-def test_recycle_with_one_cluster_is_centred_on_the_first_candidate() -> None:
+def test_recycle_with_one_cluster_is_centerd_on_the_first_candidate() -> None:
     # With one nearest point, itself, all densities are 1: the first has nobody denser.
     # int(.3 * 8) + 1 = 3 candidates by score: tokens 4, 6 and (of the equal 3, 5, 7) 3.
     hidden = np.array([[2.0 * token, token + 1] for token in range(10)])
     ranks = np.array([9.0, 0, 9, 5, 7, 5, 8, 5, 0, 1])
-    centres, vectors = mergers.recycle(hidden, ranks, [0, 2])
-    assert centres == [3]
+    centers, vectors = mergers.recycle(hidden, ranks, [0, 2])
+    assert centers == [3]
     close(vectors, [[26 / (3 + 1e-6), 16 / (3 + 1e-6)]])
 
 
-def test_recycle_gives_a_tie_to_the_first_centre() -> None:
+def test_recycle_gives_a_tie_to_the_first_center() -> None:
     # Ten candidates, two clusters. The twins at 5 are the densest (1); the first of them has nobody
     # denser (gap 60), the second has the first (gap 0). 10 and 7.5 are equally dense, e^(-3.125);
     # the first has the twins (gap 5), 7.5 is as near to 5 as to 10.
     values = np.array([10.0, 7.5, 5, 17, 22, 5, 30, 38, 50, 65])
-    centres, vectors = mergers.recycle(values[:, None], np.ones(10), [], share=0.9)
-    assert centres == [2, 0]
+    centers, vectors = mergers.recycle(values[:, None], np.ones(10), [], share=0.9)
+    assert centers == [2, 0]
     close(vectors, [[17.5 / (3 + 1e-6)], [232 / (7 + 1e-6)]])
 
 
-def test_recycle_keeps_the_centres_of_a_blank_image_apart() -> None:
-    centres, vectors = mergers.recycle(np.full((10, 1), 4.0), np.ones(10), [], share=0.9)
-    assert centres == [0, 1]
+def test_recycle_keeps_the_centers_of_a_blank_image_apart() -> None:
+    centers, vectors = mergers.recycle(np.full((10, 1), 4.0), np.ones(10), [], share=0.9)
+    assert centers == [0, 1]
     close(vectors, [[36 / (9 + 1e-6)], [4 / (1 + 1e-6)]])
 
 
 def test_the_second_of_a_closest_pair_is_the_other_ones_neighbour() -> None:
-    # A density over two points is that of the nearest neighbour: 5 and 4 tie for the top. The first
+    # A density over two points is that of the nearest neighbor: 5 and 4 tie for the top. The first
     # has the largest gap (45 e^(-.5)), the second the gap of 1 between them; 10 has 5 e^(-4.5).
     values = np.array([10.0, 13, 5, 17, 22, 4, 28, 35, 42, 49])
-    centres, vectors = mergers.recycle(values[:, None], np.ones(10), [], share=0.9)
-    assert centres == [2, 5]
+    centers, vectors = mergers.recycle(values[:, None], np.ones(10), [], share=0.9)
+    assert centers == [2, 5]
     close(vectors, [[221 / (9 + 1e-6)], [4 / (1 + 1e-6)]])
     gaps = np.abs(values[:, None] - values)
     close(mergers.centrality(gaps, 2)[2], 45 * math.exp(-0.5))
@@ -233,14 +233,14 @@ def test_centrality_of_points_on_a_line() -> None:
 
 
 def test_recycle_of_nothing_is_nothing() -> None:
-    centres, vectors = mergers.recycle(np.ones((2, 3)), np.ones(2), [1, 0])
-    assert centres == []
+    centers, vectors = mergers.recycle(np.ones((2, 3)), np.ones(2), [1, 0])
+    assert centers == []
     assert vectors.shape == (0, 3)
 
 
 def test_recycle_of_one_pruned_token_is_that_token() -> None:
-    centres, vectors = mergers.recycle(np.array([[1.0], [2.0]]), np.ones(2), [0])
-    assert centres == [1]
+    centers, vectors = mergers.recycle(np.array([[1.0], [2.0]]), np.ones(2), [0])
+    assert centers == [1]
     close(vectors, [[2 / (1 + 1e-6)]])
 
 
@@ -284,7 +284,7 @@ def test_plan_at_the_edges() -> None:
 @pytest.mark.parametrize("pruned", range(1, 60))
 def test_recycle_makes_as_many_vectors_as_planned(pruned: int) -> None:
     hidden = np.random.default_rng(pruned).normal(size=(pruned + 2, 3))
-    centres, vectors = mergers.recycle(hidden, hidden[:, 0], [1, 0])
-    assert len(centres) == len(set(centres)) == len(vectors)
+    centers, vectors = mergers.recycle(hidden, hidden[:, 0], [1, 0])
+    assert len(centers) == len(set(centers)) == len(vectors)
     assert len(vectors) == mergers.cluster_count(mergers.candidate_count(pruned))
     assert len(vectors) == int((int(0.3 * pruned) + 1) / 10) + 1

@@ -147,7 +147,7 @@ class Found(LlavaAdapter):
     calls = []
 
     @classmethod
-    def recognises(cls, model):
+    def recognizes(cls, model):
         cls.calls.append(model)
         return False
 

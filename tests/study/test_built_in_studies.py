@@ -28,10 +28,10 @@ def test_the_quick_study_asks_three_families_at_two_budgets() -> None:
     assert 3 * quick.samples >= 200
 
 
-def test_the_full_study_has_every_method_of_the_catalogue() -> None:
+def test_the_full_study_has_every_method_of_the_catalog() -> None:
     full = built_in("full")
-    catalogue = {entry.name for entry in REGISTRY.all("pipeline")} - FLOORS
-    assert catalogue <= {pipeline.title for pipeline in full.pipelines}
+    catalog = {entry.name for entry in REGISTRY.all("pipeline")} - FLOORS
+    assert catalog <= {pipeline.title for pipeline in full.pipelines}
     assert [model.title for model in full.models] == [*FAMILIES, "tiny-timm-vit"]
     assert [task.title for task in full.tasks[:3]] == ["digits", "signs", "needle"]
     assert len(full.budgets) == 4

@@ -24,7 +24,7 @@ from tokensieve.core.study.lmms.task import LmmsTask
 from tokensieve.core.study.spec.study import read_study
 from tokensieve.core.study.work.answering import Answerer
 
-GREY = Image.new("RGB", (96, 96), "grey")
+GRAY = Image.new("RGB", (96, 96), "grey")
 STUDY = "models: tiny-llava\nbudgets: 0.5\ntasks:\n  - {task: 'lmms-eval:gqa'%s}\n"
 
 
@@ -149,9 +149,9 @@ def test_answers_of_a_mixed_batch_are_those_of_each_alone(loaded: Any, beams: in
     conversations = [
         read_conversation(messages)
         for messages in (
-            ask([GREY], "what is it ?"),
+            ask([GRAY], "what is it ?"),
             ask([], "hello"),
-            ask([noise, GREY], "which one ?"),
+            ask([noise, GRAY], "which one ?"),
             [*ask([noise], "how many ?"), said, *ask([], "sure ?")],
         )
     ]
@@ -175,13 +175,13 @@ def test_rated_continuations_are_the_models_log_likelihoods(loaded: Any) -> None
 
     from tokensieve.core.run.asking import encode_batch
 
-    conversation = read_conversation(ask([GREY], "what is it ?"))
+    conversation = read_conversation(ask([GRAY], "what is it ?"))
     prompt = conversation.prompt(loaded)
     rated, record = Answerer(loaded, None).rate(conversation, [" yes w9", " w11"])
     assert record["average_tokens"] == record["visual_tokens"] > 0
     for (loss, greedy), text in zip(rated, [" yes w9", " w11"], strict=True):
-        start = encode_batch(loaded, [prompt], [GREY])["input_ids"].shape[1]
-        inputs = encode_batch(loaded, [prompt + text], [GREY])
+        start = encode_batch(loaded, [prompt], [GRAY])["input_ids"].shape[1]
+        inputs = encode_batch(loaded, [prompt + text], [GRAY])
         with torch.inference_mode():
             logs = loaded.model(**inputs).logits[0, start - 1 : -1].log_softmax(dim=-1)
         tokens = inputs["input_ids"][0, start:]

@@ -17,7 +17,7 @@ from tokensieve.core.study.lmms.task import LmmsTask
 from tokensieve.core.study.work.answering import merge_records
 from tokensieve.core.study.work.benchmark_cell import plain_metrics
 
-GREY = Image.new("RGB", (96, 96), "grey")
+GRAY = Image.new("RGB", (96, 96), "grey")
 
 
 class TestGeneration:
@@ -66,8 +66,8 @@ class TestConversation:
     """lmms-eval's messages."""
 
     def test_turns_keep_the_places_of_their_pictures(self) -> None:
-        content = [{"type": "text", "text": "this"}, {"type": "image", "url": GREY.convert("L")}]
-        read = read_conversation([{"role": "system", "content": "be brief"}, *ask([GREY], "or")])
+        content = [{"type": "text", "text": "this"}, {"type": "image", "url": GRAY.convert("L")}]
+        read = read_conversation([{"role": "system", "content": "be brief"}, *ask([GRAY], "or")])
         assert [part["type"] for m in read.messages for part in m["content"]] == [
             "text",
             "image",
@@ -77,7 +77,7 @@ class TestConversation:
         mixed = read_conversation([{"role": "user", "content": content}])
         assert not mixed.is_question
         assert mixed.images[0].mode == "RGB"
-        assert read_conversation(ask([GREY, GREY], "which?")).is_question
+        assert read_conversation(ask([GRAY, GRAY], "which?")).is_question
 
     @pytest.mark.parametrize("kind", ["video", "audio"])
     def test_other_media_are_refused(self, kind: str) -> None:

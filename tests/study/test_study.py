@@ -19,7 +19,7 @@ from tokensieve.core.plugins.registry import build_registry
 from tokensieve.core.run.asking import Question, answer, prepare
 from tokensieve.core.study.store.manifest import source_revision
 from tokensieve.core.study.store.store import Cell, Store
-from tokensieve.core.study.work.measures import summarise, unmet_reason
+from tokensieve.core.study.work.measures import summarize, unmet_reason
 
 
 def named(cells: list[Cell], pipeline: str) -> Cell:
@@ -184,7 +184,7 @@ def record(**changes: Any) -> dict[str, Any]:
 def test_a_budget_is_met_within_two_percent_above_and_fifteen_below(
     budget: dict[str, float] | None, change: dict[str, Any], met: bool
 ) -> None:
-    summary = summarise([record(**change)], budget)
+    summary = summarize([record(**change)], budget)
     assert (unmet_reason(summary, budget) is None) == met
 
 

@@ -160,7 +160,7 @@ class FakeJob:
 
     def __init__(self, number: int, function: Any, arguments: tuple[Any, ...]) -> None:
         self.job_id, self.function, self.arguments = str(number), function, arguments
-        self.cancelled = False
+        self.canceled = False
 
     def done(self) -> bool:
         cells, out = self.arguments
@@ -171,7 +171,7 @@ class FakeJob:
         return RuntimeError("a long log\npreempted") if self.job_id == "0" else None
 
     def cancel(self, check: bool) -> None:
-        self.cancelled = True
+        self.canceled = True
 
 
 @dataclass
@@ -224,7 +224,7 @@ def test_slurm_jobs_write_cells_themselves(tmp_path: Path, submitit: FakeSubmiti
     assert len(failed) == len(first) - 1
     assert len(cells) == len(heard.statuses) == len(study.cells)
     assert all(heard.ticks[cell.key] == cell.samples for cell in heard.pending)
-    assert not any(job.cancelled for job in submitit.jobs)
+    assert not any(job.canceled for job in submitit.jobs)
 
 
 def test_a_job_that_is_tried_again_runs_what_is_missing(tmp_path: Path) -> None:
@@ -234,7 +234,7 @@ def test_a_job_that_is_tried_again_runs_what_is_missing(tmp_path: Path) -> None:
     assert RunShare()(cells, str(tmp_path)) == 0
 
 
-def test_jobs_are_cancelled_when_the_study_is_stopped(
+def test_jobs_are_canceled_when_the_study_is_stopped(
     tmp_path: Path, submitit: FakeSubmitit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop(job: FakeJob) -> bool:
@@ -244,7 +244,7 @@ def test_jobs_are_cancelled_when_the_study_is_stopped(
     with pytest.raises(KeyboardInterrupt):
         run_slurm(tmp_path, Heard())
     assert submitit.jobs
-    assert all(job.cancelled for job in submitit.jobs)
+    assert all(job.canceled for job in submitit.jobs)
 
 
 def test_no_slurm_and_wrong_options_are_one_line(tmp_path: Path, submitit: FakeSubmitit) -> None:

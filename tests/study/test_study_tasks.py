@@ -290,7 +290,7 @@ def test_text_in_another_encoding_is_named(encoding: str, folder: Path) -> None:
         ("\uac00", "\u1100\u1161"),
         ("\u212b", "\u00e5"),
         ("stra\u00dfe", "STRASSE"),
-        ("\u1fb4", "\u03b1\u0345\u0301"),  # normalised before case is folded
+        ("\u1fb4", "\u03b1\u0345\u0301"),  # normalized before case is folded
         ("\u03aa\u0301", "\u0390"),  # and after
     ],
 )

@@ -29,7 +29,7 @@ def family(request: pytest.FixtureRequest) -> Family:
     return FAMILIES[request.param]()
 
 
-def normalised(image: np.ndarray[Any, Any]) -> torch.Tensor:
+def normalized(image: np.ndarray[Any, Any]) -> torch.Tensor:
     pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
     return (pixels - IMAGE_MEAN[0]) / IMAGE_STD[0]
 
@@ -50,7 +50,7 @@ def test_features_are_the_models_own(name: str, side: int) -> None:
     model = family.build_model().eval()
     scene = TASKS["needle"].scene(1, "train", side)
     inputs = asked(family, [Image.fromarray(scene.image)] * 2)
-    pixels = family.pixels(normalised(scene.image).repeat(2, 1, 1, 1))
+    pixels = family.pixels(normalized(scene.image).repeat(2, 1, 1, 1))
     with torch.inference_mode():
         ours = family.encode(model, pixels, 2).features.flatten(0, 1)
         extra = {key: inputs[key] for key in ("pixel_values", "image_grid_thw") if key in inputs}

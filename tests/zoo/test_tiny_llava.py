@@ -69,7 +69,7 @@ def test_the_example_picture_is_answered(model: Any, processor: Any) -> None:
     scene = digit_scenes.make_scene("heldout", 1007)
     assert np.array_equal(np.asarray(Image.open(path).convert("RGB")), scene.image)
     asked = [d for d in scene.digits if str(d.value) in question]
-    assert [answer] == [d.colour for d in asked]
+    assert [answer] == [d.color for d in asked]
 
 
 def test_heldout_handwriting_is_never_trained_on() -> None:
@@ -98,16 +98,16 @@ def test_answers_follow_from_the_digits() -> None:
         elif question.kind == "colour":
             assert (str(about[0].value) in question.text, question.answer) == (
                 True,
-                about[0].colour,
+                about[0].color,
             )
         elif question.kind == "identity":
-            assert (about[0].colour in question.text, question.answer) == (
+            assert (about[0].color in question.text, question.answer) == (
                 True,
                 str(about[0].value),
             )
         else:
             axis = 0 if "left" in question.text else 1
-            holds = about[0].centre[axis] < about[1].centre[axis]
+            holds = about[0].center[axis] < about[1].center[axis]
             assert question.answer == ("yes" if holds else "no")
 
 

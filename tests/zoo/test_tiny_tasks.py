@@ -57,7 +57,7 @@ def test_answers_follow_from_the_picture(name: str) -> None:
         for question in task.questions(scene, index, "heldout", 12):
             items = [scene.items[i] for i in question.about]
             if "olour" in question.kind:
-                assert question.answer == items[0].colour
+                assert question.answer == items[0].color
             else:
                 assert question.answer.split() == [item.label for item in items]
             for word in [*question.answer.split(), *question.text.lower().rstrip("?").split()]:

@@ -1,4 +1,4 @@
-"""Digit scenes: real handwritten digits, coloured, on a noisy background, with questions.
+"""Digit scenes: real handwritten digits, colored, on a noisy background, with questions.
 
 The digits are scikit-learn's ``load_digits`` (1,797 real 8x8 scans, UCI ML repository). They are
 split *by digit image* into ``train`` and ``heldout``, so a held-out scene shows only handwriting
@@ -26,7 +26,7 @@ SHIFTS = (0, 8)  # multiples of the patch size: a digit fills exactly 2 x 2 patc
 HELDOUT_SHARE = 0.2
 MIN_DIGITS, MAX_DIGITS = 2, 6
 
-COLOURS: dict[str, tuple[int, int, int]] = {
+COLORS: dict[str, tuple[int, int, int]] = {
     "red": (235, 40, 40),
     "green": (40, 200, 60),
     "blue": (60, 90, 255),
@@ -36,23 +36,23 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "orange": (250, 140, 20),
     "white": (245, 245, 245),
 }
-COLOUR_NAMES = tuple(COLOURS)
+COLOR_NAMES = tuple(COLORS)
 KINDS: tuple[Kind, ...] = ("colour", "identity", "count", "position")
 
 
 @dataclass(frozen=True)
 class Digit:
-    """One digit of a scene: what it is, its colour, and its box ``(left, top, side)`` in pixels."""
+    """One digit of a scene: what it is, its color, and its box ``(left, top, side)`` in pixels."""
 
     value: int
-    colour: str
+    color: str
     left: int
     top: int
     side: int
 
     @property
-    def centre(self) -> tuple[float, float]:
-        """Centre of the box as ``(x, y)`` in pixels."""
+    def center(self) -> tuple[float, float]:
+        """Center of the box as ``(x, y)`` in pixels."""
         return self.left + self.side / 2, self.top + self.side / 2
 
 
@@ -109,7 +109,7 @@ def noise(rng: np.random.Generator, side: int) -> npt.NDArray[np.float64]:
 
 
 def make_scene(split: Split, index: int, image_size: int = IMAGE_SIZE) -> Scene:
-    """Draw scene ``index`` of ``split``: 2 to 6 digits, all values and all colours distinct.
+    """Draw scene ``index`` of ``split``: 2 to 6 digits, all values and all colors distinct.
 
     A larger ``image_size`` (a multiple of ``CELL``) gives more background, not larger digits.
     """
@@ -118,20 +118,20 @@ def make_scene(split: Split, index: int, image_size: int = IMAGE_SIZE) -> Scene:
     grid = image_size // CELL
     count = int(rng.integers(MIN_DIGITS, MAX_DIGITS + 1))
     values = rng.permutation(10)[:count]
-    colours = rng.permutation(len(COLOUR_NAMES))[:count]
+    colors = rng.permutation(len(COLOR_NAMES))[:count]
     cells = rng.permutation(grid * grid)[:count]
     canvas = noise(rng, image_size)
     digits = []
-    for value, colour, cell in zip(values, colours, cells, strict=True):
+    for value, color, cell in zip(values, colors, cells, strict=True):
         side = DIGIT_SIZE
         shift_x, shift_y = rng.choice(SHIFTS, 2)
         left, top = int(cell % grid * CELL + shift_x), int(cell // grid * CELL + shift_y)
         scans = bank[int(value)]
         opacity = scans[rng.integers(len(scans)), :, :, None]
-        shade = np.asarray(COLOURS[COLOUR_NAMES[colour]]) * rng.uniform(0.85, 1.0)
+        shade = np.asarray(COLORS[COLOR_NAMES[color]]) * rng.uniform(0.85, 1.0)
         window = canvas[top : top + side, left : left + side]
         window[:] = window * (1 - opacity) + shade * opacity
-        digits.append(Digit(int(value), COLOUR_NAMES[colour], left, top, side))
+        digits.append(Digit(int(value), COLOR_NAMES[color], left, top, side))
     return Scene(np.clip(canvas, 0, 255).astype(np.uint8), tuple(digits))
 
 
@@ -147,9 +147,9 @@ def ask(scene: Scene, kind: Kind, rng: np.random.Generator, *, opposites: bool =
     first = int(rng.integers(len(digits)))
     digit = digits[first]
     if kind == "colour":
-        return Question(kind, f"What color is the {digit.value}?", digit.colour, (first,))
+        return Question(kind, f"What color is the {digit.value}?", digit.color, (first,))
     if kind == "identity":
-        return Question(kind, f"Which digit is {digit.colour}?", str(digit.value), (first,))
+        return Question(kind, f"Which digit is {digit.color}?", str(digit.value), (first,))
     second = int((first + rng.integers(1, len(digits))) % len(digits))
     return _position_question(digits, first, second, rng, opposites)
 
@@ -163,12 +163,12 @@ def _position_question(
 ) -> Question:
     """``Is the 7 left of the 3?``: on an axis along which the two digits' boxes do not overlap."""
     one, two = digits[first], digits[second]
-    gaps = [abs(a - b) for a, b in zip(one.centre, two.centre, strict=True)]
+    gaps = [abs(a - b) for a, b in zip(one.center, two.center, strict=True)]
     clear = [axis for axis in (0, 1) if gaps[axis] >= DIGIT_SIZE]
     axis = int(rng.choice(clear)) if clear else int(np.argmax(gaps))
     before, after = (("left of", "right of"), ("above", "below"))[axis]
     relation = after if rng.random() >= 0.5 and opposites else before  # noqa: PLR2004 - fair coin
-    holds = (one.centre[axis] < two.centre[axis]) == (relation == before)
+    holds = (one.center[axis] < two.center[axis]) == (relation == before)
     text = f"Is the {one.value} {relation} the {two.value}?"
     return Question("position", text, "yes" if holds else "no", (first, second))
 
@@ -188,4 +188,4 @@ def vocabulary() -> list[str]:
         "user assistant what color colour is the which digit how many digits are there left right "
         "of above below yes no ? : ,"
     ).split()
-    return [*words, *(str(n) for n in range(10)), *COLOUR_NAMES]
+    return [*words, *(str(n) for n in range(10)), *COLOR_NAMES]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tokensieve.adapters.zoo.tasks.digit_scenes import COLOUR_NAMES, COLOURS, DIGIT_SIZE, Split
+from tokensieve.adapters.zoo.tasks.digit_scenes import COLOR_NAMES, COLORS, DIGIT_SIZE, Split
 
 GLYPH_SIZE = DIGIT_SIZE
 PATCH = 8  # pixels of a visual token; glyphs begin on its multiples
@@ -51,7 +51,7 @@ def letter_bank() -> dict[str, Opacity]:
 
 
 def _render(path: Path, text: str) -> Opacity:
-    """One glyph, as large as the cell allows, in its centre."""
+    """One glyph, as large as the cell allows, in its center."""
     from PIL import Image, ImageDraw, ImageFont
 
     for points in range(20, 6, -1):
@@ -67,11 +67,11 @@ def _render(path: Path, text: str) -> Opacity:
 
 @lru_cache(maxsize=1)
 def _photographs() -> list[npt.NDArray[np.float32]]:
-    """The photographs in grey, mean 0 and standard deviation 1."""
+    """The photographs in gray, mean 0 and standard deviation 1."""
     from sklearn.datasets import load_sample_image
 
-    grey = [load_sample_image(name).astype(np.float32).mean(axis=2) for name in PHOTOGRAPHS]
-    return [(photo - photo.mean()) / photo.std() for photo in grey]
+    gray = [load_sample_image(name).astype(np.float32).mean(axis=2) for name in PHOTOGRAPHS]
+    return [(photo - photo.mean()) / photo.std() for photo in gray]
 
 
 def background(rng: np.random.Generator, split: Split, side: int) -> npt.NDArray[np.float64]:
@@ -88,13 +88,13 @@ def background(rng: np.random.Generator, split: Split, side: int) -> npt.NDArray
 
 
 def paint(
-    canvas: npt.NDArray[Any], opacity: Opacity, colour: str, corner: tuple[int, int], shade: float
+    canvas: npt.NDArray[Any], opacity: Opacity, color: str, corner: tuple[int, int], shade: float
 ) -> None:
-    """Put a glyph in ``colour`` at ``corner`` = (left, top)."""
+    """Put a glyph in ``color`` at ``corner`` = (left, top)."""
     left, top = corner
     window = canvas[top : top + GLYPH_SIZE, left : left + GLYPH_SIZE]
-    ink = np.asarray(COLOURS[colour]) * shade
+    ink = np.asarray(COLORS[color]) * shade
     window[:] = window * (1 - opacity[..., None]) + ink * opacity[..., None]
 
 
-__all__ = ["COLOUR_NAMES", "FACES", "GLYPH_SIZE", "LABELS", "LETTERS", "background", "paint"]
+__all__ = ["COLOR_NAMES", "FACES", "GLYPH_SIZE", "LABELS", "LETTERS", "background", "paint"]

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tokensieve.adapters.zoo.tasks import digit_scenes, glyphs
-from tokensieve.adapters.zoo.tasks.digit_scenes import COLOUR_NAMES, Split
+from tokensieve.adapters.zoo.tasks.digit_scenes import COLOR_NAMES, Split
 
 Box = tuple[int, int, int, int]
 SMALL, LARGE = 96, 192  # sides of a picture in pixels
@@ -28,7 +28,7 @@ class Item:
     """A glyph of a picture; ``left`` and ``top`` in pixels, ``place`` in its sign from 0."""
 
     label: str
-    colour: str
+    color: str
     left: int
     top: int
     place: int | None = None
@@ -93,7 +93,7 @@ def sample(
 
 
 class Digits:
-    """Two to six handwritten digits on noise: colour, identity, count, position."""
+    """Two to six handwritten digits on noise: color, identity, count, position."""
 
     name: str = "digits"
     kinds: tuple[str, ...] = digit_scenes.KINDS
@@ -102,14 +102,14 @@ class Digits:
     def scene(self, index: int, split: Split, side: int = SMALL) -> Scene:
         """Picture number ``index``."""
         drawn = digit_scenes.make_scene(split, index, side)
-        items = tuple(Item(str(d.value), d.colour, d.left, d.top) for d in drawn.digits)
+        items = tuple(Item(str(d.value), d.color, d.left, d.top) for d in drawn.digits)
         return Scene(drawn.image, items)
 
     def questions(self, scene: Scene, index: int, split: Split, count: int) -> list[Question]:
         """The questions of :mod:`digit_scenes`."""
         size = glyphs.GLYPH_SIZE
         digits = tuple(
-            digit_scenes.Digit(int(i.label), i.colour, i.left, i.top, size) for i in scene.items
+            digit_scenes.Digit(int(i.label), i.color, i.left, i.top, size) for i in scene.items
         )
         drawn = digit_scenes.Scene(scene.image, digits)
         return [
@@ -118,12 +118,12 @@ class Digits:
         ]
 
     def _names(self, scene: Scene, question: digit_scenes.Question) -> tuple[tuple[str, int], ...]:
-        """Digits and colours in the question; what it asks for is no name."""
+        """Digits and colors in the question; what it asks for is no name."""
         if question.kind == "count":
             return ()
-        by_colour = question.kind == "identity"
+        by_color = question.kind == "identity"
         items = scene.items
-        return tuple((items[i].colour if by_colour else items[i].label, i) for i in question.about)
+        return tuple((items[i].color if by_color else items[i].label, i) for i in question.about)
 
 
 def _held_out(number: int) -> bool:
@@ -132,7 +132,7 @@ def _held_out(number: int) -> bool:
 
 
 class Signs:
-    """Two or three signs of three letters in one of 22 faces each: read, letter, colour.
+    """Two or three signs of three letters in one of 22 faces each: read, letter, color.
 
     Letters stand 16 pixels apart, on multiples of 8. All letters of a picture differ.
     """
@@ -146,13 +146,13 @@ class Signs:
         rng = np.random.default_rng([17, split == "heldout", index])
         count = int(rng.integers(2, 4))
         canvas = glyphs.background(rng, split, side)
-        colours = rng.permutation(len(COLOUR_NAMES))[:count]
+        colors = rng.permutation(len(COLOR_NAMES))[:count]
         strings = self._strings(rng, split, count)
         items: list[Item] = []
-        for colour, letters, (left, top) in zip(
-            colours, strings, self._places(rng, split, count, side), strict=True
+        for color, letters, (left, top) in zip(
+            colors, strings, self._places(rng, split, count, side), strict=True
         ):
-            name, face, shade = COLOUR_NAMES[colour], rng.integers(22), rng.uniform(0.85, 1)
+            name, face, shade = COLOR_NAMES[color], rng.integers(22), rng.uniform(0.85, 1)
             for place, letter in enumerate(letters):
                 at = left + place * glyphs.GLYPH_SIZE
                 item = Item(glyphs.LETTERS[letter], name, at, top, place)
@@ -198,18 +198,18 @@ class Signs:
         first = int(rng.integers(len(scene.items) // SIGN_LENGTH)) * SIGN_LENGTH
         place = int(rng.integers(SIGN_LENGTH))
         letters = [item.label for item in scene.items[first : first + SIGN_LENGTH]]
-        colour, one = scene.items[first].colour, first + place
+        color, one = scene.items[first].color, first + place
         if kind == "read":
             whole = tuple(range(first, first + SIGN_LENGTH))
             next_ones = tuple((letters[i], first + i + 1) for i in range(SIGN_LENGTH - 1))
-            text = f"What does the {colour} sign say?"
-            return Question(kind, text, " ".join(letters), whole, ((colour, first), *next_ones))
+            text = f"What does the {color} sign say?"
+            return Question(kind, text, " ".join(letters), whole, ((color, first), *next_ones))
         if kind == "letter":
-            text = f"On the {colour} sign, what is the {ORDINALS[place]} letter?"
-            names = (colour, first), (ORDINALS[place], one)
+            text = f"On the {color} sign, what is the {ORDINALS[place]} letter?"
+            names = (color, first), (ORDINALS[place], one)
             return Question(kind, text, letters[place], (one,), names)
         text = f"What color is the {letters[place]}?"
-        return Question(kind, text, colour, (one,), ((letters[place], one),))
+        return Question(kind, text, color, (one,), ((letters[place], one),))
 
 
 class Needle:
@@ -225,17 +225,17 @@ class Needle:
         canvas = glyphs.background(rng, split, side)
         grid = side // digit_scenes.CELL
         cells = rng.permutation(grid * grid)[:2]
-        colours = rng.permutation(len(COLOUR_NAMES))[:2]
+        colors = rng.permutation(len(COLOR_NAMES))[:2]
         digit, letter = int(rng.integers(10)), str(rng.choice(glyphs.LETTERS))
         banks = digit_scenes.scans(split, digit), glyphs.letter_bank()[letter]
         items = []
-        for label, bank, cell, colour in zip(
-            (str(digit), letter), banks, cells, colours, strict=True
+        for label, bank, cell, color in zip(
+            (str(digit), letter), banks, cells, colors, strict=True
         ):
             shifts = rng.choice(digit_scenes.SHIFTS, 2)
             corners = (cell % grid, cell // grid) * np.array(digit_scenes.CELL) + shifts
             left, top = (int(corner) for corner in corners)
-            name, opacity = COLOUR_NAMES[colour], bank[rng.integers(len(bank))]
+            name, opacity = COLOR_NAMES[color], bank[rng.integers(len(bank))]
             glyphs.paint(canvas, opacity, name, (left, top), rng.uniform(0.85, 1))
             items.append(Item(label, name, left, top))
         return Scene(np.clip(canvas, 0, 255).astype(np.uint8), tuple(items))
@@ -247,11 +247,11 @@ class Needle:
         ]
 
     def _ask(self, scene: Scene, kind: str) -> Question:
-        word, _, colour = kind.partition("-")
+        word, _, color = kind.partition("-")
         about = ("digit", "letter").index(word)
         item = scene.items[about]
-        text = f"What color is the {word}?" if colour else f"Which {word} is in the picture?"
-        answer = item.colour if colour else item.label
+        text = f"What color is the {word}?" if color else f"Which {word} is in the picture?"
+        answer = item.color if color else item.label
         return Question(kind, text, answer, (about,), ((word, about),))
 
 

@@ -20,19 +20,19 @@ NOTHING = (IGNORE,) * 4
 def patch_labels(
     scene: scenes.Scene,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """Digit (10 = none) and colour of every patch, raster order, and what the scene contains."""
+    """Digit (10 = none) and color of every patch, raster order, and what the scene contains."""
     value = np.full((PATCHES_PER_SIDE, PATCHES_PER_SIDE), BACKGROUND)
-    colour = np.full((PATCHES_PER_SIDE, PATCHES_PER_SIDE), len(scenes.COLOUR_NAMES))
-    seen = np.zeros(10 + len(scenes.COLOUR_NAMES), dtype=np.float32)
-    centres = np.arange(PATCHES_PER_SIDE) * tiny_llava.PATCH_SIZE + tiny_llava.PATCH_SIZE / 2
+    color = np.full((PATCHES_PER_SIDE, PATCHES_PER_SIDE), len(scenes.COLOR_NAMES))
+    seen = np.zeros(10 + len(scenes.COLOR_NAMES), dtype=np.float32)
+    centers = np.arange(PATCHES_PER_SIDE) * tiny_llava.PATCH_SIZE + tiny_llava.PATCH_SIZE / 2
     for digit in scene.digits:
-        rows = (centres > digit.top) & (centres < digit.top + digit.side)
-        columns = (centres > digit.left) & (centres < digit.left + digit.side)
-        shade = scenes.COLOUR_NAMES.index(digit.colour)
+        rows = (centers > digit.top) & (centers < digit.top + digit.side)
+        columns = (centers > digit.left) & (centers < digit.left + digit.side)
+        shade = scenes.COLOR_NAMES.index(digit.color)
         value[np.ix_(rows, columns)] = digit.value
-        colour[np.ix_(rows, columns)] = shade
+        color[np.ix_(rows, columns)] = shade
         seen[[digit.value, 10 + shade]] = 1
-    return value.ravel(), colour.ravel(), seen
+    return value.ravel(), color.ravel(), seen
 
 
 class Packer:
@@ -83,11 +83,11 @@ class Packer:
             digit = scene.digits[index]
             facts = (
                 digit.value,
-                scenes.COLOUR_NAMES.index(digit.colour),
+                scenes.COLOR_NAMES.index(digit.color),
                 digit.top // tiny_llava.PATCH_SIZE,
                 digit.left // tiny_llava.PATCH_SIZE,
             )
-            for word in (str(digit.value), digit.colour):
+            for word in (str(digit.value), digit.color):
                 found[self.words[word]] = facts
         return [*(found.get(token, NOTHING) for token in tokens[:-2]), NOTHING, NOTHING]
 
@@ -99,7 +99,7 @@ class Packer:
         if question.kind == "position":
             first, second = (scene.digits[i] for i in question.about)
             place = tokens.index(self.words[str(second.value)])
-            offsets = np.sign(np.subtract(first.centre, second.centre))
+            offsets = np.sign(np.subtract(first.center, second.center))
             holds = int(question.answer == "yes")
             sides[place] = (int(offsets[0]) + 1, int(offsets[1]) + 1, holds)
         return sides
@@ -146,7 +146,7 @@ class Packer:
             reindex = torch.tensor([i % 2 == 0 for i in indices])[:, None]
             positions = torch.where(reindex, closed, positions)
         mask = torch.zeros(visible.shape).masked_fill(~visible, torch.finfo(torch.float32).min)
-        value, colour, seen = (
+        value, color, seen = (
             torch.from_numpy(np.stack(column))
             for column in zip(*(patch_labels(scene) for scene in drawn), strict=True)
         )
@@ -161,6 +161,6 @@ class Packer:
             "named": named,
             "sides": sides,
             "patch_value": value,
-            "patch_colour": colour,
+            "patch_colour": color,
             "seen": seen,
         }

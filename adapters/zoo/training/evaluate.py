@@ -41,13 +41,13 @@ class Score:
     def interval(self) -> tuple[float, float]:
         """95 % Wilson score interval of the accuracy."""
         n, z = self.asked, NORMAL_95
-        centre = (self.accuracy + z * z / (2 * n)) / (1 + z * z / n)
+        center = (self.accuracy + z * z / (2 * n)) / (1 + z * z / n)
         half = (
             z
             / (1 + z * z / n)
             * math.sqrt(self.accuracy * (1 - self.accuracy) / n + z * z / (4 * n * n))
         )
-        return centre - half, centre + half
+        return center - half, center + half
 
 
 def heldout_questions(

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from tokensieve.adapters.zoo.families import IMAGE_MEAN, IMAGE_STD, Family, Layout
-from tokensieve.adapters.zoo.tasks.digit_scenes import COLOUR_NAMES
+from tokensieve.adapters.zoo.tasks.digit_scenes import COLOR_NAMES
 from tokensieve.adapters.zoo.tasks.glyphs import GLYPH_SIZE, LABELS, PATCH
 from tokensieve.adapters.zoo.tasks.pictures import Item, Question, Scene, Task
 
 IGNORE = -100
 NOTHING = len(LABELS)  # the class after all labels
-NO_COLOUR = len(COLOUR_NAMES)
+NO_COLOR = len(COLOR_NAMES)
 UNKNOWN = (IGNORE,) * 4
 
 
@@ -41,7 +41,7 @@ class Portion:
 class Row:
     """One packed sequence; every list has one entry a token.
 
-    ``named`` holds label, colour, row and column of the item that a word stands for, ``compared``
+    ``named`` holds label, color, row and column of the item that a word stands for, ``compared``
     on which side of the second digit of a comparison the first one lies (0 to 2, across and down)
     and whether the question is to be answered with yes.
     """
@@ -55,24 +55,24 @@ class Row:
 
 
 def facts(item: Item) -> tuple[int, ...]:
-    """Label, colour, row and column of an item as class numbers."""
-    colour = COLOUR_NAMES.index(item.colour)
-    return LABELS.index(item.label), colour, item.top // PATCH, item.left // PATCH
+    """Label, color, row and column of an item as class numbers."""
+    color = COLOR_NAMES.index(item.color)
+    return LABELS.index(item.label), color, item.top // PATCH, item.left // PATCH
 
 
 def cell_labels(scene: Scene, side: int) -> tuple[npt.NDArray[np.int64], ...]:
-    """Label, colour and place in a sign of every square of 8 pixels, raster order."""
+    """Label, color and place in a sign of every square of 8 pixels, raster order."""
     rows, span = side // PATCH, GLYPH_SIZE // PATCH
     labels = np.full((rows, rows), NOTHING)
-    colours = np.full((rows, rows), NO_COLOUR)
+    colors = np.full((rows, rows), NO_COLOR)
     places = np.full((rows, rows), IGNORE)
     for item in scene.items:
-        label, colour, top, left = facts(item)
+        label, color, top, left = facts(item)
         labels[top : top + span, left : left + span] = label
-        colours[top : top + span, left : left + span] = colour
+        colors[top : top + span, left : left + span] = color
         if item.place is not None:
             places[top : top + span, left : left + span] = item.place
-    return labels.ravel(), colours.ravel(), places.ravel()
+    return labels.ravel(), colors.ravel(), places.ravel()
 
 
 class Packer:
@@ -157,29 +157,29 @@ class Packer:
         }
 
     def _pictures(self, scenes: list[Scene], layout: Layout, side: int) -> dict[str, Tensor]:
-        """Pixels, and label, colour and contents for the read-outs of sight."""
+        """Pixels, and label, color and contents for the read-outs of sight."""
         cells = [cell_labels(scene, side) for scene in scenes]
         reduced = layout.cells < 0
-        labels, colours, order = (
+        labels, colors, order = (
             torch.from_numpy(np.stack(column))[:, layout.cells].masked_fill(reduced, IGNORE)
             for column in zip(*cells, strict=True)
         )
         tiles = int(layout.tiles.max()) + 1
         places = torch.argsort(layout.cells, stable=True)[int(reduced.sum()) :]  # of a square
-        seen = torch.zeros(len(scenes), tiles, NOTHING + NO_COLOUR)
+        seen = torch.zeros(len(scenes), tiles, NOTHING + NO_COLOR)
         for row, scene in enumerate(scenes):
-            for label, colour, top, left in map(facts, scene.items):
+            for label, color, top, left in map(facts, scene.items):
                 at = int(places[top * layout.rows + left])
                 shown_in = {int(layout.tiles[at])}
                 shown_in |= set(layout.tiles[reduced].tolist())
                 for tile in shown_in:
-                    seen[row, tile, [label, NOTHING + colour]] = 1
+                    seen[row, tile, [label, NOTHING + color]] = 1
         images = torch.from_numpy(np.stack([scene.image for scene in scenes])).float() / 255
         images = (images - torch.tensor(IMAGE_MEAN)) / torch.tensor(IMAGE_STD)
         return {
             "images": images.permute(0, 3, 1, 2).contiguous(),
             "token_label": labels,
-            "token_colour": colours,
+            "token_colour": colors,
             "token_place": order[..., None],
             "seen": seen,
         }

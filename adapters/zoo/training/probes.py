@@ -16,8 +16,8 @@ class SightProbes(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.patch = nn.Linear(width, 11 + len(scenes.COLOUR_NAMES) + 1)
-        self.summary = nn.Linear(width, 10 + len(scenes.COLOUR_NAMES))
+        self.patch = nn.Linear(width, 11 + len(scenes.COLOR_NAMES) + 1)
+        self.summary = nn.Linear(width, 10 + len(scenes.COLOR_NAMES))
         self.middle_norm = nn.LayerNorm(width)
 
     def loss(
@@ -26,18 +26,18 @@ class SightProbes(nn.Module):
         """Sight loss, and the share of digit patches read correctly."""
         middle, last = self.middle_norm(hidden_states[-2]), tower.post_layernorm(hidden_states[-1])
         logits = self.patch(middle[:, 1:])
-        value, colour = logits[..., :11], logits[..., 11:]
+        value, color = logits[..., :11], logits[..., 11:]
         digits = batch["patch_value"] < BACKGROUND
         loss = middle.new_zeros(())
         for where in (digits, ~digits):  # digit patches are rare: each side counts one half
             loss = loss + nn.functional.cross_entropy(value[where], batch["patch_value"][where])
-            loss = loss + nn.functional.cross_entropy(colour[where], batch["patch_colour"][where])
+            loss = loss + nn.functional.cross_entropy(color[where], batch["patch_colour"][where])
         for cls in (middle[:, 0], last[:, 0]):
             loss = loss + nn.functional.binary_cross_entropy_with_logits(
                 self.summary(cls), batch["seen"]
             )
         right = (value.argmax(-1) == batch["patch_value"]) & (
-            colour.argmax(-1) == batch["patch_colour"]
+            color.argmax(-1) == batch["patch_colour"]
         )
         return loss, right[digits].float().mean()
 
@@ -71,6 +71,6 @@ class Probes(nn.Module):
         super().__init__()
         self.sight = SightProbes(vision_width)
         places = PATCHES_PER_SIDE, PATCHES_PER_SIDE
-        self.grounding = WordProbe(text_width, (10, len(scenes.COLOUR_NAMES), *places))
+        self.grounding = WordProbe(text_width, (10, len(scenes.COLOR_NAMES), *places))
         self.comparison = WordProbe(text_width, (3, 3))
         self.verdict = WordProbe(text_width, (2,))

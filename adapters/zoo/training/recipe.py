@@ -3,7 +3,7 @@
 One recipe for all families. Seeded and resumable: a run keeps one checkpoint, and the same command
 continues from it. Two phases:
 
-* *sight*: the vision encoder and the projector alone. Linear read-outs say label and colour of
+* *sight*: the vision encoder and the projector alone. Linear read-outs say label and color of
   every visual token as the decoder would get it, and what each [CLS] token has seen. With a
   ``teacher`` the features of its pictures are also brought close to a trained model's features, so
   that a decoder which understands the one understands the other.

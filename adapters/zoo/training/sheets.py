@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tokensieve.adapters.zoo.tasks import digit_scenes, glyphs
-from tokensieve.adapters.zoo.tasks.digit_scenes import COLOUR_NAMES, Split
+from tokensieve.adapters.zoo.tasks.digit_scenes import COLOR_NAMES, Split
 from tokensieve.adapters.zoo.tasks.pictures import SMALL, Item, Question, Scene
 
 
@@ -44,9 +44,9 @@ class Sheets:
         label = str(rng.choice(glyphs.LABELS))
         letter = label in glyphs.LETTERS
         bank = glyphs.letter_bank()[label] if letter else digit_scenes.scans(split, int(label))
-        colour = str(rng.choice(COLOUR_NAMES))
-        glyphs.paint(canvas, bank[rng.integers(len(bank))], colour, corner, rng.uniform(0.85, 1))
-        return Item(label, colour, *corner)
+        color = str(rng.choice(COLOR_NAMES))
+        glyphs.paint(canvas, bank[rng.integers(len(bank))], color, corner, rng.uniform(0.85, 1))
+        return Item(label, color, *corner)
 
     def questions(self, scene: Scene, index: int, split: Split, count: int) -> list[Question]:
         """None."""

@@ -6,11 +6,11 @@ continues from it. Four losses are added:
 * *answers*: every image is packed with several questions in one sequence. A block mask lets each
   question see the image and itself only, so no question can copy another one's answer, and the
   image is encoded once for all of them.
-* *sight*: linear probes on the vision tower say digit and colour of every patch, and which digits
-  and colours the [CLS] token has seen. They give the tower (and its [CLS] attention) a meaning
+* *sight*: linear probes on the vision tower say digit and color of every patch, and which digits
+  and colors the [CLS] token has seen. They give the tower (and its [CLS] attention) a meaning
   before the decoder can use it.
 * *grounding*: a linear probe half-way up the decoder says, at the word of a question that names a
-  digit (``7``) or its colour (``red``), everything about that digit: value, colour, row, column.
+  digit (``7``) or its color (``red``), everything about that digit: value, color, row, column.
   Without it, finding the named digit and reading it out have to be learned at once, and the loss
   stays at chance for thousands of steps.
 * *comparison*, later: a probe two layers above says, at the second digit of ``is the 7 left of the

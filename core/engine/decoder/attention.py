@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from tokensieve.core.contract.adapter import BoundModel
+from tokensieve.core.contract.adapter import AdaptedVlm
 from tokensieve.core.contract.signals import QueryRows
 from tokensieve.core.contract.tensors import at_least_float32, on_device, take_rows
 from tokensieve.core.engine.decoder.text import TextRows, query_rows
@@ -37,7 +37,7 @@ class LayerAttention:
         key_valid: ``[samples, past + rows]`` bool or None.
     """
 
-    bound: BoundModel
+    bound: AdaptedVlm
     layer: int
     hidden: Tensor
     cos: Tensor

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tokensieve.core.contract.adapted import IMAGE
-from tokensieve.core.contract.adapter import BoundModel, VisionRecord
+from tokensieve.core.contract.adapter import AdaptedVlm, VisionRecord
 from tokensieve.core.contract.shrinking import Grid
 from tokensieve.core.contract.signals import VISION_SIGNALS
 from tokensieve.core.contract.signature import Signature
@@ -37,7 +37,7 @@ from tokensieve.core.engine.state import INPUT_ROWS, ForwardState, LayerInput
 from tokensieve.core.errors import AttachError, UnsupportedError
 from tokensieve.core.gate.records import check_record
 from tokensieve.core.models.backends import check_backend
-from tokensieve.core.pipeline.pipeline import Cut, Pipeline
+from tokensieve.core.pipeline.pipeline import Pipeline, PlacedStage
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -51,10 +51,10 @@ KEPT_AHEAD = 16
 class Engine(BaseEngine):
     """Runs one pipeline on one vision-language model."""
 
-    def __init__(self, bound: BoundModel, pipeline: Pipeline, seed: int) -> None:
+    def __init__(self, bound: AdaptedVlm, pipeline: Pipeline, seed: int) -> None:
         super().__init__(bound, pipeline, seed)
         self.bound = bound
-        self.shrinker = Shrinker() if IMAGE in self.cuts else None
+        self.shrinker = Shrinker() if IMAGE in self.placed else None
         policy = pipeline.positions
         if bound.mrope and pipeline.mrope_positions is not None:
             policy = pipeline.mrope_positions
@@ -94,7 +94,7 @@ class Engine(BaseEngine):
             before = self._before_layer(index, remember=index + 1 in self.needs.last_layer)
             keep(bound.layers[index].register_forward_pre_hook(before, with_kwargs=True))
         self._watch_transitions()
-        if bound.dims.layers in self.cuts:  # behind the hooks that look at what the layer gives
+        if bound.dims.layers in self.placed:  # behind the hooks that look at what the layer gives
             keep(bound.layers[-1].register_forward_hook(self._behind_last))
         if self._vision_signals or self.shrinker is not None:
             signals, depths = self._vision_signals, self.needs.depths
@@ -201,7 +201,7 @@ class Engine(BaseEngine):
             original = image_sizes(self.bound, call.prompt)
         if not original:  # nothing is known of the prompt: every grid is an image
             original = {(0, n): rows * columns for n, (rows, columns) in enumerate(grids)}
-        number, _ = self.cuts[IMAGE]
+        number, _ = self.placed[IMAGE]
         targets = {key: self.schedule.counts(size)[number] for key, size in original.items()}
         return self.shrinker.plan(grids, original, targets, square=square)
 
@@ -227,7 +227,7 @@ class Engine(BaseEngine):
             if state.layout is not None:
                 if index == 0 and self.shrinker is not None:
                     hidden = self._leave_out(state, hidden)
-                if index in self.cuts:
+                if index in self.placed:
                     hidden = self._cut(state, index, hidden, original)
                 if index == 0 and self.needs.inputs:
                     rows = torch.arange(hidden.shape[1], device=hidden.device)
@@ -255,7 +255,7 @@ class Engine(BaseEngine):
         self, state: ForwardState, index: int, hidden: Tensor, original: Embeddings | None
     ) -> Tensor:
         """Reduce what enters layer ``index``; without ``original`` embeddings there is none."""
-        number, cut = self.cuts[index]
+        number, cut = self.placed[index]
         layout = state.layout
         assert layout is not None and state.origin is not None
         groups = Groups.of(layout, cut.stage.scope, hidden.device, state.separators)
@@ -289,13 +289,13 @@ class Engine(BaseEngine):
             shrinker, evidence = self.shrinker, state.evidence
             reduction = self._decide(
                 state,
-                self.cuts[IMAGE][1],
+                self.placed[IMAGE][1],
                 lambda: shrinker.reduction(layout, groups, evidence),
             )
-        return self._traced(state, self.cuts[IMAGE][1], reduction, hidden)
+        return self._traced(state, self.placed[IMAGE][1], reduction, hidden)
 
     def _decide(
-        self, state: ForwardState, cut: Cut, fresh: Callable[[], Reduction | None]
+        self, state: ForwardState, cut: PlacedStage, fresh: Callable[[], Reduction | None]
     ) -> Reduction | None:
         """Once per prompt: a call without a cache runs it again for every token."""
         if state.decided is None or state.layout is None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tokensieve.core.contract.adapter import BoundModel
+from tokensieve.core.contract.adapter import AdaptedVlm
 from tokensieve.core.engine.decoder.cache import check_cache, find_cache
 from tokensieve.core.engine.guard import ForwardGuard
 from tokensieve.core.engine.layout import TEXT, Images
@@ -38,7 +38,7 @@ NO_IDS = (
 
 
 def begin_forward(
-    bound: BoundModel,
+    bound: AdaptedVlm,
     schedule: Schedule,
     given: dict[str, Any],
     notes: list[str],
@@ -130,7 +130,7 @@ def _tuples_of_tensors(value: Any) -> bool:
     return isinstance(first, (tuple, list)) and any(isinstance(p, torch.Tensor) for p in first)
 
 
-def _marks(bound: BoundModel, rows: list[list[int]]) -> list[list[int]]:
+def _marks(bound: AdaptedVlm, rows: list[list[int]]) -> list[list[int]]:
     """Per sample and row, the placeholder that stands for a visual token, ``TEXT`` elsewhere."""
     placeholders = frozenset(bound.placeholder_ids)
     return [[token if token in placeholders else TEXT for token in row] for row in rows]
@@ -138,7 +138,7 @@ def _marks(bound: BoundModel, rows: list[list[int]]) -> list[list[int]]:
 
 def _read(
     state: ForwardState,
-    bound: BoundModel,
+    bound: AdaptedVlm,
     schedule: Schedule,
     given: Mapping[str, Any],
     ids: Tensor,
@@ -175,7 +175,7 @@ def _tail(flags: list[bool]) -> int:
     return next((n for n, flag in enumerate(reversed(flags)) if flag), len(flags))
 
 
-def image_sizes(bound: BoundModel, ids: Tensor) -> dict[tuple[int, int], int]:
+def image_sizes(bound: AdaptedVlm, ids: Tensor) -> dict[tuple[int, int], int]:
     """Visual tokens of each image ``(sample, image)`` of a prompt ``[batch, rows]``.
 
     Empty where a run of placeholders need not be an image: the pictures have to tell.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tokensieve.core.contract.adapter import BoundModel
+from tokensieve.core.contract.adapter import AdaptedVlm
 from tokensieve.core.engine.decoder import masks
 from tokensieve.core.engine.decoder.cache import ReducedLayer, cache_layer
 from tokensieve.core.engine.decoder.positions import next_shift, reindexed
@@ -26,7 +26,7 @@ REPLACED = frozenset({"attention_mask", "position_embeddings", "position_ids"})
 class RowSubstitution:
     """Replaces the keyword arguments that the model computed for all tokens."""
 
-    def __init__(self, bound: BoundModel, *, reindex: bool) -> None:
+    def __init__(self, bound: AdaptedVlm, *, reindex: bool) -> None:
         self.bound = bound
         self.reindex = reindex
 

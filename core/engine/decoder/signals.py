@@ -6,10 +6,10 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from tokensieve.core.contract.adapter import BoundModel, MappedLayer
+from tokensieve.core.contract.adapter import AdaptedVlm, MappedLayer
 from tokensieve.core.contract.signals import EncoderLayer, TokenStates
 from tokensieve.core.contract.tensors import at_least_float32
-from tokensieve.core.engine.board import Board, Readers
+from tokensieve.core.engine.board import BoundarySignals, Readers
 from tokensieve.core.engine.decoder.attention import LayerAttention
 from tokensieve.core.engine.decoder.cache import ReducedLayer
 from tokensieve.core.engine.decoder.masks import join_valid
@@ -26,12 +26,12 @@ Embeddings = tuple["Tensor", "Tensor"]
 FAR = 1 << 30
 
 
-class SignalBoard(Board):
+class SignalBoard(BoundarySignals):
     """Everything the view of a boundary of a decoder can be asked for."""
 
     def __init__(
         self,
-        bound: BoundModel,
+        bound: AdaptedVlm,
         state: ForwardState,
         groups: Groups,
         boundary: int,

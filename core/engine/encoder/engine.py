@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tokensieve.core.contract.adapted import ATTENTION_SIGNALS, IMAGE, BoundEncoder
+from tokensieve.core.contract.adapted import ATTENTION_SIGNALS, IMAGE, AdaptedEncoder
 from tokensieve.core.contract.signature import Signature
 from tokensieve.core.engine.base import BaseEngine
 from tokensieve.core.engine.call import enter
@@ -30,7 +30,7 @@ from tokensieve.core.engine.reduction import Groups
 from tokensieve.core.engine.state import SIZES, LayerInput
 from tokensieve.core.engine.trace import StageTrace
 from tokensieve.core.errors import UnsupportedError
-from tokensieve.core.pipeline.pipeline import Cut, Pipeline
+from tokensieve.core.pipeline.pipeline import Pipeline, PlacedStage
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 class EncoderEngine(BaseEngine):
     """Runs one pipeline on one encoder."""
 
-    def __init__(self, bound: BoundEncoder, pipeline: Pipeline, seed: int) -> None:
+    def __init__(self, bound: AdaptedEncoder, pipeline: Pipeline, seed: int) -> None:
         super().__init__(bound, pipeline, seed)
         self.bound = bound
 
@@ -55,7 +55,7 @@ class EncoderEngine(BaseEngine):
         keep(bound.encoder.register_forward_hook(self._end, with_kwargs=True, always_call=True))
         self._watch_model(bound.encoder)
         keep(bound.embedding.register_forward_pre_hook(self._refuse_parts))
-        if IMAGE in self.cuts:
+        if IMAGE in self.placed:
             self._handles += bound.shrink_images(
                 lambda: None if self.state is None else self.state.small
             )
@@ -86,14 +86,14 @@ class EncoderEngine(BaseEngine):
                 "the model is in training mode: call model.eval() before pruning"
             )
         pictures = self.bound.pictures(args, kwargs)
-        number, cut = self.cuts.get(IMAGE, (None, None))
+        number, cut = self.placed.get(IMAGE, (None, None))
         call.state = state = begin_pictures(
             self.bound, self.schedule, pictures, self.notes, self.seed, self._new_guard(), number
         )
         if cut is not None:
             self._note_smaller(state, cut, pictures)
 
-    def _note_smaller(self, state: EncoderState, cut: Cut, pictures: Tensor) -> None:
+    def _note_smaller(self, state: EncoderState, cut: PlacedStage, pictures: Tensor) -> None:
         """The image stage has been decided before anything ran; write it down."""
         if state.small is None:
             self._traced(state, cut, None, pictures)
@@ -134,7 +134,7 @@ class EncoderEngine(BaseEngine):
             rest = call.named(args, kwargs)
             hidden = rest.pop(call.names[0])
             self._check_rows(state, hidden)
-            if index in self.cuts:
+            if index in self.placed:
                 hidden = self._cut(state, index, hidden)
                 state.mask = self._mask(state, hidden)
             if remember:
@@ -155,7 +155,7 @@ class EncoderEngine(BaseEngine):
             )
 
     def _cut(self, state: EncoderState, index: int, hidden: Tensor) -> Tensor:
-        number, cut = self.cuts[index]
+        number, cut = self.placed[index]
         layout = state.layout
         assert layout is not None
         groups = Groups.of(layout, cut.stage.scope, hidden.device)
@@ -207,7 +207,7 @@ class EncoderEngine(BaseEngine):
         if state is None or state.layout is None:
             return None
         hidden = args[0]
-        if depth in self.cuts:
+        if depth in self.placed:
             state.guard.enter(depth)
             hidden = self._cut(state, depth, hidden)
         ragged, sizes = state.layout.ragged(), state.carried.get(SIZES)

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from tokensieve.core.contract.adapted import BoundEncoder
+from tokensieve.core.contract.adapted import AdaptedEncoder
 from tokensieve.core.contract.tensors import on_device, take_rows
-from tokensieve.core.engine.board import Board, Readers
+from tokensieve.core.engine.board import BoundarySignals, Readers
 from tokensieve.core.engine.encoder.attention import BlockAttention
 from tokensieve.core.engine.encoder.state import EncoderState, rows_of
 from tokensieve.core.engine.reduction import Groups
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class EncoderBoard(Board):
+class EncoderBoard(BoundarySignals):
     """Everything the view of a boundary of an encoder can be asked for."""
 
     def __init__(
         self,
-        bound: BoundEncoder,
+        bound: AdaptedEncoder,
         state: EncoderState,
         groups: Groups,
         boundary: int,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from tokensieve.core.contract.adapted import BoundEncoder
+from tokensieve.core.contract.adapted import AdaptedEncoder
 from tokensieve.core.contract.shrinking import Grid, small_grid, spread_places
 from tokensieve.core.contract.tensors import on_device
 from tokensieve.core.engine.guard import ForwardGuard
@@ -67,7 +67,7 @@ def rows_of(layer: int) -> str:
 
 
 def begin_pictures(
-    bound: BoundEncoder,
+    bound: AdaptedEncoder,
     schedule: Schedule,
     pictures: Tensor,
     notes: list[str],

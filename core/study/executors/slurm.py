@@ -20,7 +20,7 @@ DEBUG = "debug"  # submitit's jobs that run when they are asked how they went
 
 
 def execute(cells: Sequence[PlannedCell], events: Events, setting: Setting) -> None:
-    """Submit the cells as an array of jobs and wait for it; what is left of it is cancelled.
+    """Submit the cells as an array of jobs and wait for it; what is left of it is canceled.
 
     What a job has done is in the store even if the job, or this process, dies. The options are
     submitit's, from the key ``slurm`` of the study's file and from the command line; ``cluster``

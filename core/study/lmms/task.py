@@ -38,7 +38,7 @@ class LmmsTask(Task):
     def examples(self, count: int, seed: int) -> Sequence[Example]:
         """The first ``count`` documents, as ``lmms-eval --limit`` takes them; nothing is drawn.
 
-        Some benchmarks score neighbouring questions together, which a draw would tear apart.
+        Some benchmarks score neighboring questions together, which a draw would tear apart.
         """
         source, where = self.source, f"task '{PREFIX}{self.benchmark}'"
         with library.one_line(where), library.quiet():

@@ -54,7 +54,7 @@ def kept_hash(trace: Trace, sample: int) -> str:
     return digest.hexdigest()[:16]
 
 
-def summarise(records: Sequence[dict[str, Any]], budget: dict[str, float] | None) -> dict[str, Any]:
+def summarize(records: Sequence[dict[str, Any]], budget: dict[str, float] | None) -> dict[str, Any]:
     """Means over samples; ``reached`` and ``wanted`` are in the budget's own currency."""
     summary: dict[str, Any] = {
         "samples": len(records),

@@ -37,7 +37,7 @@ from tokensieve.core.study.work.agreement import (
     left_alone,
 )
 from tokensieve.core.study.work.benchmark_cell import run_benchmark
-from tokensieve.core.study.work.measures import sample_records, summarise, unmet_reason
+from tokensieve.core.study.work.measures import sample_records, summarize, unmet_reason
 from tokensieve.core.study.work.questions import Batch, Questions
 from tokensieve.core.study.work.subjects import (
     naming,
@@ -72,7 +72,7 @@ class Worker:
             with quiet_transformers():
                 lines, more = self._run(cell, tick)
             if cell.config["kind"] == "accuracy":
-                found = summarise(lines["samples.jsonl"], cell.config["budget"])
+                found = summarize(lines["samples.jsonl"], cell.config["budget"])
                 facts["summary"] = {**found, **more}
                 unit = "layer" if self._loaded is None else self._loaded[1].bound.layer_word
                 reason = unmet_reason(facts["summary"], cell.config["budget"], unit)

@@ -179,7 +179,7 @@ def fitting(images: Sequence[Image], budget: Sequence[int], merger: RecycleMerge
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("share", [0.3, 0.55, 1.0])
 def test_recycle(share: float, tied: bool) -> None:
-    """Up to five clusters next to images with one or none: centres, order, means and sizes."""
+    """Up to five clusters next to images with one or none: centers, order, means and sizes."""
     merger = RecycleMerger(share=share)
     for seed in range(3):
         images = batch_of(20 + seed, (61, 40, 25, 9, 1), tied=tied)
@@ -188,10 +188,10 @@ def test_recycle(share: float, tied: bool) -> None:
             mergers.recycle(i["hidden"], i.scores, tokens, share)
             for i, tokens in zip(images, kept, strict=True)
         ]
-        merged = applied(merger, images, kept, [len(centres) for centres, _ in theirs])
+        merged = applied(merger, images, kept, [len(centers) for centers, _ in theirs])
         assert merged.appended is not None and merged.extra is None
-        centres = [tokens for tokens, _ in theirs]
-        assert arranged(merged.targets, merged.appended) == centres
+        centers = [tokens for tokens, _ in theirs]
+        assert arranged(merged.targets, merged.appended) == centers
         assert places(merged.appended) == places(merged.targets)
         for number, (tokens, vectors) in enumerate(theirs):
             if tokens:
@@ -207,16 +207,16 @@ def test_recycle_adds_up_what_tokens_stand_for() -> None:
     padded_sizes = padded(sizes, width_of(images))
     merged = applied(RecycleMerger(), images, kept, [1, 1], sizes=padded_sizes)
     for number, image in enumerate(images):
-        ((centre,), _) = mergers.recycle(image["hidden"], image.scores, kept[number])
+        ((center,), _) = mergers.recycle(image["hidden"], image.scores, kept[number])
         pruned = mergers.not_in(kept[number], len(image.scores))
         count = mergers.candidate_count(len(pruned))
         candidates = [pruned[place] for place in top_k(image.scores[pruned], count)]
-        assert places(merged.targets)[number] == [centre]
-        assert merged.sizes[number, centre] == sizes[number][candidates].sum()
+        assert places(merged.targets)[number] == [center]
+        assert merged.sizes[number, center] == sizes[number][candidates].sum()
 
 
-def test_recycle_of_blank_images_keeps_centres_apart() -> None:
-    """Everything ties, to the first centre; the second one is alone."""
+def test_recycle_of_blank_images_keeps_centers_apart() -> None:
+    """Everything ties, to the first center; the second one is alone."""
     images = batch_of(33, (45, 12))
     for image in images:
         image["hidden"][:] = image["hidden"][0]
@@ -227,9 +227,9 @@ def test_recycle_of_blank_images_keeps_centres_apart() -> None:
     assert arranged(merged.targets, merged.appended) == [[2, 3], [2]]
     assert merged.sizes[merged.targets].tolist() == [12, 1, 4]
     for number, (image, count) in enumerate(zip(images, (2, 1), strict=True)):
-        centres, vectors = mergers.recycle(image["hidden"], image.scores, [0, 1])
-        assert centres == [2, 3][:count]
-        close(merged.vectors[number, centres], vectors)
+        centers, vectors = mergers.recycle(image["hidden"], image.scores, [0, 1])
+        assert centers == [2, 3][:count]
+        close(merged.vectors[number, centers], vectors)
 
 
 def test_recycle_of_nothing_changes_nothing() -> None:

@@ -151,7 +151,7 @@ def half_precision(trial: Trial) -> None:
 
 RUNS = check_each(runs, gate=True)
 DETERMINISTIC = check_each(deterministic, gate=True)
-BEHAVIOUR_CHECKS = tuple(
+BEHAVIOR_CHECKS = tuple(
     map(
         check_each,
         (

@@ -1,4 +1,4 @@
-"""The rest of the catalogue keeps the published tokens, at the token counts of the papers.
+"""The rest of the catalog keeps the published tokens, at the token counts of the papers.
 
 LLaVA with 576 visual tokens in tiny widths and float64, deep enough for every boundary as it is
 written; what is expected comes from ``tests/references/published.py`` and ``inside.py``.
@@ -253,7 +253,7 @@ def test_visionzip_with_a_method_inside_the_decoder(preset: str) -> None:
 
 def test_cdpruner_then_transprune() -> None:
     model, inputs = wide(), big_prompt(seed=1)
-    score = forward.normalised_sum(forward.ttv("code", 6), forward.iga())
+    score = forward.normalized_sum(forward.ttv("code", 6), forward.iga())
     later = cuts(score, at7=96, at9=48, at12=24)
 
     def stages(images: Sequence[Encoded]) -> Any:

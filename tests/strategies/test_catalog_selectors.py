@@ -269,7 +269,7 @@ def test_dpp_takes_the_worst_token_before_copies() -> None:
 
 
 def test_max_min_is_exhaustive() -> None:
-    """Nearest neighbours by hand, without :mod:`references.greedy`."""
+    """Nearest neighbors by hand, without :mod:`references.greedy`."""
     image = batch_of(12, (9,))[0]
     apart = [[1 - cosine(one, other) for other in image["hidden"]] for one in image["hidden"]]
     alone = [min(row[:t] + row[t + 1 :]) for t, row in enumerate(apart)]

@@ -48,7 +48,7 @@ def test_dilated_after_an_earlier_prune(share: float) -> None:
 
 
 def test_dilated_ignores_an_extra_token() -> None:
-    """It is no neighbour of the first token, and as an anchor it has none."""
+    """It is no neighbor of the first token, and as an anchor it has none."""
     images = batch_of(30, (6,))
     images[0].scores[:] = [9, 1, 2, 3, 8, 5]
     images[0].tensors["grid"] = np.array([[0, 0], [0, 0], [0, 1], [0, 2], [1, 0], [1, 1]])
