@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from tokensieve.core.contract.adapter import DECODER_SIGNALS, AdaptedVlm
-from tokensieve.core.contract.dims import DecoderDims
-from tokensieve.core.contract.signature import unknown_release
-from tokensieve.core.errors import AttachError
+from tokensieve.plugin import (
+    DECODER_SIGNALS,
+    AdaptedVlm,
+    AttachError,
+    DecoderDims,
+    unknown_release,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -16,9 +16,7 @@ from tokensieve.adapters.vision import (
     watch_layers,
     watch_projector,
 )
-from tokensieve.core.contract.adapter import VisionRecord
-from tokensieve.core.contract.signals import VISION_SIGNALS
-from tokensieve.core.errors import AttachError
+from tokensieve.plugin import VISION_SIGNALS, AttachError, VisionRecord
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -28,13 +28,21 @@ from tokensieve.adapters.vision import (
     rotated_parts,
     seen_heads,
 )
-from tokensieve.core.contract.adapter import AdaptedVlm, Adapter, VisionRecord
-from tokensieve.core.contract.dims import DecoderDims, ModelSize
-from tokensieve.core.contract.panel import Panel
-from tokensieve.core.contract.shrinking import Grid, ShrinkPlan
-from tokensieve.core.contract.signature import Signature
-from tokensieve.core.errors import AttachError, SignalError, UnsupportedError
-from tokensieve.core.lazy import torch
+from tokensieve.plugin import (
+    AdaptedVlm,
+    Adapter,
+    AttachError,
+    DecoderDims,
+    Grid,
+    ModelSize,
+    Panel,
+    ShrinkPlan,
+    SignalError,
+    Signature,
+    UnsupportedError,
+    VisionRecord,
+    torch,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tokensieve.adapters.shrinking import resized
-from tokensieve.core.contract.shrinking import Grid
-from tokensieve.core.lazy import torch
+from tokensieve.plugin import Grid, torch
 
 if TYPE_CHECKING:
     from torch import Tensor

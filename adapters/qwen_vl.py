@@ -30,14 +30,20 @@ from tokensieve.adapters.vision import (
     raster,
     rotated_parts,
 )
-from tokensieve.core.contract.adapter import AdaptedVlm, Adapter, VisionRecord
-from tokensieve.core.contract.dims import DecoderDims, ModelSize
-from tokensieve.core.contract.panel import Panel
-from tokensieve.core.contract.shrinking import ShrinkPlan
-from tokensieve.core.contract.signals import VISION_SIGNALS
-from tokensieve.core.contract.signature import Signature, unknown_release
-from tokensieve.core.errors import SignalError
-from tokensieve.core.lazy import torch
+from tokensieve.plugin import (
+    VISION_SIGNALS,
+    AdaptedVlm,
+    Adapter,
+    DecoderDims,
+    ModelSize,
+    Panel,
+    ShrinkPlan,
+    SignalError,
+    Signature,
+    VisionRecord,
+    torch,
+    unknown_release,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor

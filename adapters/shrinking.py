@@ -6,10 +6,14 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from tokensieve.core.contract.shrinking import Grid, spread_places
-from tokensieve.core.contract.tensors import at_least_float32, on_device
-from tokensieve.core.errors import UnsupportedError
-from tokensieve.core.lazy import torch
+from tokensieve.plugin import (
+    Grid,
+    UnsupportedError,
+    at_least_float32,
+    on_device,
+    spread_places,
+    torch,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tokensieve.adapters.shrinking import resized
-from tokensieve.core.contract.shrinking import Grid
+from tokensieve.plugin import Grid
 
 if TYPE_CHECKING:
     from torch import Tensor

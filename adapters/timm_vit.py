@@ -9,22 +9,23 @@ from typing import TYPE_CHECKING, Any
 
 from tokensieve.adapters.timm_pictures import resizable, seen_box, shrinking_hooks
 from tokensieve.adapters.vision import layer_at, split_heads
-from tokensieve.core.contract.adapted import (
+from tokensieve.plugin import (
     ATTENTION_SIGNALS,
     BRANCH_SIGNALS,
     ENCODER_SIGNALS,
     IMAGE,
+    SIGNALS,
     AdaptedEncoder,
+    Adapter,
+    AttachError,
     Branch,
+    DecoderDims,
     Demands,
+    Grid,
+    Panel,
+    UnsupportedError,
+    torch,
 )
-from tokensieve.core.contract.adapter import Adapter
-from tokensieve.core.contract.dims import DecoderDims
-from tokensieve.core.contract.panel import Panel
-from tokensieve.core.contract.shrinking import Grid
-from tokensieve.core.contract.signals import SIGNALS
-from tokensieve.core.errors import AttachError, UnsupportedError
-from tokensieve.core.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -7,17 +7,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tokensieve.core.contract.hooks import own
-from tokensieve.core.contract.signals import EncoderAttention
-from tokensieve.core.contract.signature import Signature
-from tokensieve.core.contract.tensors import at_least_float32
-from tokensieve.core.errors import SignalError
-from tokensieve.core.lazy import torch
+from tokensieve.plugin import (
+    EncoderAttention,
+    SignalError,
+    Signature,
+    at_least_float32,
+    own,
+    torch,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tokensieve.core.contract.adapter import VisionRecord
+    from tokensieve.plugin import VisionRecord
 
 ATTENTION_SIGNALS = frozenset({"vision_attention", "vision_keys", "encoder_layers"})
 """Signals for which queries and keys have to be captured."""

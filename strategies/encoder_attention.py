@@ -6,10 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from tokensieve.core.contract.components import Scorer
-from tokensieve.core.contract.signals import EncoderLayer
-from tokensieve.core.contract.view import View
-from tokensieve.core.strict import Share
+from tokensieve.plugin import EncoderLayer, Scorer, Share, View
 
 if TYPE_CHECKING:
     pass

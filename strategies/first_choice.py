@@ -6,10 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from tokensieve.core.contract.tensors import on_device
-from tokensieve.core.contract.view import View
-from tokensieve.core.pipeline.scoring import combined_scores
-from tokensieve.core.pipeline.stage import ScoreTerms
+from tokensieve.plugin import ScoreTerms, View, combined_scores, on_device
 from tokensieve.strategies.ordered import OrderedSelector, then, top_in_order
 
 if TYPE_CHECKING:

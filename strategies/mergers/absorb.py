@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tokensieve.core.contract.components import Merged, Merger
-from tokensieve.core.contract.tensors import unit
-from tokensieve.core.contract.view import View
+from tokensieve.plugin import Merged, Merger, View, unit
 from tokensieve.strategies.similarity import nearest
 
 if TYPE_CHECKING:

@@ -6,14 +6,21 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from tokensieve.core.contract.components import Merged, Merger, Split
-from tokensieve.core.contract.ranking import top_counts
-from tokensieve.core.contract.tensors import on_device, take_rows
-from tokensieve.core.contract.ties import above, falling, first_max
-from tokensieve.core.contract.view import View
-from tokensieve.core.lazy import torch
-from tokensieve.core.pipeline.budgets import whole
-from tokensieve.core.strict import Share
+from tokensieve.plugin import (
+    Merged,
+    Merger,
+    Share,
+    Split,
+    View,
+    above,
+    falling,
+    first_max,
+    floor_count,
+    on_device,
+    take_rows,
+    top_counts,
+    torch,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,7 +30,7 @@ PER_CLUSTER = 10
 
 def candidates(pruned: int, share: float) -> int:
     """How many of the pruned tokens are recycled."""
-    return min(pruned, whole(share * pruned) + 1)
+    return min(pruned, floor_count(share * pruned) + 1)
 
 
 def clusters(pruned: int, share: float) -> int:

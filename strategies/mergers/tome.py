@@ -7,11 +7,19 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from tokensieve.core.contract.components import Merged, Merger, Split
-from tokensieve.core.contract.tensors import at_least_float32, on_device, take_rows, unit
-from tokensieve.core.contract.ties import falling, first_max
-from tokensieve.core.contract.view import View
-from tokensieve.core.lazy import torch
+from tokensieve.plugin import (
+    Merged,
+    Merger,
+    Split,
+    View,
+    at_least_float32,
+    falling,
+    first_max,
+    on_device,
+    take_rows,
+    torch,
+    unit,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,11 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-from tokensieve.core.contract.components import LayerRange, Scorer
-from tokensieve.core.contract.signals import Transition
-from tokensieve.core.contract.view import View
-from tokensieve.core.lazy import torch
-from tokensieve.core.strict import Layer
+from tokensieve.plugin import Layer, LayerRange, Scorer, Transition, View, torch
 
 if TYPE_CHECKING:
     from torch import Tensor

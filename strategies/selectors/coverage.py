@@ -6,11 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from tokensieve.core.contract.tensors import on_device, take_rows, unit
-from tokensieve.core.contract.ties import first_max
-from tokensieve.core.contract.view import View
-from tokensieve.core.lazy import torch
-from tokensieve.core.strict import Factor
+from tokensieve.plugin import Factor, View, first_max, on_device, take_rows, torch, unit
 from tokensieve.strategies.features import Features, FeatureSelector
 from tokensieve.strategies.ordered import with_turn
 

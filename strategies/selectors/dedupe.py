@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tokensieve.core.contract.ranking import selection_order
-from tokensieve.core.contract.tensors import on_device
-from tokensieve.core.contract.ties import falling
-from tokensieve.core.contract.view import View
-from tokensieve.core.lazy import torch
+from tokensieve.plugin import View, falling, on_device, selection_order, torch
 from tokensieve.strategies.features import Features, FeatureSelector
 
 if TYPE_CHECKING:

@@ -6,10 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from tokensieve.core.contract.ranking import selection_order, top_counts
-from tokensieve.core.contract.view import View
-from tokensieve.core.lazy import torch
-from tokensieve.core.strict import Share
+from tokensieve.plugin import Share, View, selection_order, top_counts, torch
 from tokensieve.strategies.first_choice import FirstChoiceSelector
 from tokensieve.strategies.ordered import top_in_order
 

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from tokensieve.core.contract.tensors import on_device
-from tokensieve.core.contract.ties import above, first_max
-from tokensieve.core.contract.view import View
-from tokensieve.core.lazy import torch
-from tokensieve.core.pipeline.scoring import extremes
+from tokensieve.plugin import View, above, first_max, on_device, torch
 from tokensieve.strategies.features import FeatureSelector
 from tokensieve.strategies.ordered import with_turn
 
@@ -86,7 +82,8 @@ class DppSelector(FeatureSelector):
     def _quality(self, scores: Tensor, valid: Tensor) -> Tensor:
         if self.quality == "none":
             return scores
-        low, high = extremes(scores, valid)
+        low = scores.masked_fill(~valid, float("inf")).amin(dim=1, keepdim=True)
+        high = scores.masked_fill(~valid, float("-inf")).amax(dim=1, keepdim=True)
         differ = above(high, low)
         scaled = (scores - low + SMALL) / torch.where(differ, high - low, 1)
         return torch.where(differ, scaled, 1.0)

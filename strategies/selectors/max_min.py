@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tokensieve.core.contract.tensors import on_device, take_rows
-from tokensieve.core.contract.ties import first_max
-from tokensieve.core.contract.view import View
-from tokensieve.core.lazy import torch
+from tokensieve.plugin import View, first_max, on_device, take_rows, torch
 from tokensieve.strategies.features import FeatureSelector
 from tokensieve.strategies.ordered import with_turn
 

@@ -6,9 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from tokensieve.core.contract.ranking import selection_order
-from tokensieve.core.contract.view import View
-from tokensieve.core.lazy import torch
+from tokensieve.plugin import View, selection_order, torch
 from tokensieve.strategies.falls_short import FallsShort
 from tokensieve.strategies.ordered import OrderedSelector
 from tokensieve.strategies.partitions import (

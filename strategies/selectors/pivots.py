@@ -6,10 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from tokensieve.core.contract.ranking import selection_order, top_counts
-from tokensieve.core.contract.tensors import on_device, take_rows, unit
-from tokensieve.core.contract.view import View
-from tokensieve.core.lazy import torch
+from tokensieve.plugin import View, on_device, selection_order, take_rows, top_counts, torch, unit
 from tokensieve.strategies.ordered import OrderedSelector, then, top_in_order
 
 if TYPE_CHECKING:

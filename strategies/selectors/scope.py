@@ -6,10 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from tokensieve.core.contract.tensors import on_device, take_rows
-from tokensieve.core.contract.ties import ULPS, first_max
-from tokensieve.core.contract.view import View
-from tokensieve.core.lazy import torch
+from tokensieve.plugin import View, first_max, on_device, rounding, take_rows, torch
 from tokensieve.strategies.features import Features, FeatureSelector
 from tokensieve.strategies.ordered import with_turn
 
@@ -55,7 +52,7 @@ class ScopeSelector(FeatureSelector):
         weight = scores.masked_fill(~view.valid, 0).clamp(min=0) ** self.alpha
         message = f"{self.name}: scores to the power of {self.alpha:g} are not finite"
         view.check_later(message, ~weight.isfinite().all())
-        noise = ULPS * torch.finfo(similar.dtype).eps
+        noise = float(rounding(torch.ones((), dtype=similar.dtype)))
         turns = torch.zeros_like(available, dtype=torch.long)
         wanted = on_device(counts, available.device)[:, None]
         for step in range(max(counts, default=0)):

@@ -6,19 +6,14 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from tokensieve.core.contract.ranking import top_counts
-from tokensieve.core.contract.ties import above
-from tokensieve.core.contract.view import View
-from tokensieve.core.gate.selection import LARGEST
-from tokensieve.core.lazy import torch
-from tokensieve.core.pipeline.budgets import whole
-from tokensieve.core.strict import TokenCount
+from tokensieve.plugin import TokenCount, View, above, floor_count, top_counts, torch
 from tokensieve.strategies.ordered import OrderedSelector, top_in_order
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
+LARGEST = 1e15  # scores beyond it are refused
 SLACK = 1e-9  # a share is the decimal number a person wrote
 
 
@@ -90,7 +85,7 @@ class ThresholdSelector(OrderedSelector):
         place = available.long().cumsum(dim=1) - 1
         inside = available & (place < tokens - 1)
         if self.rule == "share":
-            apart = whole(1 / self.value)
+            apart = floor_count(1 / self.value)
             return inside & (place % apart == apart // 2)
         step = (tokens // higher.sum(dim=1, keepdim=True).clamp(min=1) // 3).clamp(min=1)
         return inside & (place % step == 0)
