@@ -51,10 +51,3 @@ def spread_features(features: Tensor, grids: Sequence[Grid], small: Sequence[Gri
     ]
     full = features.new_zeros(starts[-1], *features.shape[1:])
     return full.index_copy(0, on_device(places, features.device), features)
-
-
-def spread_images(features: Tensor, grid: Grid, small: Sequence[Grid]) -> Tensor:
-    """:func:`spread_features` for images of one size: ``[images, tokens, n]``."""
-    images = features.shape[0]
-    spread = spread_features(features.flatten(0, 1), [grid] * images, small)
-    return spread.view(images, -1, features.shape[-1])

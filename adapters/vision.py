@@ -12,7 +12,10 @@ from tokensieve.plugin import (
     SignalError,
     Signature,
     at_least_float32,
+    joined_heads,
     own,
+    paid_attention,
+    received_attention,
     torch,
 )
 
@@ -25,7 +28,6 @@ ATTENTION_SIGNALS = frozenset({"vision_attention", "vision_keys", "encoder_layer
 """Signals for which queries and keys have to be captured."""
 RAN_PAST = "a layer of the vision encoder ran past its hooks: its signals are lost"
 NO_TEXT_TOWER = "the model has no CLIP text tower"
-CHUNK_ELEMENTS = 4_000_000  # 16 MB of float32 scores at a time
 
 
 def feeding_layer(layers: Sequence[Any], index: int) -> Any:
@@ -65,13 +67,14 @@ class CapturedLayer:
 
     def attention(self, kind: EncoderAttention = "auto", *, joined: bool = False) -> Tensor:
         """``[T, heads]`` float32."""
-        wanted = ("cls" if self.has_cls else "received") if kind == "auto" else kind
-        measure = cls_row if wanted == "cls" and self.has_cls else received
         rows = []
         for part in self.parts:
-            queries, keys = map(_joined, part) if joined else part
+            queries, keys = map(at_least_float32, map(joined_heads, part) if joined else part)
             scale = keys.shape[-1] ** -0.5 if joined else self.scale
-            values = measure(queries, keys, scale)
+            if kind != "received" and self.has_cls:
+                values = paid_attention(queries[:, :, :1], keys, scale)[:, :, 0]
+            else:
+                values = received_attention(queries, keys, scale)
             patches = keys.shape[2] - int(self.has_cls)
             rows.append(values[..., -patches:].transpose(1, 2).flatten(0, 1))
         return self.pool(torch.cat(rows))
@@ -80,7 +83,7 @@ class CapturedLayer:
         """``[T, head dim]`` mean over heads, or full width."""
         rows = []
         for _, keys in self.parts:
-            metric = _joined(keys)[:, 0] if joined else keys.mean(dim=1)
+            metric = joined_heads(keys)[:, 0] if joined else keys.mean(dim=1)
             rows.append(metric[:, int(self.has_cls) :].flatten(0, 1))
         return self.pool(torch.cat(rows))
 
@@ -173,38 +176,7 @@ def watch_projector(
     return [projector.register_forward_hook(finish, with_kwargs=True)]
 
 
-def _joined(states: Tensor) -> Tensor:
-    """``[images, heads, tokens, head dim]`` -> ``[images, 1, tokens, heads * head dim]``."""
-    return states.transpose(1, 2).flatten(2)[:, None]
-
-
-def cls_row(queries: Tensor, keys: Tensor, scale: float) -> Tensor:
-    """Attention of the first token to all others.
-
-    ``[images, heads, tokens, head dim]`` -> ``[images, heads, tokens - 1]``: softmax over all
-    tokens, [CLS] included, then [CLS]'s own column cut off.
-    """
-    queries, keys = at_least_float32(queries[:, :, :1]), at_least_float32(keys)
-    scores = (queries @ keys.transpose(2, 3)) * scale
-    return scores.softmax(dim=-1)[:, :, 0, 1:]
-
-
-def received(queries: Tensor, keys: Tensor, scale: float) -> Tensor:
-    """Attention that each token receives, mean over the queries: ``[images, heads, tokens]``.
-
-    A few query rows at a time; the map is never whole in memory.
-    """
-    queries, keys = at_least_float32(queries), at_least_float32(keys)
-    images, heads, tokens, _ = keys.shape
-    step = max(1, CHUNK_ELEMENTS // max(1, images * heads * tokens))
-    total = torch.zeros(images, heads, tokens, dtype=keys.dtype, device=keys.device)
-    for rows in queries.split(step, dim=2):
-        scores = (rows @ keys.transpose(2, 3)).mul_(scale)
-        total += scores.softmax(dim=-1).sum(dim=2)
-    return total / queries.shape[2]
-
-
-def raster(rows: int, columns: int, images: int) -> Tensor:
+def raster(rows: int, columns: int, images: int = 1) -> Tensor:
     """``[images * rows * columns, 2]`` row and column of every token, image after image."""
     one: Tensor = torch.cartesian_prod(torch.arange(rows), torch.arange(columns))
     repeated: Tensor = one.repeat(images, 1)

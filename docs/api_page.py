@@ -40,7 +40,8 @@ GROUPS = {
         "Tasks": "Task Example Box same_text",
         "Adapters": "Adapter AdaptedModel Branch DecoderDims ModelSize Panel",
         "Vision-language models": "AdaptedVlm VisionRecord DECODER_SIGNALS VISION_SIGNALS",
-        "Encoders": "AdaptedEncoder Demands ENCODER_SIGNALS BRANCH_SIGNALS ATTENTION_SIGNALS",
+        "Encoders": "AdaptedEncoder Demands ENCODER_SIGNALS BRANCH_SIGNALS ATTENTION_SIGNALS "
+        "paid_attention received_attention joined_heads",
         "Smaller pictures": "IMAGE Grid ShrinkPlan spread_places",
         "Hooks": "own Signature unknown_release",
         "Registering": "hookimpl Registry",

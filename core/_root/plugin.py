@@ -28,6 +28,11 @@ from tokensieve.core.contract.components import (
     Split,
 )
 from tokensieve.core.contract.dims import DecoderDims, ModelSize
+from tokensieve.core.contract.encoder_attention import (
+    joined_heads,
+    paid_attention,
+    received_attention,
+)
 from tokensieve.core.contract.hooks import own
 from tokensieve.core.contract.panel import Panel
 from tokensieve.core.contract.ranking import selection_order, top_counts
@@ -123,8 +128,11 @@ __all__ = [
     "first_max",
     "floor_count",
     "hookimpl",
+    "joined_heads",
     "on_device",
     "own",
+    "paid_attention",
+    "received_attention",
     "rounding",
     "same_text",
     "selection_order",
