@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import Field
 
 from tokensieve.plugin import EncoderLayer, Scorer, Share, View
-
-if TYPE_CHECKING:
-    pass
 
 
 class EncoderAttentionScorer(Scorer):

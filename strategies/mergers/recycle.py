@@ -76,7 +76,11 @@ class RecycleMerger(Merger):
             return Merged(kept & False, view.hidden, sizes)
         wanted = on_device(counts, kept.device)[:, None]
         most = min(kept.shape[1], PER_CLUSTER * max(counts))
-        chosen = self._recycled(dropped, wanted, view)
+        scores = view.scores if view.scores is not None else dropped.float()
+        pruned = dropped.sum(dim=1, keepdim=True)
+        count = (self.share * pruned.double() + 1e-9).floor().long() + 1
+        limit = count.minimum(PER_CLUSTER * wanted).minimum(pruned)
+        chosen = top_counts(scores, dropped, limit[:, 0])
         places = chosen.to(torch.uint8).sort(dim=1, descending=True, stable=True).indices[:, :most]
         real = chosen.gather(1, places)
         hidden = take_rows(view.hidden, places)
@@ -84,20 +88,12 @@ class RecycleMerger(Merger):
         joins = members.to(hidden.dtype).transpose(1, 2)
         mean = joins @ hidden / (joins.sum(dim=2, keepdim=True) + 1e-6)
         grown = (joins @ sizes.gather(1, places).to(hidden.dtype)[..., None])[..., 0]
-        where, count = places.gather(1, centers), centers.shape[1]
-        rank = torch.arange(1, count + 1, device=kept.device)
+        where = places.gather(1, centers)
+        rank = torch.arange(1, centers.shape[1] + 1, device=kept.device)
         appended = places.new_zeros(kept.shape).scatter(1, where, rank.where(rank <= wanted, 0))
         vectors = view.hidden.scatter(1, where[..., None].expand_as(mean), mean)
         grown = sizes.scatter(1, where, grown.to(sizes.dtype))
         return Merged(appended > 0, vectors, grown, appended)
-
-    def _recycled(self, dropped: Tensor, wanted: Tensor, view: View) -> Tensor:
-        """``[batch, tokens]`` bool, the best of the dropped tokens."""
-        scores = view.scores if view.scores is not None else dropped.float()
-        pruned = dropped.sum(dim=1, keepdim=True)
-        count = (self.share * pruned.double() + 1e-9).floor().long() + 1
-        limit = count.minimum(PER_CLUSTER * wanted).minimum(pruned)
-        return top_counts(scores, dropped, limit[:, 0])
 
 
 def _clustered(hidden: Tensor, real: Tensor, wanted: Tensor, most: int) -> tuple[Tensor, Tensor]:

@@ -120,7 +120,11 @@ class _Matching:
 
     def merge(self, pairs: Tensor) -> None:
         """Merge the ``pairs`` ``[batch]`` most similar pairs, or as many as there are."""
-        givers = self._givers()
+        if self.halves == "best":
+            gives = (self.place - self.place.gather(1, self.best)) % 2 == 1
+        else:
+            gives = self.place % 2 == int(self.halves == "odd")
+        givers = self.alive & gives
         similar, partner = self._partners(givers)
         limit = givers.sum(dim=1)
         if self.halves != "best":
@@ -140,12 +144,6 @@ class _Matching:
             merging.gather(1, self.best), partner.gather(1, self.best), self.best
         )
         self._arrange(rank, givers, (pairs > 0)[:, None])
-
-    def _givers(self) -> Tensor:
-        """Every second token, counted from the best one or from the first."""
-        if self.halves == "best":
-            return self.alive & ((self.place - self.place.gather(1, self.best)) % 2 != 0)
-        return self.alive & (self.place % 2 == int(self.halves == "odd"))
 
     def _arrange(self, rank: Tensor, givers: Tensor, merged: Tensor) -> None:
         """Where the tokens stand after a round, in the rows in which some ``merged``.

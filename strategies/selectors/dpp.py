@@ -39,7 +39,14 @@ class DppSelector(FeatureSelector):
         self, scores: Tensor, available: Tensor, counts: list[int], view: View
     ) -> Tensor:
         """``[batch, tokens]`` turns; the loop runs over the budget."""
-        quality = self._quality(scores, view.valid).masked_fill(~view.valid, 0)
+        quality = scores
+        if self.quality == "minmax":
+            low = scores.masked_fill(~view.valid, float("inf")).amin(dim=1, keepdim=True)
+            high = scores.masked_fill(~view.valid, float("-inf")).amax(dim=1, keepdim=True)
+            differ = above(high, low)
+            scaled = (scores - low + SMALL) / torch.where(differ, high - low, 1)
+            quality = torch.where(differ, scaled, 1.0)
+        quality = quality.masked_fill(~view.valid, 0)
         kernel = quality[:, :, None] * self._similarity(view, quality.dtype) * quality[:, None]
         most, (batch, tokens) = max(counts, default=0), available.shape
         gain = kernel.diagonal(dim1=1, dim2=2)
@@ -78,12 +85,3 @@ class DppSelector(FeatureSelector):
         rows = similarity.masked_fill(~taken[:, :, None], 0)
         explained: Tensor = torch.linalg.solve(block, rows)
         return similarity - rows.transpose(1, 2) @ explained
-
-    def _quality(self, scores: Tensor, valid: Tensor) -> Tensor:
-        if self.quality == "none":
-            return scores
-        low = scores.masked_fill(~valid, float("inf")).amin(dim=1, keepdim=True)
-        high = scores.masked_fill(~valid, float("-inf")).amax(dim=1, keepdim=True)
-        differ = above(high, low)
-        scaled = (scores - low + SMALL) / torch.where(differ, high - low, 1)
-        return torch.where(differ, scaled, 1.0)
