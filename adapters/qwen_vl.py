@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tokensieve.adapters.decoder import LlamaLikeModel, decoder_dims, placeholder_ids
 from tokensieve.adapters.encoders import check_whole_model
-from tokensieve.adapters.qwen_patches import raster_order, resized_patches
+from tokensieve.adapters.qwen_patches import encoder_features, raster_order, resized_patches
 from tokensieve.adapters.shrinking import spread_features
 from tokensieve.adapters.synthetic import (
     random_pixels,
@@ -42,7 +41,6 @@ from tokensieve.plugin import (
     Signature,
     VisionRecord,
     torch,
-    unknown_release,
 )
 
 if TYPE_CHECKING:
@@ -111,7 +109,7 @@ class QwenVLModel(LlamaLikeModel):
             if not seen.keys() >= {"grid", "features", *chosen.values()}:
                 raise SignalError(RAN_PAST)
             record = self._record(seen["features"], seen, chosen)
-            record.outputs = pooled(output).detach()
+            record.outputs = encoder_features(output).detach()
             deliver(record)
 
         def projection(block: int) -> Callable[[], Any]:
@@ -144,7 +142,12 @@ class QwenVLModel(LlamaLikeModel):
         frames = [h * w for t, h, w in grids for _ in range(t)]
         tile = [frame for frame, size in enumerate(frames) for _ in range(size // self.unit**2)]
         record.tile = torch.tensor(tile).to(hidden.device)
-        pool = partial(self._pooled, order=order)
+
+        def pool(patches: Tensor) -> Tensor:
+            """The mean over the patches of a token, tokens in raster order."""
+            means: Tensor = patches.unflatten(0, (-1, self.unit**2)).mean(dim=1)
+            return means[order]
+
         for depth, block in chosen.items():
             attention = self.visual.blocks[block].attn
             projected = seen[block].unflatten(-1, (3, attention.num_heads, -1))
@@ -178,18 +181,13 @@ class QwenVLModel(LlamaLikeModel):
 
         def after(module: Any, args: Any, output: Any) -> Any:
             full, small = passing.seen["full"], passing.seen["small"]
-            output.pooler_output = spread_features(pooled(output), full, small)
+            output.pooler_output = spread_features(encoder_features(output), full, small)
             return output
 
         return [
             self.visual.register_forward_pre_hook(before, with_kwargs=True),
             self.visual.register_forward_hook(after),
         ]
-
-    def _pooled(self, patches: Tensor, order: Tensor) -> Tensor:
-        """``[patches, n]`` in window order -> ``[tokens, n]`` in raster order, mean of four."""
-        grouped: Tensor = patches.unflatten(0, (-1, self.unit**2)).mean(dim=1)
-        return grouped[order]
 
     def project(self, features: Tensor) -> Tensor:
         """The patch merger on groups of four patches."""
@@ -215,18 +213,6 @@ class QwenVLModel(LlamaLikeModel):
             for t, h, w in inputs["image_grid_thw"].tolist()
             for _ in range(t)
         ]
-
-
-def pooled(output: Any) -> Tensor:
-    """The features that the encoder gives the decoder.
-
-    Raises:
-        SignalError: they are not where this version is known to have them.
-    """
-    if not isinstance(getattr(output, "pooler_output", None), torch.Tensor):
-        raise SignalError(f"the vision encoder gives no pooler_output: {unknown_release()}")
-    features: Tensor = output.pooler_output
-    return features
 
 
 class QwenVLAdapter(Adapter):

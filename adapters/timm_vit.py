@@ -68,9 +68,6 @@ class TimmVitModel(AdaptedEncoder):
         self.dims = block_dims(vit)
         parameters = inspect.signature(vit.blocks[0].forward).parameters
         self.mask_argument = "attn_mask" if "attn_mask" in parameters else None
-        self._find_signals()
-
-    def _find_signals(self) -> None:
         blocks: Any = importlib.import_module("timm.models.vision_transformer")
         self.provides, self.missing = ENCODER_SIGNALS, dict(WHY_MISSING)
         block = type(self.layers[0]).__name__
@@ -155,11 +152,16 @@ class TimmVitModel(AdaptedEncoder):
     def watch_pooling(self, weights: Callable[[], Tensor | None]) -> list[Any]:
         """[CLS] needs nothing; means are taken anew, an attention pool gets a mask."""
         vit: Any = self.encoder
-        if self.pooling in ATTENTION_POOLS:
-            return [vit.attn_pool.register_forward_pre_hook(self._pool(weights), with_kwargs=True)]
-        if self.pooling not in MEANS:
-            return []
+        first = 0 if vit.pool_include_prefix else self.prefix
         normed: list[Tensor] = []
+
+        def mask(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+            counted = weights()
+            if counted is None:
+                return None
+            wide = torch.promote_types(args[0].dtype, torch.float32)
+            logs = counted[:, None, None, first:].to(wide).log().to(args[0].dtype)
+            return args, {**kwargs, "attn_mask": logs}
 
         def keep(module: Any, args: Any, output: Tensor) -> None:
             normed[:] = [output]
@@ -168,27 +170,16 @@ class TimmVitModel(AdaptedEncoder):
             counted, hidden = weights(), normed.pop()
             if counted is None:
                 return None
-            first = 0 if vit.pool_include_prefix else self.prefix
             return (pooled(hidden[:, first:], counted[:, first:], self.pooling),)
 
+        if self.pooling in ATTENTION_POOLS:
+            return [vit.attn_pool.register_forward_pre_hook(mask, with_kwargs=True)]
+        if self.pooling not in MEANS:
+            return []
         return [
             vit.norm.register_forward_hook(keep),
             vit.fc_norm.register_forward_pre_hook(replace),
         ]
-
-    def _pool(self, weights: Callable[[], Tensor | None]) -> Callable[..., Any]:
-        vit: Any = self.encoder
-        first = 0 if vit.pool_include_prefix else self.prefix
-
-        def hook(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-            counted = weights()
-            if counted is None:
-                return None
-            wide = torch.promote_types(args[0].dtype, torch.float32)
-            mask = counted[:, None, None, first:].to(wide).log().to(args[0].dtype)
-            return args, {**kwargs, "attn_mask": mask}
-
-        return hook
 
     def shrink_images(self, wanted: Callable[[], Grid | None]) -> list[Any]:
         """timm's own way for pictures of any size, switched on for one forward."""
