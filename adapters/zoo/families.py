@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from tokensieve.adapters.zoo.tasks.glyphs import PATCH
-from tokensieve.adapters.zoo.tasks.pictures import SMALL, Task, vocabulary
+from tokensieve.adapters.zoo.tasks.pictures import SMALL, PictureTask, vocabulary
 
 IMAGE_MEAN, IMAGE_STD = [0.25] * 3, [0.25] * 3
 SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", "<unk>", "<image>")
@@ -36,7 +36,7 @@ TEMPLATE = (
 
 
 @dataclass(frozen=True)
-class Layout:
+class TokenLayout:
     """Where the tokens of a picture of one size stand.
 
     ``positions`` is ``[axes, tokens]`` (one axis, or three with M-RoPE), ``start`` the position of
@@ -97,10 +97,10 @@ class Family(ABC):
         """Features exactly as the model itself computes them."""
 
     @abstractmethod
-    def layout(self, side: int) -> Layout:
+    def layout(self, side: int) -> TokenLayout:
         """Where the tokens of a square picture stand."""
 
-    def side_of(self, task: Task) -> int:
+    def side_of(self, task: PictureTask) -> int:
         """How large the recipe draws a task's pictures."""
         return task.side if self.fewer > 1 else SMALL
 

@@ -38,7 +38,7 @@ from tokensieve.adapters.zoo.families import DECODER_WIDTH, Encoded, Family
 from tokensieve.adapters.zoo.tasks.pictures import LARGE
 from tokensieve.adapters.zoo.training.packing import IGNORE, Packer, block_mask
 from tokensieve.adapters.zoo.training.readouts import Readouts, safe
-from tokensieve.adapters.zoo.training.schedule import RECIPES, Recipe, portion, rate_at
+from tokensieve.adapters.zoo.training.schedule import RECIPES, FamilyRecipe, portion, rate_at
 from tokensieve.adapters.zoo.training.starting import (
     FAMILIES,
     Teacher,
@@ -51,11 +51,11 @@ LOG_EVERY, CHECKPOINT_EVERY = 20, 50
 ORDER_LAYER, GROUNDING_LAYER, COMPARISON_LAYER, VERDICT_LAYER = 3, 5, 7, 8
 
 
-class Trainer:
+class FamilyTrainer:
     """A run of the recipe in a folder: model, read-outs, optimizer, and the step they reached."""
 
     def __init__(
-        self, family: Family, recipe: Recipe, out: Path, device: str, *, fast: bool = False
+        self, family: Family, recipe: FamilyRecipe, out: Path, device: str, *, fast: bool = False
     ) -> None:
         self.family, self.recipe, self.out, self.device = family, recipe, out, device
         torch.manual_seed(recipe.seed)
@@ -199,7 +199,7 @@ class Trainer:
         self.family.build_processor().save_pretrained(folder)
 
 
-def train(trainer: Trainer) -> None:
+def train(trainer: FamilyTrainer) -> None:
     """Run to the end, continuing from the checkpoint; the curve goes to ``curve.jsonl``."""
     recipe, out = trainer.recipe, trainer.out
     out.mkdir(parents=True, exist_ok=True)
@@ -237,7 +237,7 @@ def main() -> None:
     family, out, device = (options.pop(name) for name in ("family", "out", "device"))
     fast = not options.pop("eager")
     recipe = replace(RECIPES[family], **options)
-    train(Trainer(FAMILIES[family](), recipe, out, device, fast=fast))
+    train(FamilyTrainer(FAMILIES[family](), recipe, out, device, fast=fast))
 
 
 if __name__ == "__main__":

@@ -90,5 +90,5 @@ class Teacher:
 
 
 def raster_order(cells: Tensor) -> Tensor:
-    """Which token shows each square of a picture, for :attr:`Layout.cells`."""
+    """Which token shows each square of a picture, for :attr:`TokenLayout.cells`."""
     return torch.argsort(cells, stable=True)[int((cells < 0).sum()) :]

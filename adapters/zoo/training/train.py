@@ -49,7 +49,7 @@ LOG_EVERY, CHECKPOINT_EVERY = 20, 100
 
 
 @dataclass(frozen=True)
-class Recipe:
+class LlavaRecipe:
     """Everything that decides the result."""
 
     seed: int = 0
@@ -74,7 +74,7 @@ class Recipe:
 
 
 def losses(
-    model: Any, probes: Probes, batch: dict[str, torch.Tensor], recipe: Recipe, step: int
+    model: Any, probes: Probes, batch: dict[str, torch.Tensor], recipe: LlavaRecipe, step: int
 ) -> dict[str, torch.Tensor]:
     """Answer and sight loss of one batch, with the accuracies that the log shows."""
     core = model.model
@@ -118,7 +118,7 @@ def losses(
     return out
 
 
-def learning_rate(recipe: Recipe, step: int) -> float:
+def learning_rate(recipe: LlavaRecipe, step: int) -> float:
     """Learning rate at ``step``; each phase warms up anew.
 
     The sight phase decays by a cosine. The joint phase stays at the peak and falls linearly over
@@ -133,7 +133,7 @@ def learning_rate(recipe: Recipe, step: int) -> float:
     return recipe.learning_rate * warm * min(1.0, left)
 
 
-def build_optimizer(recipe: Recipe, *modules: nn.Module) -> torch.optim.Optimizer:
+def build_optimizer(recipe: LlavaRecipe, *modules: nn.Module) -> torch.optim.Optimizer:
     """AdamW with weight decay on matrices only."""
     parameters = [p for module in modules for p in module.parameters()]
     return torch.optim.AdamW(
@@ -146,10 +146,10 @@ def build_optimizer(recipe: Recipe, *modules: nn.Module) -> torch.optim.Optimize
     )
 
 
-class Trainer:
+class LlavaTrainer:
     """A run of the recipe in a folder: model, probes, optimizer, and the step they have reached."""
 
-    def __init__(self, recipe: Recipe, out: Path, device: str) -> None:
+    def __init__(self, recipe: LlavaRecipe, out: Path, device: str) -> None:
         self.recipe, self.out, self.device = recipe, out, device
         torch.manual_seed(recipe.seed)
         self.model: Any = tiny_llava.build_model().train()
@@ -210,14 +210,14 @@ class Trainer:
             self.running[key] = 0.95 * self.running.get(key, now) + 0.05 * now
 
 
-def train(recipe: Recipe, out: Path, device: str) -> None:
+def train(recipe: LlavaRecipe, out: Path, device: str) -> None:
     """Run the recipe, continuing from ``out/checkpoint.pt`` if it exists.
 
     Writes ``out/log.jsonl`` (running means every 20 steps) and the trained model in ``out/model``,
     a Hugging Face folder.
     """
     out.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(recipe, out, device)
+    trainer = LlavaTrainer(recipe, out, device)
     trainer.resume()
     begun = time.time()
     bar = tqdm(total=recipe.steps, initial=trainer.done, unit="step")
@@ -242,11 +242,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     for name in ("seed", "steps", "sight_steps", "batch_size", "questions"):
-        default = getattr(Recipe, name)
+        default = getattr(LlavaRecipe, name)
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default)
     options = vars(parser.parse_args())
     out, device = options.pop("out"), options.pop("device")
-    train(Recipe(**options), out, device)
+    train(LlavaRecipe(**options), out, device)
 
 
 if __name__ == "__main__":

@@ -27,14 +27,21 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from tokensieve.adapters.zoo import tiny_timm
-from tokensieve.adapters.zoo.tiny_timm import CLASSES, GRID, MODEL_ARGS, Scene, make_scene, pixels
+from tokensieve.adapters.zoo.tiny_timm import (
+    CLASSES,
+    GRID,
+    MODEL_ARGS,
+    OneDigitScene,
+    make_scene,
+    pixels,
+)
 
 LOG_EVERY = 50
 PATCHES = GRID * GRID
 
 
 @dataclass(frozen=True)
-class Recipe:
+class VitRecipe:
     """Everything that decides the result."""
 
     seed: int = 0
@@ -49,19 +56,19 @@ class Recipe:
     fewest_patches: int = 8
 
 
-def rate_at(recipe: Recipe, step: int) -> float:
+def rate_at(recipe: VitRecipe, step: int) -> float:
     """Linear warm-up, then a cosine to zero."""
     warm = min(1.0, (step + 1) / recipe.warmup_steps)
     return recipe.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
 
 
-def batch_of(recipe: Recipe, step: int) -> list[Scene]:
+def batch_of(recipe: VitRecipe, step: int) -> list[OneDigitScene]:
     """The scenes of a step; none comes twice."""
     first = step * recipe.batch_size
     return [make_scene("train", first + number) for number in range(recipe.batch_size)]
 
 
-def kept_patches(scenes: list[Scene], count: int, rng: np.random.Generator) -> Tensor:
+def kept_patches(scenes: list[OneDigitScene], count: int, rng: np.random.Generator) -> Tensor:
     """``[batch, count]`` patches to keep, ascending: the digit's and random others."""
     order = rng.random((len(scenes), PATCHES))
     for row, scene in zip(order, scenes, strict=True):
@@ -81,7 +88,9 @@ def forward(model: Any, images: Tensor, kept: Tensor | None, boundary: int) -> T
     return normed
 
 
-def sight_loss(readout: nn.Module, hidden: Tensor, scenes: list[Scene], kept: Tensor) -> Tensor:
+def sight_loss(
+    readout: nn.Module, hidden: Tensor, scenes: list[OneDigitScene], kept: Tensor
+) -> Tensor:
     """Digit or background of every patch, both weighing the same."""
     labels = torch.full((len(scenes), PATCHES), CLASSES)
     for row, scene in zip(labels, scenes, strict=True):
@@ -95,7 +104,7 @@ def sight_loss(readout: nn.Module, hidden: Tensor, scenes: list[Scene], kept: Te
     return losses[digit].mean() + background
 
 
-def train(recipe: Recipe, out: Path) -> Any:
+def train(recipe: VitRecipe, out: Path) -> Any:
     """Train from scratch; the running means go to ``out/log.jsonl``."""
     torch.manual_seed(recipe.seed)
     model = tiny_timm.build_model().train()
@@ -122,7 +131,7 @@ def train(recipe: Recipe, out: Path) -> Any:
 
 
 def _step(
-    model: Any, readout: nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe, step: int
+    model: Any, readout: nn.Module, optimizer: torch.optim.Optimizer, recipe: VitRecipe, step: int
 ) -> dict[str, float]:
     rng = np.random.default_rng([17, recipe.seed, step])
     scenes = batch_of(recipe, step)
@@ -191,10 +200,10 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder for weights and log")
-    parser.add_argument("--steps", type=int, default=Recipe.steps)
-    parser.add_argument("--seed", type=int, default=Recipe.seed)
+    parser.add_argument("--steps", type=int, default=VitRecipe.steps)
+    parser.add_argument("--seed", type=int, default=VitRecipe.seed)
     options = parser.parse_args()
-    recipe = Recipe(seed=options.seed, steps=options.steps)
+    recipe = VitRecipe(seed=options.seed, steps=options.steps)
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2) + "\n")
     start = time.perf_counter()
