@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -25,6 +25,7 @@ from tokensieve.plugin import (
     VISION_SIGNALS,
     AttachError,
     Grid,
+    Handle,
     ShrinkPlan,
     Signature,
     VisionRecord,
@@ -32,9 +33,9 @@ from tokensieve.plugin import (
 )
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
-Layers = dict[float | None, Any]
+Layers = dict[float | None, "nn.Module"]
 """Encoder layers by the share of the encoder that has run after them; None: the feeding one."""
 
 
@@ -59,15 +60,15 @@ class EncodedModel(LlamaLikeModel):
     square: ClassVar[bool] = False
     shrink_arguments: ClassVar[tuple[str, ...]] = ()
     has_cls: bool
-    encoder_layers: list[Any]
-    vision_layer: Any
+    encoder_layers: list[nn.Module]
+    vision_layer: nn.Module
 
     def __init__(self, model: Any, family: str) -> None:
         super().__init__(model, family)
         self.placeholder_ids = placeholder_ids(model.config, ["image_token_id"])
         self.shrinking = Pass()
 
-    def find_layers(self, layers: Any, without: dict[str, str]) -> None:
+    def find_layers(self, layers: Iterable[nn.Module], without: dict[str, str]) -> None:
         """Say which vision signals the encoder gives, and why not those in ``without``."""
         self.missing = dict(without)
         names, index = VISION_SIGNALS - set(without), self.model.config.vision_feature_layer
@@ -90,7 +91,7 @@ class EncodedModel(LlamaLikeModel):
         signals: frozenset[str],
         depths: frozenset[float],
         deliver: Callable[[VisionRecord], None],
-    ) -> list[Any]:
+    ) -> list[Handle]:
         """Hooks on the projections of the chosen layers, and on the projector."""
         passing, layers = Pass(), Layers()
         if "encoder_layers" in self.provides:
@@ -98,7 +99,7 @@ class EncodedModel(LlamaLikeModel):
             layers = {None: self.vision_layer} if signals & ATTENTION_SIGNALS else {}
             layers |= {depth: self.encoder_layers[layer_at(depth, count)] for depth in depths}
 
-        def pair(layer: Any) -> Callable[[], tuple[Any, Any]]:
+        def pair(layer: nn.Module) -> Callable[[], tuple[nn.Module, nn.Module]]:
             return lambda: attrgetter(*self.projections)(layer)
 
         handles = watch_projector(
@@ -111,18 +112,18 @@ class EncodedModel(LlamaLikeModel):
         handles += watch_layers(passing, self.inner.vision_tower, looked_up)
         return handles + self.more_hooks(passing, signals, layers)
 
-    def more_hooks(self, passing: Pass, signals: frozenset[str], layers: Layers) -> list[Any]:
+    def more_hooks(self, passing: Pass, signals: frozenset[str], layers: Layers) -> list[Handle]:
         """Hooks on what else has to be seen of a pass of the encoder."""
         return []
 
     @abstractmethod
-    def grids(self, features: Tensor, seen: Mapping[Any, Any]) -> list[Grid]:
+    def grids(self, features: Tensor, seen: Mapping[object, Any]) -> list[Grid]:
         """Rows and columns of tokens of each picture or tile of a pass.
 
         ``features`` ``[images, tokens, n]`` are the projector's input, ``seen`` what hooks left.
         """
 
-    def record(self, features: Tensor, seen: dict[Any, Any], layers: Layers) -> VisionRecord:
+    def record(self, features: Tensor, seen: dict[object, Any], layers: Layers) -> VisionRecord:
         """The tokens of one picture or tile after the other, in raster order."""
         grids = self.grids(features, seen)
         sizes = [rows * columns for rows, columns in grids]
@@ -140,7 +141,7 @@ class EncodedModel(LlamaLikeModel):
         return record
 
     def parts(
-        self, queries: Tensor, keys: Tensor, seen: Mapping[Any, Any], sizes: list[int]
+        self, queries: Tensor, keys: Tensor, seen: Mapping[object, Any], sizes: list[int]
     ) -> list[tuple[Tensor, Tensor]]:
         """Queries and keys ``[images, heads, tokens, head dim]`` of pictures of one size each."""
         return [(queries, keys)]
@@ -149,13 +150,15 @@ class EncodedModel(LlamaLikeModel):
         """``[patches, n]`` of all pictures -> ``[visual tokens, n]``: a token is a patch."""
         return patches
 
-    def shrink_images(self, plan: ShrinkPlan) -> list[Any]:
+    def shrink_images(self, plan: ShrinkPlan) -> list[Handle]:
         """Smaller pixels for the encoder; what leaves the projector goes to its places."""
-        tower: Any = self.inner.vision_tower
-        projector: Any = self.inner.multi_modal_projector
+        tower = self.inner.vision_tower
+        projector = self.inner.multi_modal_projector
         call = Signature.of(tower, self.shrink_arguments)
 
-        def before(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        def before(
+            module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]
+        ) -> tuple[object, object]:
             given = call.named(args, kwargs)
             pixels = given.pop(call.names[0])
             full = self.full_grids(pixels, given)
@@ -164,7 +167,7 @@ class EncodedModel(LlamaLikeModel):
             pictures, changed = self.smaller(pixels, full, small)
             return (pictures,), {**given, **changed}
 
-        def after(module: Any, args: Any, output: Tensor) -> Tensor:
+        def after(module: nn.Module, args: tuple[object, ...], output: Tensor) -> Tensor:
             full, small = self.shrinking.seen["full"], self.shrinking.seen["small"]
             spread = spread_features(output.flatten(0, 1), full, small)
             return spread.view(output.shape[0], -1, spread.shape[-1])
@@ -186,7 +189,7 @@ class EncodedModel(LlamaLikeModel):
 
     def project(self, features: Tensor) -> Tensor:
         """The projector works on each (joined) token alone."""
-        projector: Any = self.inner.multi_modal_projector
+        projector = self.inner.multi_modal_projector
         vectors: Tensor = projector.forward(features)
         return vectors
 

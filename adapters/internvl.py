@@ -74,10 +74,10 @@ class InternVLModel(EncodedModel):
         if config.vision_feature_select_strategy != "default":
             reason = "the projector is fed with the [CLS] token"
             without |= dict.fromkeys(VISION_SIGNALS - set(without), reason)
-        tower: Any = self.inner.vision_tower
+        tower = self.inner.vision_tower
         self.find_layers(tower.encoder.layer, without)
 
-    def grids(self, features: Tensor, seen: Mapping[Any, Any]) -> list[Grid]:
+    def grids(self, features: Tensor, seen: Mapping[object, Any]) -> list[Grid]:
         """As many for each tile; a row where a [CLS] among them leaves no grid."""
         tiles, tokens = features.shape[:2]
         side = math.isqrt(tokens)
@@ -101,7 +101,7 @@ class InternVLModel(EncodedModel):
 
     def pooled(self, patches: Tensor, images: int) -> Tensor:
         """The mean over the patches that pixel shuffle puts into one token."""
-        inner: Any = self.inner
+        inner = self.inner
         tiles = patches.view(images, -1, patches.shape[-1])
         side = int(tiles.shape[1] ** 0.5)
         ratio = self.model.config.downsample_ratio

@@ -29,13 +29,14 @@ from tokensieve.plugin import (
     AttachError,
     DecoderDims,
     Grid,
+    Handle,
     ModelSize,
     Panel,
     VisionRecord,
 )
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 VISION_MODELS = frozenset({"clip_vision_model", "siglip_vision_model"})
 PATCH = 14
@@ -84,25 +85,27 @@ class LlavaModel(EncodedModel):
             without |= dict.fromkeys(VISION_SIGNALS - set(without), reason)
         elif not self.has_cls:
             without["cls_feature"] = "the vision encoder has no [CLS] token"
-        tower: Any = self.inner.vision_tower
+        tower = self.inner.vision_tower
         self.find_layers(getattr(tower, "vision_model", tower).encoder.layers, without)
 
-    def more_hooks(self, passing: Pass, signals: frozenset[str], layers: Layers) -> list[Any]:
+    def more_hooks(self, passing: Pass, signals: frozenset[str], layers: Layers) -> list[Handle]:
         """The output of the layer that feeds the projector holds the [CLS] token."""
 
-        def output(module: Any, args: Any, result: Any) -> None:
+        def output(
+            module: nn.Module, args: tuple[object, ...], result: Tensor | tuple[Tensor, ...]
+        ) -> None:
             passing.seen["output"] = result[0] if isinstance(result, tuple) else result
 
         wanted = "cls_feature" in signals & self.provides
         return [self.vision_layer.register_forward_hook(output)] if wanted else []
 
-    def grids(self, features: Tensor, seen: Mapping[Any, Any]) -> list[Grid]:
+    def grids(self, features: Tensor, seen: Mapping[object, Any]) -> list[Grid]:
         """As many for each picture; a row where a [CLS] among them leaves no grid."""
         images, tokens = features.shape[:2]
         rows, columns = self.shrinking.seen.get("small", [(self.side, self.side)])[0]
         return [(rows, columns) if rows * columns == tokens else (1, tokens)] * images
 
-    def record(self, features: Tensor, seen: dict[Any, Any], layers: Layers) -> VisionRecord:
+    def record(self, features: Tensor, seen: dict[object, Any], layers: Layers) -> VisionRecord:
         """Patches in raster order, and the [CLS] tokens."""
         record = super().record(features, seen, layers)
         if "output" in seen:

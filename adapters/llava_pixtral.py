@@ -31,6 +31,7 @@ from tokensieve.plugin import (
     AttachError,
     DecoderDims,
     Grid,
+    Handle,
     ModelSize,
     Panel,
     SignalError,
@@ -40,7 +41,7 @@ from tokensieve.plugin import (
 )
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 NARROW_PIXTRAL = {**NARROW_ENCODER, "hidden_size": 32}  # 2-D RoPE turns a head in quarters
 PATCH = 16
@@ -69,7 +70,7 @@ class LlavaPixtralModel(EncodedModel):
                 "adapter llava-pixtral: vision_feature_select_strategy "
                 f"{config.vision_feature_select_strategy!r} cuts the first patch off, allowed: full"
             )
-        tower: Any = self.inner.vision_tower
+        tower = self.inner.vision_tower
         self.patch = int(tower.patch_size)
         self.find_layers(
             tower.transformer.layers,
@@ -79,17 +80,19 @@ class LlavaPixtralModel(EncodedModel):
             },
         )
 
-    def more_hooks(self, passing: Pass, signals: frozenset[str], layers: Layers) -> list[Any]:
+    def more_hooks(self, passing: Pass, signals: frozenset[str], layers: Layers) -> list[Handle]:
         """The encoder's entry tells the pictures' sizes, its attention the angles of 2-D RoPE."""
-        tower: Any = self.inner.vision_tower
+        tower = self.inner.vision_tower
         call = Signature.of(tower, [IMAGE_SIZES])
-        attending = Signature.of(self.encoder_layers[0].attention, ["position_embeddings"])
+        attending = Signature.of(
+            self.encoder_layers[0].get_submodule("attention"), ["position_embeddings"]
+        )
 
-        def begin(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        def begin(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
             named = call.named(args, kwargs)
             passing.seen = {"grids": self.full_grids(named[call.names[0]], named)}
 
-        def angles(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        def angles(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
             passing.seen["angles"] = attending.named(args, kwargs)["position_embeddings"]
 
         watched = [(tower, begin), *((layer.attention, angles) for layer in set(layers.values()))]
@@ -97,7 +100,7 @@ class LlavaPixtralModel(EncodedModel):
             module.register_forward_pre_hook(hook, with_kwargs=True) for module, hook in watched
         ]
 
-    def grids(self, features: Tensor, seen: Mapping[Any, Any]) -> list[Grid]:
+    def grids(self, features: Tensor, seen: Mapping[object, Any]) -> list[Grid]:
         """As the encoder was told."""
         if "grids" not in seen:
             raise SignalError(RAN_PAST)
@@ -105,7 +108,7 @@ class LlavaPixtralModel(EncodedModel):
         return grids
 
     def parts(
-        self, queries: Tensor, keys: Tensor, seen: Mapping[Any, Any], sizes: list[int]
+        self, queries: Tensor, keys: Tensor, seen: Mapping[object, Any], sizes: list[int]
     ) -> list[tuple[Tensor, Tensor]]:
         """Each picture on its own, with 2-D RoPE."""
         if "angles" not in seen:

@@ -92,13 +92,13 @@ def raster_order(visual: Any, grid: Tensor) -> Tensor:
     return order
 
 
-def encoder_features(output: Any) -> Tensor:
+def encoder_features(output: object) -> Tensor:
     """The features that the encoder gives the decoder.
 
     Raises:
         SignalError: they are not where this version is known to have them.
     """
-    if not isinstance(getattr(output, "pooler_output", None), torch.Tensor):
+    features = getattr(output, "pooler_output", None)
+    if not isinstance(features, torch.Tensor):
         raise SignalError(f"the vision encoder gives no pooler_output: {unknown_release()}")
-    features: Tensor = output.pooler_output
     return features

@@ -34,6 +34,7 @@ from tokensieve.plugin import (
     AdaptedVlm,
     Adapter,
     DecoderDims,
+    Handle,
     ModelSize,
     Panel,
     ShrinkPlan,
@@ -44,7 +45,7 @@ from tokensieve.plugin import (
 )
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 TYPICAL_TOKENS = 1296  # an image of about one megapixel
 NARROW_VISION = {"hidden_size": 32, "intermediate_size": 48, "depth": 4, "num_heads": 4}
@@ -83,7 +84,7 @@ class QwenVLModel(LlamaLikeModel):
         signals: frozenset[str],
         depths: frozenset[float],
         deliver: Callable[[VisionRecord], None],
-    ) -> list[Any]:
+    ) -> list[Handle]:
         """Hooks on the encoder's entry, the chosen blocks' projections, and the merger."""
         passing = Pass()
         chosen: dict[float | None, int] = {}
@@ -95,16 +96,16 @@ class QwenVLModel(LlamaLikeModel):
         call, merging = Signature.of(self.visual, ["grid_thw"]), Signature.of(self.visual.merger)
         attending = Signature.of(self.visual.blocks[0].attn, ["position_embeddings"])
 
-        def begin(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        def begin(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
             passing.seen = {"grid": call.named(args, kwargs)["grid_thw"]}
 
-        def angles(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        def angles(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
             passing.seen["angles"] = attending.named(args, kwargs)["position_embeddings"]
 
-        def merge(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        def merge(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
             passing.seen["features"] = merging.first(args, kwargs)
 
-        def finish(module: Any, args: Any, output: Any) -> None:
+        def finish(module: nn.Module, args: tuple[object, ...], output: object) -> None:
             seen, passing.seen = passing.seen, {}
             if not seen.keys() >= {"grid", "features", *chosen.values()}:
                 raise SignalError(RAN_PAST)
@@ -116,7 +117,7 @@ class QwenVLModel(LlamaLikeModel):
             return lambda: self.visual.blocks[block].attn.qkv
 
         late = LateHooks(passing, {block: projection(block) for block in set(chosen.values())})
-        handles = [
+        handles: list[Handle] = [
             late,
             self.visual.register_forward_pre_hook(late.refresh),
             self.visual.register_forward_pre_hook(begin, with_kwargs=True),
@@ -129,7 +130,7 @@ class QwenVLModel(LlamaLikeModel):
         return handles
 
     def _record(
-        self, hidden: Tensor, seen: dict[Any, Any], chosen: dict[float | None, int]
+        self, hidden: Tensor, seen: dict[object, Any], chosen: dict[float | None, int]
     ) -> VisionRecord:
         grids = [[int(n) for n in grid] for grid in seen["grid"].tolist()]
         order = raster_order(self.visual, seen["grid"]).to(hidden.device)
@@ -158,12 +159,14 @@ class QwenVLModel(LlamaLikeModel):
             record.layers[depth] = CapturedLayer(parts, scale, False, pool)
         return record
 
-    def shrink_images(self, plan: ShrinkPlan) -> list[Any]:
+    def shrink_images(self, plan: ShrinkPlan) -> list[Handle]:
         """Patches put together to images, resized, and cut into fewer patches."""
         passing, config = Pass(), self.model.config.vision_config
         call = Signature.of(self.visual, ["grid_thw"])
 
-        def before(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        def before(
+            module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]
+        ) -> tuple[object, object]:
             rest = call.named(args, kwargs)
             flat, thw = rest.pop(call.names[0]), rest.pop("grid_thw")
             videos = [[int(n) for n in grid] for grid in thw.tolist()]  # an image has one frame
@@ -179,7 +182,7 @@ class QwenVLModel(LlamaLikeModel):
                 less.append([t, to[0] * self.unit, to[1] * self.unit])
             return (torch.cat(parts),), {**rest, "grid_thw": torch.tensor(less, device=thw.device)}
 
-        def after(module: Any, args: Any, output: Any) -> Any:
+        def after(module: nn.Module, args: tuple[object, ...], output: Any) -> Any:
             full, small = passing.seen["full"], passing.seen["small"]
             output.pooler_output = spread_features(encoder_features(output), full, small)
             return output

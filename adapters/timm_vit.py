@@ -22,6 +22,7 @@ from tokensieve.plugin import (
     DecoderDims,
     Demands,
     Grid,
+    Handle,
     Panel,
     UnsupportedError,
     torch,
@@ -54,6 +55,9 @@ class TimmVitModel(AdaptedEncoder):
     Position embeddings are added before the first block, so a patch that survives keeps its own.
     """
 
+    encoder: Any  # timm's modules, whose parts no type names
+    layers: list[Any]
+
     def __init__(self, model: Any, vit: Any) -> None:
         self.name = "timm-vit"
         self.model = model
@@ -83,7 +87,7 @@ class TimmVitModel(AdaptedEncoder):
 
     def pictures(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor:
         """The one argument of ``VisionTransformer.forward`` that pruning can handle."""
-        vit: Any = self.encoder
+        vit = self.encoder
         names = list(inspect.signature(vit.forward).parameters)
         given = {**dict(zip(names, args, strict=False)), **kwargs}
         pictures = given.pop(names[0])
@@ -96,7 +100,7 @@ class TimmVitModel(AdaptedEncoder):
 
     def grid(self, pictures: Tensor) -> tuple[int, int]:
         """Of the model, or of the pictures where the model takes any size."""
-        vit: Any = self.encoder
+        vit = self.encoder
         if getattr(vit, "dynamic_img_size", False):
             rows, columns = vit.patch_embed.dynamic_feat_size(tuple(pictures.shape[-2:]))
         else:
@@ -105,26 +109,26 @@ class TimmVitModel(AdaptedEncoder):
 
     def branches(self, layer: int) -> list[Branch]:
         """From the input behind the norm to what is added to the residual stream."""
-        block: Any = self.layers[layer]
+        block = self.layers[layer]
         last = ("ls1", "ls2") if hasattr(block, "ls1") else ("norm1", "norm2")
         ends = [getattr(block, name) for name in last]
         return [("attention", block.attn, ends[0]), ("mlp", block.mlp, ends[1])]
 
     def attention_source(self, layer: int) -> nn.Module:
         """The joint projection."""
-        block: Any = self.layers[layer]
+        block = self.layers[layer]
         projection: nn.Module = block.attn.qkv
         return projection
 
     def queries_and_keys(self, layer: int, output: Tensor) -> tuple[Tensor, Tensor]:
         """The first two thirds, normalized per head where the model does."""
-        attention: Any = self.layers[layer].attn
+        attention = self.layers[layer].attn
         queries, keys, _ = (split_heads(part, self.dims.heads) for part in output.chunk(3, dim=-1))
         return attention.q_norm.forward(queries), attention.k_norm.forward(keys)
 
     def attention_scale(self, layer: int) -> float:
         """Factor on query-key products."""
-        block: Any = self.layers[layer]
+        block = self.layers[layer]
         return float(block.attn.scale)
 
     def layer_at(self, depth: float) -> int:
@@ -145,17 +149,19 @@ class TimmVitModel(AdaptedEncoder):
         return super().refusal(demands)
 
     def _pool_mask(self) -> str | None:
-        vit: Any = self.encoder
+        vit = self.encoder
         parameters = inspect.signature(vit.attn_pool.forward).parameters
         return "attn_mask" if "attn_mask" in parameters else None
 
-    def watch_pooling(self, weights: Callable[[], Tensor | None]) -> list[Any]:
+    def watch_pooling(self, weights: Callable[[], Tensor | None]) -> list[Handle]:
         """[CLS] needs nothing; means are taken anew, an attention pool gets a mask."""
-        vit: Any = self.encoder
+        vit = self.encoder
         first = 0 if vit.pool_include_prefix else self.prefix
         normed: list[Tensor] = []
 
-        def mask(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        def mask(
+            module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, object]
+        ) -> tuple[object, object] | None:
             counted = weights()
             if counted is None:
                 return None
@@ -163,10 +169,10 @@ class TimmVitModel(AdaptedEncoder):
             logs = counted[:, None, None, first:].to(wide).log().to(args[0].dtype)
             return args, {**kwargs, "attn_mask": logs}
 
-        def keep(module: Any, args: Any, output: Tensor) -> None:
+        def keep(module: nn.Module, args: tuple[object, ...], output: Tensor) -> None:
             normed[:] = [output]
 
-        def replace(module: Any, args: Any) -> Any:
+        def replace(module: nn.Module, args: tuple[object, ...]) -> tuple[Tensor] | None:
             counted, hidden = weights(), normed.pop()
             if counted is None:
                 return None
@@ -181,13 +187,13 @@ class TimmVitModel(AdaptedEncoder):
             vit.fc_norm.register_forward_pre_hook(replace),
         ]
 
-    def shrink_images(self, wanted: Callable[[], Grid | None]) -> list[Any]:
+    def shrink_images(self, wanted: Callable[[], Grid | None]) -> list[Handle]:
         """timm's own way for pictures of any size, switched on for one forward."""
         return shrinking_hooks(self.encoder, wanted)
 
     def panels(self, size: tuple[int, int], processor: Any, inputs: Any) -> list[Panel]:
         """What the processor leaves of the picture."""
-        vit: Any = self.encoder
+        vit = self.encoder
         rows, columns = vit.patch_embed.grid_size
         box = seen_box(size, getattr(processor, "data_config", {}))
         return [Panel(rows, columns, box)] if box else []

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokensieve.plugin import (
     EncoderAttention,
+    Handle,
     SignalError,
     Signature,
     at_least_float32,
@@ -20,7 +21,7 @@ from tokensieve.plugin import (
 )
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from tokensieve.plugin import VisionRecord
 
@@ -92,7 +93,7 @@ class Pass(threading.local):
     """What the hooks of one pass of an encoder leave for each other; threads run passes at once."""
 
     def __init__(self) -> None:
-        self.seen: dict[Any, Any] = {}
+        self.seen: dict[object, Any] = {}
 
 
 class LateHooks:
@@ -102,14 +103,14 @@ class LateHooks:
     old one would see what the model no longer computes.
     """
 
-    def __init__(self, passing: Pass, modules: Mapping[Any, Callable[[], Any]]) -> None:
+    def __init__(self, passing: Pass, modules: Mapping[object, Callable[[], nn.Module]]) -> None:
         self._passing = passing
         self._modules = modules
-        self._on: dict[Any, tuple[Any, Any]] = {}
+        self._on: dict[object, tuple[nn.Module, Handle]] = {}
         self._lock = threading.Lock()
         self.refresh()
 
-    def refresh(self, *_: Any) -> None:
+    def refresh(self, *_: object) -> None:
         """Move the hooks to the modules that are there now; a pre-hook of the encoder."""
         with self._lock:
             for name, find in self._modules.items():
@@ -129,22 +130,26 @@ class LateHooks:
             self._on.clear()
             self._modules = {}
 
-    def _keep(self, name: Any) -> Callable[..., None]:
-        def hook(module: Any, args: Any, output: Tensor) -> None:
+    def _keep(self, name: object) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[object, ...], output: Tensor) -> None:
             self._passing.seen[name] = output
 
         return hook
 
 
 def watch_layers(
-    passing: Pass, encoder: Any, projections: Mapping[float | None, Callable[[], tuple[Any, Any]]]
-) -> list[Any]:
+    passing: Pass,
+    encoder: nn.Module,
+    projections: Mapping[float | None, Callable[[], tuple[nn.Module, nn.Module]]],
+) -> list[Handle]:
     """Keep the outputs of query and key modules as ``passing.seen["q" or "k", depth]``.
 
     ``projections`` look the two modules of a layer up; ``encoder`` is what runs them.
     """
 
-    def found(pair: Callable[[], tuple[Any, Any]], number: int) -> Callable[[], Any]:
+    def found(
+        pair: Callable[[], tuple[nn.Module, nn.Module]], number: int
+    ) -> Callable[[], nn.Module]:
         return lambda: pair()[number]
 
     late = LateHooks(
@@ -160,14 +165,16 @@ def watch_layers(
 
 def watch_projector(
     passing: Pass,
-    projector: Any,
+    projector: nn.Module,
     record: Callable[[Tensor], VisionRecord],
     deliver: Callable[[VisionRecord], None],
-) -> list[Any]:
+) -> list[Handle]:
     """Deliver a record of the features that enter the projector, and of those that leave it."""
     signature = Signature.of(projector)
 
-    def finish(module: Any, args: Any, kwargs: dict[str, Any], output: Tensor) -> None:
+    def finish(
+        module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object], output: Tensor
+    ) -> None:
         made = record(signature.first(args, kwargs))
         made.outputs = output.detach().flatten(0, 1)
         passing.seen = {}
@@ -212,7 +219,9 @@ def _turned(states: Tensor) -> Tensor:
     return torch.cat((-second, first), dim=-1)
 
 
-def seen_heads(seen: Mapping[Any, Any], depth: float | None, heads: int) -> tuple[Tensor, Tensor]:
+def seen_heads(
+    seen: Mapping[object, Any], depth: float | None, heads: int
+) -> tuple[Tensor, Tensor]:
     """Queries and keys of a watched layer, ``[images, heads, tokens, head dim]`` each."""
     if not {("q", depth), ("k", depth)} <= seen.keys():
         raise SignalError(RAN_PAST)

@@ -43,7 +43,7 @@ GROUPS = {
         "Encoders": "AdaptedEncoder Demands ENCODER_SIGNALS BRANCH_SIGNALS ATTENTION_SIGNALS "
         "paid_attention received_attention joined_heads",
         "Smaller pictures": "IMAGE Grid ShrinkPlan spread_places",
-        "Hooks": "own Signature unknown_release",
+        "Hooks": "Handle own Signature unknown_release",
         "Registering": "hookimpl Registry",
         "Errors": "TokensieveError PluginError SignalError AttachError UnsupportedError TaskError",
     },

@@ -33,7 +33,7 @@ from tokensieve.core.contract.encoder_attention import (
     paid_attention,
     received_attention,
 )
-from tokensieve.core.contract.hooks import own
+from tokensieve.core.contract.hooks import Handle, own
 from tokensieve.core.contract.panel import Panel
 from tokensieve.core.contract.ranking import selection_order, top_counts
 from tokensieve.core.contract.shrinking import Grid, ShrinkPlan, spread_places
@@ -91,6 +91,7 @@ __all__ = [
     "Example",
     "Factor",
     "Grid",
+    "Handle",
     "Layer",
     "LayerRange",
     "Merged",
