@@ -1,4 +1,4 @@
-"""What the supported text decoders have in common: the Llama layout of modules."""
+"""Text decoders with the modules of Llama, which all supported families have."""
 
 from __future__ import annotations
 

@@ -167,7 +167,7 @@ class InternVLAdapter(Adapter):
 
     @classmethod
     def sized_config(cls, size: ModelSize) -> Any:
-        """Qwen2 behind InternViT-300M with tiles of 448 pixels, unless the size says otherwise."""
+        """Qwen2 after InternViT-300M with tiles of 448 pixels, unless the size says otherwise."""
         from transformers import InternVLConfig
 
         return InternVLConfig(

@@ -150,7 +150,7 @@ class LlavaModel(EncodedModel):
 
 
 def has_pixtral(config: Any) -> bool:
-    """Whether the vision encoder takes images of any size, and puts a token behind each row."""
+    """Whether the vision encoder takes images of any size, and puts a token after each row."""
     return getattr(getattr(config, "vision_config", None), "model_type", None) == "pixtral"
 
 
@@ -184,7 +184,7 @@ class LlavaAdapter(Adapter):
 
     @classmethod
     def sized_config(cls, size: ModelSize) -> Any:
-        """Llama behind CLIP with square images; CLIP ViT-L/14 if the size names no encoder."""
+        """Llama after CLIP with square images; CLIP ViT-L/14 if the size names no encoder."""
         from transformers import LlavaConfig
 
         vision = {**CLIP_LARGE, **size.vision, "image_size": PATCH * image_side(size)}

@@ -1,4 +1,4 @@
-"""LLaVA with a Pixtral encoder (Pixtral 12B): images of any size, a separator behind each row."""
+"""LLaVA with a Pixtral encoder (Pixtral 12B): images of any size, a separator after each row."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ IMAGE_SIZES = "image_sizes"
 
 
 class LlavaPixtralModel(EncodedModel):
-    """A LLaVA model behind Pixtral's encoder.
+    """A LLaVA model with Pixtral's encoder.
 
-    An image is as many tokens as it has patches; behind each row of them stands a separator
+    An image is as many tokens as it has patches; after each row of them is a separator
     ([IMG_BREAK], [IMG_END]), which is text and stays. Vision attention is the attention that each
     patch receives from its own image, mean over queries; there is no [CLS].
     """
@@ -187,7 +187,7 @@ class LlavaPixtralAdapter(Adapter):
 
     @classmethod
     def sized_config(cls, size: ModelSize) -> Any:
-        """Mistral behind Pixtral's encoder as published, unless the size names another."""
+        """Mistral after Pixtral's encoder as published, unless the size names another."""
         from transformers import LlavaConfig
 
         vision = {**size.vision, "image_size": PATCH * image_side(size), "patch_size": PATCH}

@@ -242,7 +242,7 @@ class QwenVLAdapter(Adapter):
 
     @classmethod
     def sized_config(cls, size: ModelSize) -> Any:
-        """Qwen2.5 with M-RoPE behind the 7B model's vision encoder, unless the size has another."""
+        """Qwen2.5 with M-RoPE after the 7B model's vision encoder, unless the size has another."""
         from transformers import Qwen2_5_VLConfig
 
         unit = size.dims.head_dim // 2 // sum(MROPE_SHARES)

@@ -1,4 +1,4 @@
-"""Smaller images in front of a vision encoder: what the adapters have in common."""
+"""Smaller images for a vision encoder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures in front of a ViT of timm: what the processor leaves of them, and smaller ones."""
+"""Pictures for a ViT of timm: the part that the processor leaves, and smaller ones."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def shrinking_hooks(vit: Any, wanted: Callable[[], Grid | None]) -> list[Handle]
     """Smaller pixels for the patch embedding, position embeddings interpolated as timm does.
 
     What timm decides when a model is built with ``dynamic_img_size`` is decided for one forward,
-    and taken back behind it, however it ended.
+    and taken back after it, however it ended.
     """
     layers: Any = importlib.import_module("timm.layers")
     embedding = vit.patch_embed

@@ -31,7 +31,6 @@ from tokensieve.plugin import (
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-
 CHECK_SEED = 20630
 NO_TEXT = "a classifier has no text"
 NO_PROJECTOR = "a classifier has no projector"
@@ -108,7 +107,7 @@ class TimmVitModel(AdaptedEncoder):
         return int(rows), int(columns)
 
     def branches(self, layer: int) -> list[Branch]:
-        """From the input behind the norm to what is added to the residual stream."""
+        """From the input after the norm to what is added to the residual stream."""
         block = self.layers[layer]
         last = ("ls1", "ls2") if hasattr(block, "ls1") else ("norm1", "norm2")
         ends = [getattr(block, name) for name in last]

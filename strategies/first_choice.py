@@ -17,7 +17,7 @@ class FirstChoiceSelector(OrderedSelector):
     """First some tokens by ``score`` (default: the stage's), then the best of the stage's scores.
 
     The first set may be smaller than its share: what it leaves goes to the others, so that the
-    budget is always met. With ``order: selection`` the first set stands first, then the others,
+    budget is always met. With ``order: selection`` the first set comes first, then the others,
     most important first.
     """
 

@@ -45,7 +45,7 @@ def top_in_order(scores: Tensor, available: Tensor, counts: list[int] | Tensor) 
 
 
 def then(turns: Tensor, chosen: Tensor) -> Tensor:
-    """The turns of ``chosen`` behind all ``turns``."""
+    """The turns of ``chosen`` after all ``turns``."""
     last = turns.amax(dim=1, keepdim=True)
     return torch.where(chosen > 0, last + chosen, turns)
 

@@ -67,7 +67,7 @@ class TinyLlavaHD(Family):
         )
 
     def inherit_encoder(self, model: Any, old: Any) -> None:
-        """The encoder and projector of tiny-llava; its 12 x 12 positions stand in each quarter."""
+        """The encoder and projector of tiny-llava; its 12 x 12 positions are in each quarter."""
         if old.config.model_type != "llava":
             return
         kept = model.model.state_dict()

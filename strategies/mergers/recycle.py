@@ -39,13 +39,13 @@ def clusters(pruned: int, share: float) -> int:
 
 
 class RecycleMerger(Merger):
-    """Let the best of the dropped tokens live on as cluster means, behind the kept ones.
+    """Let the best of the dropped tokens live on as cluster means, after the kept ones.
 
     Of ``p`` dropped tokens the ``int(share * p) + 1`` with the highest scores are clustered into a
     tenth as many groups, plus one, by DPC-kNN on their hidden states: distance ``|x - y| /
     sqrt(dim)``, density from the nearest few (as many as there are clusters), centers where
     density times distance to a denser token is largest, everybody to the nearest center. The
-    means stand behind the image's kept tokens, strongest center first, and compete like visual
+    means come after the image's kept tokens, strongest center first, and compete like visual
     tokens at later boundaries. The budget counts them: 309 tokens are 300 kept and 9 clusters.
 
     Source: SparseVLM, ICML 2025, arXiv 2410.04417 (v1), and its released code. Deviations: the

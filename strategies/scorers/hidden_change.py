@@ -1,4 +1,4 @@
-"""How far a decoder layer moved a token (V2Drop)."""
+"""Change of a token in a decoder layer (V2Drop)."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class CompositeSelector(OrderedSelector):
             - {share: 0.83, score: attention}
             - {score: uniform}
 
-    With ``order: selection`` the parts stand one behind the other, each in its selector's order.
+    With ``order: selection`` the parts follow each other, each in its selector's order.
     """
 
     name = "composite"

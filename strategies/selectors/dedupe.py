@@ -16,7 +16,7 @@ AT_ONCE = 8
 class DedupeSelector(FeatureSelector):
     """Remove, again and again, the tokens that most resemble another one, until the budget is met.
 
-    The tokens stand in falling order of score. A round pairs the tokens at even places with those
+    The tokens are in falling order of score. A round pairs the tokens at even places with those
     at odd places: of the even ones the ``q = min(8, tokens too many)`` whose nearest odd one is
     most similar (cosine) go. The remaining even ones, most similar first, then the odd ones, make
     the order of the next round.

@@ -33,9 +33,9 @@ class PartitionedSelector(OrderedSelector):
     * ``overflow: others`` deals out what a part has no room for to those that have: the budget is
       met, with tokens;
     * ``overflow: drop`` keeps the tokens that the release keeps. It leaves the rest of the budget
-      to vectors of zeros behind them, which hold no image: here fewer tokens stay.
+      to vectors of zeros after them, which hold no image: here fewer tokens stay.
 
-    With ``order: selection`` the tokens stand part by part, most important first, those of a part
+    With ``order: selection`` the tokens come part by part, most important first, those of a part
     that is kept whole in raster order.
 
     Source: HoloV, NeurIPS 2025, arXiv 2510.02912, and its released code, where the variance term

@@ -28,7 +28,7 @@ class WindowedSelector(FirstChoiceSelector):
     * ``rest: drop`` is the release: the global part takes its own share only, and where the windows
       do not divide theirs evenly fewer tokens stay (68 of 72).
 
-    With ``order: selection`` the tokens stand window by window, then the global ones, the most
+    With ``order: selection`` the tokens come window by window, then the global ones, the most
     important first in each.
 
     Source: VScan, arXiv 2505.22654, and its released code. Deviations: where the local half does

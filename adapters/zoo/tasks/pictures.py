@@ -1,4 +1,4 @@
-"""The tasks of the built-in models: pictures, questions, answers, and where the answer lies.
+"""The tasks of the built-in models: pictures, questions, answers, and where the answer is.
 
 A task draws ``scene(index, split, side)`` and asks about it. Everything is a pure function of its
 arguments. ``train`` and ``heldout`` share no handwriting, no part of a photograph, no string and no
@@ -63,7 +63,7 @@ class PictureQuestion:
     names: tuple[tuple[str, int], ...] = ()
 
     def boxes(self, scene: PictureScene) -> tuple[Box, ...]:
-        """Where in the picture the answer lies."""
+        """Places in the picture where the answer is."""
         return tuple(scene.items[i].box for i in self.about)
 
 
@@ -140,7 +140,7 @@ def _held_out(number: int) -> bool:
 class Signs:
     """Two or three signs of three letters in one of 22 faces each: read, letter, color.
 
-    Letters stand 16 pixels apart, on multiples of 8. All letters of a picture differ.
+    Letters are 16 pixels apart, on multiples of 8. All letters of a picture differ.
     """
 
     name: str = "signs"

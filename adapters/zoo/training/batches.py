@@ -94,7 +94,7 @@ class Packer:
     def _sides(
         self, scene: scenes.DigitScene, question: scenes.DigitQuestion, tokens: list[int]
     ) -> list[tuple[int, ...]]:
-        """At the second digit of a comparison: where the first one lies (0, 2), and the answer."""
+        """At the second digit of a comparison: where the first one is (0, 2), and the answer."""
         sides: list[tuple[int, ...]] = [NOTHING[:3]] * len(tokens)
         if question.kind == "position":
             first, second = (scene.digits[i] for i in question.about)

@@ -42,7 +42,7 @@ class Row:
     """One packed sequence; every list has one entry a token.
 
     ``named`` holds label, color, row and column of the item that a word stands for, ``compared``
-    on which side of the second digit of a comparison the first one lies (0 to 2, across and down)
+    on which side of the second digit of a comparison the first one is (0 to 2, across and down)
     and whether the question is to be answered with yes.
     """
 
@@ -200,7 +200,7 @@ class Packer:
         portion: Portion,
         rows: list[Row],
     ) -> dict[str, Tensor]:
-        """Which image tokens the decoder sees, and where everything stands.
+        """Which image tokens the decoder sees, and where everything is.
 
         Tokens that show an item are always among them.
         """

@@ -10,7 +10,7 @@ continues from it. Two phases:
 * *answers*: everything, and sheets full of glyphs in every other step, from which only sight is
   learned. Every picture is packed with several questions, each of which sees the picture and itself
   only. Read-outs in the decoder say which letter of a sign an image token shows (*order*), what the
-  naming words stand for (*grounding*), on which side the first digit of a comparison lies
+  naming words stand for (*grounding*), on which side the first digit of a comparison is
   (*comparison*) and whether the answer is yes (*verdict*). Most pictures lose a random part of
   their background tokens before the decoder: that makes steps cheap, and a model that has always
   seen all tokens breaks down when only the relevant ones are left.

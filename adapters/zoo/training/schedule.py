@@ -1,4 +1,4 @@
-"""What a model of the zoo is trained on, step by step: every number that decides the result."""
+"""Recipes of the zoo's families, step by step: every number that decides the result."""
 
 from __future__ import annotations
 

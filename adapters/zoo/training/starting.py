@@ -1,4 +1,4 @@
-"""Where a new family starts from: a trained decoder, and a trained encoder as teacher."""
+"""Starting points of a new family: a trained decoder, and a trained encoder as teacher."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ continues from it. Four losses are added:
   Without it, finding the named digit and reading it out have to be learned at once, and the loss
   stays at chance for thousands of steps.
 * *comparison*, later: a probe two layers above says, at the second digit of ``is the 7 left of the
-  3?``, on which side of it the first one lies, and last a *verdict* probe whether the question is
+  3?``, on which side of it the first one is, and last a *verdict* probe whether the question is
   to be answered with yes. Without them these questions stay at chance. ``right of`` and ``below``
   are asked until ``opposites_until`` only: with them, the answer is an exclusive-or of relation and
   order, which did not come within the budget.

@@ -4,7 +4,7 @@ Seeded, one core, minutes. Two aids:
 
 * *sight*, in the first steps: a linear read-out says of every patch which digit it belongs to, or
   none. It gives the patches a meaning before [CLS] can gather them.
-* *hidden background*: a random share of the patches around the digit is removed, in front of a
+* *hidden background*: a random share of the patches around the digit is removed, before a
   random block. A model that has always seen 64 patches breaks down when a method keeps just the
   digit, and would find every good method worse than random.
 
