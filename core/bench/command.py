@@ -20,7 +20,7 @@ from tokensieve.core.bench.table import show
 from tokensieve.core.contract.dims import ModelSize
 from tokensieve.core.errors import ModelError, TokensieveError, did_you_mean
 from tokensieve.core.files.whole import save
-from tokensieve.core.models.loading import find_device
+from tokensieve.core.models.devices import find_device
 from tokensieve.core.output.terminal import console, steps, to_json
 from tokensieve.core.pipeline.loading import load_pipeline
 from tokensieve.core.plugins.registry import build_registry

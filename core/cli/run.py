@@ -15,8 +15,9 @@ from tokensieve.core.cli.options import Keep, Plugins, number, open_registry
 from tokensieve.core.cli.run_report import as_json, drawable_panels, print_report, save_overlay
 from tokensieve.core.errors import ModelError, TokensieveError
 from tokensieve.core.files.pictures import open_image
+from tokensieve.core.models.finding import locate
 from tokensieve.core.models.hub import only_local
-from tokensieve.core.models.loading import DTYPES, answering, load_model, locate
+from tokensieve.core.models.loading import DTYPES, answering, load_model
 from tokensieve.core.output.terminal import console, to_json, waiting, warn
 from tokensieve.core.output.unforeseen import unforeseen
 from tokensieve.core.pipeline.loading import load_pipeline, parse_keep

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
-from pathlib import Path as FilePath
+from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
@@ -18,7 +18,7 @@ from tokensieve.core.errors import PipelineError
 from tokensieve.core.files.text import read_text
 from tokensieve.core.foreign import reason, shorten, shown, unwritable
 
-Path = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 Mark = tuple[int, int]
 
 _INT = re.compile(r"[-+]?[0-9]+\Z")
@@ -44,14 +44,14 @@ MAX_TEXTS = 1_000_000  # characters of all texts together, those that aliases re
 
 @dataclass
 class Source:
-    """A parsed document and where each of its parts stands."""
+    """A parsed document, and the place of each of its keys and values."""
 
     name: str
     data: Any
-    keys: dict[Path, Mark] = field(default_factory=dict)
-    values: dict[Path, Mark] = field(default_factory=dict)
+    keys: dict[KeyPath, Mark] = field(default_factory=dict)
+    values: dict[KeyPath, Mark] = field(default_factory=dict)
 
-    def where(self, path: Path, *, key: bool = False) -> str:
+    def where(self, path: KeyPath, *, key: bool = False) -> str:
         """``FILE:LINE:COL`` of the closest known ancestor of ``path``."""
         marks = self.keys if key and path in self.keys else self.values
         for end in range(len(path), -1, -1):
@@ -61,7 +61,7 @@ class Source:
         return self.name
 
 
-def read_yaml(path: FilePath) -> Source:
+def read_yaml(path: Path) -> Source:
     """Parse a file.
 
     Raises:
@@ -133,12 +133,14 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Reader:
+    """Makes plain data of a tree of nodes, and notes the places in ``source``."""
+
     def __init__(self, source: Source) -> None:
         self.source = source
         self.seen = self.texts = 0
         self.open: set[int] = set()
 
-    def read(self, node: yaml.Node, path: Path) -> Any:
+    def read(self, node: yaml.Node, path: KeyPath) -> object:
         self.seen += 1
         mark = (node.start_mark.line + 1, node.start_mark.column + 1)
         self.source.values[path] = mark
@@ -159,8 +161,8 @@ class _Reader:
         self.open.discard(id(node))
         return value
 
-    def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
-        result: dict[str, Any] = {}
+    def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, object]:
+        result: dict[str, object] = {}
         for key_node, value_node in node.value:
             mark = (key_node.start_mark.line + 1, key_node.start_mark.column + 1)
             if not isinstance(key_node, yaml.ScalarNode):
@@ -173,12 +175,16 @@ class _Reader:
             result[key] = self.read(value_node, (*path, key))
         return result
 
-    def _scalar(self, mark: Mark, node: yaml.ScalarNode) -> Any:
+    def _scalar(self, mark: Mark, node: yaml.ScalarNode) -> object:
         text = self._text(mark, node)
         if node.style is not None:  # quoted or block text
             return text
+        if text in _SPECIAL:
+            return _SPECIAL[text]
         try:
-            return _plain(text)
+            if _INT.match(text):
+                return int(text)
+            return float(text) if _FLOAT.match(text) else text
         except ValueError:  # Python reads no integers of thousands of digits
             self._fail(mark, f"{shown(node.value)} is too long for a number")
 
@@ -198,13 +204,3 @@ class _Reader:
 
     def _fail(self, mark: Mark, message: str) -> NoReturn:
         raise PipelineError(f"{self.source.name}:{mark[0]}:{mark[1]}: {message}")
-
-
-def _plain(text: str) -> Any:
-    if text in _SPECIAL:
-        return _SPECIAL[text]
-    if _INT.match(text):
-        return int(text)
-    if _FLOAT.match(text):
-        return float(text)
-    return text

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -38,7 +38,7 @@ class Stream:
         """Flush; see :meth:`_try`."""
         self._try(self.inner.flush)
 
-    def _try(self, act: Any) -> None:
+    def _try(self, act: Callable[[], object]) -> None:
         """Do it, unless nothing gets through any more.
 
         Raises:
@@ -67,7 +67,7 @@ class Stream:
             os.close(nowhere)
 
     def last_word(self, line: str, clean: str) -> None:
-        """Write a line, at any moment, and nothing behind it. ``clean`` tidies a terminal."""
+        """Write a line, at any moment, and nothing after it. ``clean`` tidies a terminal."""
         if self.lost:
             return
         self.lost = True

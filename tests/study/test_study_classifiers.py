@@ -184,7 +184,7 @@ def test_classes_without_names_are_numbers() -> None:
 
 
 def test_timm_writes_hub_names_with_a_source(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tokensieve.core.models.loading import locate
+    from tokensieve.core.models.finding import locate
 
     for name in ("timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k", "hf-hub:timm/vit_tiny"):
         assert locate(name, REGISTRY) == name.removeprefix("hf-hub:")
