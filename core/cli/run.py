@@ -22,7 +22,8 @@ from tokensieve.core.output.terminal import console, to_json, waiting, warn
 from tokensieve.core.output.unforeseen import unforeseen
 from tokensieve.core.pipeline.loading import load_pipeline, parse_keep
 from tokensieve.core.plugins.registry import Example, Registry
-from tokensieve.core.run.asking import Question, check_question, compare, prepare
+from tokensieve.core.run.asking import compare
+from tokensieve.core.run.prompts import Question, check_question, prepare
 from tokensieve.core.strict import MOST_NEW_TOKENS, MOST_SEED
 
 DEFAULT_MODEL = "tiny-llava"

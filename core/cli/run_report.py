@@ -15,7 +15,8 @@ from tokensieve.core.files.whole import save
 from tokensieve.core.models.loading import LoadedModel
 from tokensieve.core.output.terminal import Rows, console, table
 from tokensieve.core.pipeline.flops import COMPUTE, PAPER
-from tokensieve.core.run.asking import Answer, Comparison, Cost, Question, find_panels
+from tokensieve.core.run.asking import Answer, Comparison, Cost
+from tokensieve.core.run.prompts import Question, find_panels
 
 SLOWER = "slower here"
 EMPTY = "(empty answer)"

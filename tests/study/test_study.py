@@ -16,7 +16,8 @@ from study_helpers import RAISING, run_here, study_of
 import tokensieve
 from tokensieve.core.models.loading import load_model
 from tokensieve.core.plugins.registry import build_registry
-from tokensieve.core.run.asking import Question, answer, prepare
+from tokensieve.core.run.asking import answer
+from tokensieve.core.run.prompts import Question, prepare
 from tokensieve.core.study.store.manifest import source_revision
 from tokensieve.core.study.store.store import Cell, Store
 from tokensieve.core.study.work.measures import summarize, unmet_reason

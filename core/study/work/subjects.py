@@ -15,7 +15,7 @@ from tokensieve.core.files.pictures import as_seen
 from tokensieve.core.foreign import foreign, shown
 from tokensieve.core.lazy import torch
 from tokensieve.core.models.loading import Loaded, LoadedClassifier, LoadedModel
-from tokensieve.core.run.asking import Question, check_question, find_panels, prepare_batch
+from tokensieve.core.run.prompts import Question, check_question, find_panels, prepare_batch
 
 if TYPE_CHECKING:
     from torch import Tensor
