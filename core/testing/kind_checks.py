@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 
@@ -22,7 +21,8 @@ from tokensieve.core.testing.trials import Case, Trial, require
 SIZES = (1, 2, 3, 4, 9, 25)
 
 
-def _fits(answer: Any, shape: tuple[int, ...], types: Sequence[str], case: Case) -> bool:
+def _fits(answer: object, shape: tuple[int, ...], types: Sequence[str], case: Case) -> bool:
+    """Whether it is a plain tensor of that shape, of one of the types, on the case's device."""
     return fits(answer, shape, types, case.batch.valid.device)
 
 
@@ -138,6 +138,7 @@ def merged_shape(trial: Trial) -> None:
 
 
 def _check_merged(case: Case) -> None:
+    """Check the type and the shape of each part of the answer."""
     answer, batch = case.answer(), case.batch
     require(isinstance(answer, Merged), f"returns {described(answer)}, expected a Merged")
     divided = splits(case.trial.component, batch, case.share, True)
@@ -160,8 +161,8 @@ def _check_merged(case: Case) -> None:
 def target_count(trial: Trial) -> None:
     """besides selected tokens, exactly as many others live on as asked"""
     for case in trial.cases():
-        wanted = [s.merged for s in splits(trial.component, case.batch, case.share, True)]
-        kept = selected(case.batch, splits(trial.component, case.batch, case.share, True))
+        divided = splits(trial.component, case.batch, case.share, True)
+        wanted, kept = [part.merged for part in divided], selected(case.batch, divided)
         others = case.outcome()["targets"] & ~kept & case.batch.valid
         got = others.sum(dim=1).tolist()
         require(got == wanted, f"{got} others live on where {wanted} are asked for ({case})")
@@ -184,7 +185,7 @@ def finite_vectors(trial: Trial) -> None:
         require(not wrong.any(), f"{int(wrong.sum())} values are NaN or infinite ({case})")
 
 
-def _each(*functions: Any) -> tuple[Check, ...]:
+def _each(*functions: Callable[[Trial], None]) -> tuple[Check, ...]:
     return tuple(check_each(function) for function in functions)
 
 
