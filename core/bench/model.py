@@ -27,7 +27,7 @@ SEED = 20630
 
 @dataclass(frozen=True)
 class Setup:
-    """How a model is built and what it is asked.
+    """The way a model is built, and the prompts that it gets.
 
     ``attention`` is the backend of the untouched and of the pruned model; every one of the
     ``batch`` prompts holds one image and ``text_tokens`` text tokens, half of them before it.

@@ -67,7 +67,7 @@ def measure_overheads(
     plugins: Sequence[str | Path] = (),
     progress: Callable[[str], None] = lambda _: None,
 ) -> Overheads:
-    """``runs`` rounds of the untouched prefill and each pipeline, after one that is not counted."""
+    """Time ``runs`` rounds of the untouched prefill and each pipeline, after one to warm up."""
     clock = clock_for(measured.setup.device)
     prefill: list[float] = []
     times: dict[str, list[tuple[float, float]]] = {p.name: [] for p in pipelines}
@@ -110,7 +110,7 @@ HEAD = ("pipeline", "tokens left", "scoring + selection, ms", "of the untouched 
 
 
 def cells(row: Overhead) -> list[str]:
-    """One line of the table."""
+    """The cells of one line of the table."""
     if row.scoring is None or row.share is None:
         return [row.name, "-", "-", "-", row.refused]
     low, middle, high = (f"{100 * v:.1f} %" for v in
@@ -125,7 +125,7 @@ def cells(row: Overhead) -> list[str]:
 
 
 def heading(result: Overheads) -> str:
-    """Where the numbers come from, in one line."""
+    """The line above the table: where the numbers come from."""
     where = result.environment
     threads = f"{where['threads']} thread{'' if where['threads'] == 1 else 's'}"
     return (

@@ -21,7 +21,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
-        """Quartiles interpolate linearly; one value is its own quartiles."""
+        """The spread of some values; quartiles interpolate, and one value is its own."""
         if len(values) == 1:
             return cls(values[0], values[0], values[0], list(values))
         low, median, high = statistics.quantiles(values, n=4, method="inclusive")
@@ -70,7 +70,7 @@ class VariantComparison:
 
     @classmethod
     def of(cls, variant: Variant, untouched: Variant) -> VariantComparison:
-        """Times by paired ratios, the rest by plain ones."""
+        """Compare times by paired ratios, the rest by plain ones."""
         return cls(
             variant,
             paired(variant.prefill, untouched.prefill),
@@ -88,7 +88,7 @@ class VariantComparison:
 
     @property
     def verdict(self) -> str:
-        """One line for people."""
+        """The comparison in one line, for people."""
         prefill, decode, lag = self.prefill, self.decode, self.time_over_flops
         if prefill.low > 1:
             first = f"slower here: prefill takes {prefill.median:.2f}x the time"

@@ -51,7 +51,7 @@ class Plan:
 
     @property
     def steps(self) -> int:
-        """How often progress is reported."""
+        """The number of times that progress is reported."""
         return (len(self.pipelines) + 1) * (self.warmup + self.runs + 1)
 
 

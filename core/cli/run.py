@@ -23,7 +23,7 @@ from tokensieve.core.output.unforeseen import unforeseen
 from tokensieve.core.pipeline.loading import load_pipeline, parse_keep
 from tokensieve.core.plugins.registry import Example, Registry
 from tokensieve.core.run.asking import compare
-from tokensieve.core.run.prompts import Question, check_question, prepare
+from tokensieve.core.run.prompts import VisualQuestion, check_question, prepare
 from tokensieve.core.strict import MOST_NEW_TOKENS, MOST_SEED
 
 DEFAULT_MODEL = "tiny-llava"
@@ -83,7 +83,7 @@ def run(  # noqa: PLR0913 - one parameter per option
     files, text = _question(image, prompt, registry)
     only_local(locate(model, registry))
     target = _overlay_path(overlay, files, chosen.name)
-    question = Question(text, tuple(open_image(file) for file in files))
+    question = VisualQuestion(text, tuple(open_image(file) for file in files))
 
     from tokensieve.core.output.quiet import quiet_transformers
 

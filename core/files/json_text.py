@@ -31,7 +31,7 @@ class JsonFlaw(ValueError):
 
 
 def parse_json(text: str) -> object:
-    """Plain data. A key that is given twice and a number that is none are flaws.
+    """Read JSON as plain data; a key that is given twice and a number that is none are flaws.
 
     Raises:
         JsonFlaw: with the place.

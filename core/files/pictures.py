@@ -108,7 +108,7 @@ def picture_facts(image: Image) -> Iterator[bytes]:
 
 
 def _seen(image: Image, raw: str) -> Image:
-    """As :func:`as_seen`; ``raw`` is Pillow's name of how the file held the pixels."""
+    """The picture of :func:`as_seen`; ``raw`` is Pillow's name of how the file held the pixels."""
     import numpy as np
     from PIL import Image as Images
 
@@ -133,7 +133,7 @@ def _seen(image: Image, raw: str) -> Image:
 
 
 def _turn(image: Image) -> Transpose | None:
-    """What sets the picture upright; metadata that cannot be read says nothing."""
+    """The turn that sets the picture upright; None if no metadata that can be read asks for one."""
     from PIL import ExifTags
     from PIL.Image import Transpose
 
@@ -169,7 +169,11 @@ def _keyed_out(image: Image, raw: str) -> Image | None:
 
 
 def _gray(image: Image, raw: str) -> Image:
-    """8 bits of values that have more; raises ValueError where their scale is not known."""
+    """The picture in 8 bits, of values that have more.
+
+    Raises:
+        ValueError: nobody knows their scale.
+    """
     import numpy as np
     from PIL import Image as Images
 
@@ -229,7 +233,7 @@ def _check_pages(image: Image) -> None:
 
 
 def _raw_mode(image: Any) -> str:
-    """How the file holds its pixels; empty if Pillow does not say, or was not asked before loading.
+    """Pillow's name of how the file holds its pixels; empty if it has none, or was asked too late.
 
     Loading makes Pillow forget it, so it stays with the picture: one that was looked at once is
     seen the same again.

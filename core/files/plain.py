@@ -47,7 +47,7 @@ def open_plain(path: Path, most: int) -> Iterator[BinaryIO]:
 
 
 def read_plain(path: Path, most: int) -> bytes:
-    """The whole content, under the same conditions."""
+    """Read the whole content of a file, as :func:`open_plain` opens it."""
     with open_plain(path, most) as stream:
         data = stream.read(most + 1)  # it may have grown, or have no size at all
     if len(data) > most:

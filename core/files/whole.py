@@ -80,7 +80,7 @@ def sync(folder: Path) -> None:
 
 
 def _bytes(content: Content) -> bytes:
-    """UTF-8; half a character, which UTF-8 cannot hold, is written as an escape."""
+    """Encode as UTF-8; half a character, which UTF-8 cannot hold, becomes an escape."""
     return content if isinstance(content, bytes) else content.encode(errors="backslashreplace")
 
 

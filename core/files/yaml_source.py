@@ -62,7 +62,7 @@ class Source:
 
 
 def read_yaml(path: Path) -> Source:
-    """Parse a file.
+    """Parse a file of YAML.
 
     Raises:
         PipelineError: with ``FILE:LINE:COL``, or why it cannot be read.
@@ -81,7 +81,7 @@ def parse_yaml(text: str, name: str) -> Source:
 
 
 def _compose(text: str, name: str) -> yaml.Node | None:
-    """PyYAML's tree of nodes; whatever it raises has a place."""
+    """Parse to PyYAML's tree of nodes; whatever it raises gets a place."""
     loader: yaml.SafeLoader | None = None
     try:
         breaks = _FALSE_BREAKS.search(text)
@@ -109,14 +109,14 @@ def _compose(text: str, name: str) -> yaml.Node | None:
 
 
 class _Loader(yaml.SafeLoader):
-    """Stops at what is too deep or too much as soon as it comes to it."""
+    """A loader that stops at what is too deep or too much as soon as it comes to it."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self.depth = self.composed = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """One level deeper, and one part more."""
+        """Count one level deeper and one part more, and compose it."""
         self.depth += 1
         self.composed += 1
         problem = None
@@ -189,7 +189,7 @@ class _Reader:
             self._fail(mark, f"{shown(node.value)} is too long for a number")
 
     def _text(self, mark: Mark, node: yaml.ScalarNode) -> str:
-        """Escapes put into quoted text what no file holds plainly, and halves of characters."""
+        """The text of a node; escapes may fill it with characters that no file holds plainly."""
         halves = str(node.value).encode("utf-16-le", "surrogatepass")
         text = halves.decode("utf-16-le", "surrogatepass")  # pairs, as JSON escapes them, are one
         sign = unwritable(text)

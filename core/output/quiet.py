@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Errors still show; everything is as before afterwards."""
+    """Mute all but errors; everything is as before afterwards."""
     hub = importlib.import_module("huggingface_hub.utils")
     logging = importlib.import_module("transformers.utils.logging")
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

@@ -36,7 +36,7 @@ class Output(Protocol):
 
 
 class Stop:
-    """Whether the program was told to stop, and what it says then.
+    """A stop that somebody may ask for: whether it was asked for, and the line that is said then.
 
     Attributes:
         number: of the signal; 0 as long as there was none.
@@ -69,7 +69,7 @@ class Stop:
                 raise KeyboardInterrupt
 
     def say(self) -> None:
-        """The one line; whatever libraries say afterwards is kept from the screen."""
+        """Write the one line; whatever libraries say afterwards is kept from the screen."""
         if self.said:
             return
         self.said = True
@@ -78,7 +78,7 @@ class Stop:
             self.output.last_word(line, CLEAN)
 
     def exit(self) -> NoReturn:
-        """End now, and every process that was started."""
+        """End this process now, and every process that it started."""
         self.say()
         end_children()
         os._exit(self.code)
@@ -131,7 +131,7 @@ def listening(output: Output) -> Iterator[Stop]:
 
 
 def end_in_time() -> None:
-    """From now on the process ends a moment after a signal, whatever it is at."""
+    """End the process a moment after any further signal, whatever it is at."""
     STOP.may_exit = True
     if sys.platform == "win32":  # pipes cannot wake anybody there
         return

@@ -29,17 +29,17 @@ SPINNER = "line"  # of ASCII
 
 
 def say(text: object = "") -> None:
-    """One line on standard output."""
+    """Print one line on standard output."""
     print(plain(str(text)))
 
 
 def warn(text: object) -> None:
-    """One line on standard error."""
+    """Print one line on standard error."""
     print(plain(str(text)), file=sys.stderr)
 
 
 def complain(error: Exception) -> None:
-    """One line on standard error for each of the problems that an error is about."""
+    """Print one line on standard error for each of the problems that an error is about."""
     for problem in getattr(error, "problems", (str(error),)):
         warn(shorten(problem, LONGEST))
 
@@ -65,11 +65,11 @@ class Rows(Table):
         self.texts: list[list[Text]] = []
 
     def add_column(self, header: object = "", *arguments: Any, **options: Any) -> None:
-        """A column, whose header is a text and no markup."""
+        """Add a column, whose header is a text and no markup."""
         super().add_column(_text(header), *arguments, **options)
 
     def add_row(self, *cells: object, **options: Any) -> None:
-        """A row of texts, none of them markup."""
+        """Add a row of texts, none of them markup."""
         self.texts.append([_text(cell) for cell in cells])
         super().add_row(*self.texts[-1], **options)
 

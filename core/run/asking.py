@@ -56,12 +56,12 @@ class Cost:
 
     @property
     def share(self) -> float:
-        """Pruned over untouched."""
+        """The pruned quantity over the untouched one."""
         return self.pruned / self.untouched
 
 
 @dataclass(frozen=True)
-class Comparison:
+class AnswerComparison:
     """One question, answered by the untouched and by the pruned model.
 
     Times are medians over ``repeats`` interleaved runs after one warm-up run each.
@@ -109,7 +109,7 @@ def compare(
     seed: int = 0,
     max_new_tokens: int = 32,
     repeats: int = 3,
-) -> Comparison:
+) -> AnswerComparison:
     """Answer greedily without and with ``pipeline``, in turns; the first turn is not timed."""
     bound = loaded.bound
     check(pipeline, bound)
@@ -130,7 +130,7 @@ def compare(
         raise GuardError(
             f"the prompt has {visual} visual tokens, but {trace.visual_tokens} were pruned"
         )
-    return Comparison(
+    return AnswerComparison(
         untouched=_median(untouched),
         pruned=_median(pruned),
         trace=trace,
@@ -168,11 +168,11 @@ class _Clock:
         self.stamps: list[float] = []
 
     def put(self, value: object) -> None:
-        """Tokens arrived (on the host, so the device is done with them)."""
+        """Note the time: the tokens are on the host, so the device is done with them."""
         self.stamps.append(time.perf_counter())
 
     def end(self) -> None:
-        """Nothing more arrives."""
+        """Do nothing: no more tokens arrive."""
 
 
 def _median(answers: Sequence[Answer]) -> Answer:

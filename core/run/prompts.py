@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Question:
+class VisualQuestion:
     """A text and the pictures it is about."""
 
     text: str
     images: tuple[Image, ...]
 
 
-def prepare(loaded: LoadedModel, question: Question) -> Mapping[str, Tensor]:
+def prepare(loaded: LoadedModel, question: VisualQuestion) -> Mapping[str, Tensor]:
     """The processor's tensors for one question, on the model's device and in its dtype."""
     return prepare_batch(loaded, [question])
 
 
-def prepare_batch(loaded: LoadedModel, questions: Sequence[Question]) -> Mapping[str, Tensor]:
+def prepare_batch(loaded: LoadedModel, questions: Sequence[VisualQuestion]) -> Mapping[str, Tensor]:
     """The tensors for several questions at once; shorter prompts are padded on the left."""
     for question in questions:
         check_question(question.text)
@@ -74,12 +74,12 @@ def check_question(text: object, what: str = "the question") -> None:
 
 
 def find_panels(
-    loaded: LoadedModel, question: Question, visual_tokens: int
+    loaded: LoadedModel, question: VisualQuestion, visual_tokens: int
 ) -> list[list[Panel]] | None:
     """For each picture, where its visual tokens are on it; None if the adapter cannot say."""
     panels = [
         loaded.bound.panels(
-            image.size, loaded.processor, prepare(loaded, Question(question.text, (image,)))
+            image.size, loaded.processor, prepare(loaded, VisualQuestion(question.text, (image,)))
         )
         for image in question.images
     ]

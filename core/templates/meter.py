@@ -44,7 +44,7 @@ class Meter:
         self.left = STEPS
 
     def spend(self, steps: int) -> None:
-        """One step at least: what counts may be wrong, but never runs backwards."""
+        """Spend one step at least: a count may be wrong, but never runs backwards."""
         self.left -= max(1, steps)
         if self.left < 0:
             raise TooMuchError(f"it takes more than {STEPS:,} steps")

@@ -19,7 +19,7 @@ Ticking = nodes.For | nodes.Macro | nodes.CallBlock | nodes.Block
 
 class _Meters(NodeTransformer):
     def visit_For(self, node: nodes.For) -> nodes.Node:
-        """Every round costs what its body is long, every entry what the condition is."""
+        """Charge each round the length of its body, and each entry that of the condition."""
         test = 0 if node.test is None else _weight([node.test])
         self._tick(node)
         node.iter = _filtered(node.iter, ROUNDS, nodes.Const(test, lineno=node.lineno))
@@ -103,7 +103,7 @@ FILTERS: dict[str, Callable[..., object]] = {
 
 
 def add_meters(tree: nodes.Template, environment: Environment) -> nodes.Template:
-    """The tree of a template, with meters in it; the filters that they are have to be known."""
+    """Put meters into the tree of a template; they are filters, which ``environment`` knows."""
     _Meters().visit(tree)
     tree.set_environment(environment)
     return tree

@@ -246,6 +246,6 @@ def _prompt(
 
 
 def first_line(error: Exception) -> str:
-    """What went wrong, short; errors that are no user's keep their name."""
+    """The first line of an error; those that no user can fix keep their name."""
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
     return text if isinstance(error, TokensieveError) else f"{type(error).__name__}: {text}"

@@ -26,9 +26,6 @@ def _fits(answer: object, shape: tuple[int, ...], types: Sequence[str], case: Ca
     return fits(answer, shape, types, case.batch.valid.device)
 
 
-# ---------------------------------------------------------------------------------- scorers
-
-
 def score_shape(trial: Trial) -> None:
     """it returns one number per token, `[batch, tokens]`, on the device of its inputs"""
     for case in trial.cases():
@@ -43,9 +40,6 @@ def finite(trial: Trial) -> None:
         wrong = ~case.outcome()["scores"].isfinite()
         image, token = (wrong.nonzero().tolist() or [[0, 0]])[0]
         require(not wrong.any(), f"image {image}, token {token}: NaN or infinite ({case})")
-
-
-# -------------------------------------------------------------------------------- selectors
 
 
 def mask_shape(trial: Trial) -> None:
@@ -117,9 +111,6 @@ def order_of_selection(trial: Trial) -> None:
                 require(own, wrong)
 
 
-# ---------------------------------------------------------------------------------- mergers
-
-
 def split(trial: Trial) -> None:
     """split() adds up to the total: at least one selected, at most one extra token"""
     for size in SIZES:
@@ -132,30 +123,25 @@ def split(trial: Trial) -> None:
 
 def merged_shape(trial: Trial) -> None:
     """it returns Merged: bool targets, vectors of its space, sizes, a promised extra token"""
-    for case in trial.cases():
-        for dtype in (torch.float32, *HALF_TYPES):
-            _check_merged(case.changed(dtype=dtype))
-
-
-def _check_merged(case: Case) -> None:
-    """Check the type and the shape of each part of the answer."""
-    answer, batch = case.answer(), case.batch
-    require(isinstance(answer, Merged), f"returns {described(answer)}, expected a Merged")
-    divided = splits(case.trial.component, batch, case.share, True)
-    like = batch.tensors[SPACES[case.trial.component.space]]
-    dtype, shape, dim = like.dtype, tuple(batch.valid.shape), like.shape[-1]
-    wanted = [
-        ("targets", answer.targets, torch.bool, shape),
-        ("vectors", answer.vectors, dtype, (*shape, dim)),
-    ]
-    if any(part.extra for part in divided):
-        wanted.append(("extra", answer.extra, dtype, (shape[0], 1, dim)))
-    for name, value, kind, size in wanted:
-        word = str(kind).removeprefix("torch.")
-        expected, good = f"{word} {size}", _fits(value, size, [word], case)
-        require(good, f"{name}: {described(value)}, expected {expected} ({case})")
-    good = _fits(answer.sizes, shape, SIZE_TYPES, case)
-    require(good, f"sizes: {described(answer.sizes)}, expected {shape} ({case})")
+    types = (torch.float32, *HALF_TYPES)
+    for case in (case.changed(dtype=dtype) for case in trial.cases() for dtype in types):
+        answer, batch = case.answer(), case.batch
+        require(isinstance(answer, Merged), f"returns {described(answer)}, expected a Merged")
+        divided = splits(trial.component, batch, case.share, True)
+        like = batch.tensors[SPACES[trial.component.space]]
+        dtype, shape, dim = like.dtype, tuple(batch.valid.shape), like.shape[-1]
+        wanted = [
+            ("targets", answer.targets, torch.bool, shape),
+            ("vectors", answer.vectors, dtype, (*shape, dim)),
+        ]
+        if any(part.extra for part in divided):
+            wanted.append(("extra", answer.extra, dtype, (shape[0], 1, dim)))
+        for name, value, kind, size in wanted:
+            word = str(kind).removeprefix("torch.")
+            expected, good = f"{word} {size}", _fits(value, size, [word], case)
+            require(good, f"{name}: {described(value)}, expected {expected} ({case})")
+        good = _fits(answer.sizes, shape, SIZE_TYPES, case)
+        require(good, f"sizes: {described(answer.sizes)}, expected {shape} ({case})")
 
 
 def target_count(trial: Trial) -> None:

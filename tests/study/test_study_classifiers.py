@@ -161,9 +161,9 @@ def test_patches_lie_where_the_processor_cut_the_picture(loaded: LoadedClassifie
 def test_a_classifier_looks_at_one_picture(loaded: LoadedClassifier) -> None:
     from PIL import Image
 
-    from tokensieve.core.run.prompts import Question
+    from tokensieve.core.run.prompts import VisualQuestion
 
-    twice = Question("Which?", (Image.new("RGB", (64, 64)),) * 2)
+    twice = VisualQuestion("Which?", (Image.new("RGB", (64, 64)),) * 2)
     with pytest.raises(ModelError, match="a question needs exactly one picture"):
         Namer(loaded).prepare([twice])
 
