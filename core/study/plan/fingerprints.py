@@ -9,21 +9,24 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import PurePath
 from types import BuiltinFunctionType, FunctionType
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from tokensieve.core.errors import TaskError
 from tokensieve.core.files.pictures import picture_facts
 from tokensieve.core.foreign import reason, shown
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 MOST_DEEP = 100  # a value inside others; what is deeper, or contains itself, is refused
 PROTOCOL = 2  # of ``__reduce_ex__``: the first that refuses objects with content it cannot see
-NAMED = (type, FunctionType, BuiltinFunctionType)
-PLAIN = (bool, int, float, complex, str, bytes, bytearray, type(None))
+Named = type | FunctionType | BuiltinFunctionType
+Plain = bool | int | float | complex | str | bytes | bytearray | None
 NO_CONTENT = "has no content that could be compared"
 Feed = Callable[[bytes], object]
 
 
-def fingerprint(examples: Iterable[Any]) -> str:
+def fingerprint(examples: Iterable[object]) -> str:
     """SHA-256 of everything about ``examples``, pixels included: what results depend on.
 
     Raises:
@@ -37,8 +40,8 @@ def combined(prints: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(prints).encode()).hexdigest()
 
 
-def fingerprint_of(example: Any) -> str:
-    """Of one example: every field and every attribute, those of subclasses included.
+def fingerprint_of(example: object) -> str:
+    """The fingerprint of one example: all fields and attributes, those of subclasses included.
 
     A value is what pickling would write down of it, and all its attributes besides, so that
     nothing that a class keeps to itself is left out. Of classes and functions the name counts:
@@ -58,13 +61,13 @@ def fingerprint_of(example: Any) -> str:
         raise TaskError(f"example {name}: cannot be fingerprinted: {reason(error)}") from error
 
 
-def _digest(value: Any, place: str, depth: int) -> bytes:
+def _digest(value: object, place: str, depth: int) -> bytes:
     digest = hashlib.sha256()
     _add(digest.update, value, place, depth)
     return digest.digest()
 
 
-def _add(feed: Feed, value: Any, place: str, depth: int) -> None:
+def _add(feed: Feed, value: object, place: str, depth: int) -> None:
     """Feed one value: its kind, its content, its attributes, each with its length.
 
     ``place`` says in errors which part it is.
@@ -72,9 +75,9 @@ def _add(feed: Feed, value: Any, place: str, depth: int) -> None:
     if depth > MOST_DEEP:
         raise TaskError(f"{place[:MOST_DEEP]}: is nested too deep, or contains itself")
     _put(feed, "kind", type(value).__qualname__.encode())
-    if isinstance(value, PLAIN):
+    if isinstance(value, Plain):
         _put(feed, "plain", _plain(value))
-    elif isinstance(value, NAMED):
+    elif isinstance(value, Named):
         _put(feed, "name", _importable(value, place).encode())
         return
     elif _is_picture(value):
@@ -92,7 +95,7 @@ def _add(feed: Feed, value: Any, place: str, depth: int) -> None:
     _put(feed, "end", b"")
 
 
-def _add_parts(feed: Feed, value: Any, place: str, depth: int) -> None:
+def _add_parts(feed: Feed, value: object, place: str, depth: int) -> None:
     """Feed what a container holds, or what pickling would write down of any other object."""
     if isinstance(value, set | frozenset):
         for one in sorted(_digest(item, f"{place}, an item", depth) for item in value):
@@ -113,7 +116,7 @@ def _put(feed: Feed, kind: str, content: bytes) -> None:
     feed(content)
 
 
-def _plain(value: Any) -> bytes:
+def _plain(value: Plain) -> bytes:
     """The bytes of a plain value; a subclass has those of its base."""
     if isinstance(value, str):
         return str.encode(value, "utf-8", "surrogatepass")
@@ -126,15 +129,15 @@ def _plain(value: Any) -> bytes:
     return repr(None if value is None else (value.real, value.imag)).encode()
 
 
-def _is_picture(value: Any) -> bool:
-    """Whether it is Pillow's, which is not imported for it."""
+def _is_picture(value: object) -> TypeGuard[Image]:
+    """Whether a value is a picture of Pillow, which is not imported for it."""
     module = sys.modules.get("PIL.Image")
     return module is not None and isinstance(value, module.Image)
 
 
-def _importable(value: Any, place: str) -> str:
+def _importable(value: Named, place: str) -> str:
     """The name of a class or function that lies in a module, so that its code is hashed there."""
-    found: Any = sys.modules.get(str(value.__module__))
+    found: object = sys.modules.get(str(value.__module__))
     for part in value.__qualname__.split("."):
         found = getattr(found, part, None)
     if found is not value:
@@ -142,7 +145,7 @@ def _importable(value: Any, place: str) -> str:
     return str(value.__qualname__)
 
 
-def _state(value: Any, place: str) -> tuple[Any, ...]:
+def _state(value: object, place: str) -> tuple[object, ...]:
     """Maker, arguments, state and items of an object, as pickling would write them down.
 
     By Python's own rule the state is the attributes alone, which are fed by themselves.
@@ -164,7 +167,7 @@ def _state(value: Any, place: str) -> tuple[Any, ...]:
     return maker, arguments, state, list(listed or ()), list(mapped or ())
 
 
-def _class_values(kind: type[Any]) -> list[Any]:
+def _class_values(kind: type[object]) -> list[tuple[str, object]]:
     """Data that a plugin's class of examples holds for all of them, which it may have read."""
     return [
         (name, value)
@@ -175,9 +178,9 @@ def _class_values(kind: type[Any]) -> list[Any]:
     ]
 
 
-def _attributes(value: Any) -> Iterator[tuple[str, Any]]:
-    """All of an object's by name: slots, what its ``__dict__`` holds, defaults of its fields."""
-    found: dict[str, Any] = {}
+def _attributes(value: object) -> Iterator[tuple[str, object]]:
+    """All attributes of an object: slots, what its ``__dict__`` holds, defaults of its fields."""
+    found: dict[str, object] = {}
     for base in type(value).__mro__:
         slots = base.__dict__.get("__slots__", ())
         for slot in (slots,) if isinstance(slots, str) else slots:

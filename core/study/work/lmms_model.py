@@ -25,7 +25,8 @@ from tokensieve.core.plugins.registry import build_registry
 from tokensieve.core.study.lmms.conversation import Conversation, ask, read_conversation
 from tokensieve.core.study.lmms.generation import Generation, read_generation
 from tokensieve.core.study.lmms.library import PACKAGE, quiet
-from tokensieve.core.study.work.answering import Answered, Answerer, Record, merge_records
+from tokensieve.core.study.store.records import SampleRecord
+from tokensieve.core.study.work.answering import Answered, Answerer, merge_records
 
 lmms: Any = object  # without the extra the module can be read, for its documentation
 if find_spec(PACKAGE) is not None:
@@ -72,7 +73,7 @@ class TokensieveModel(lmms):  # type: ignore[misc]  # an extra's class: Any wher
         self.max_new_tokens = int(max_new_tokens)
         self.tick = tick
         self.ends_process = False
-        self.prefills: dict[Place, list[Record]] = {}
+        self.prefills: dict[Place, list[SampleRecord]] = {}
         self.ignored: set[str] = set()
         if answerer is None:
             files = [file for file in str(plugins).split(os.pathsep) if file]
@@ -117,7 +118,7 @@ class TokensieveModel(lmms):  # type: ignore[misc]  # an extra's class: Any wher
         """What the visual tokens of all questions so far cost, in words."""
         records = [self.record(*place) for place in self.prefills]
         average, full, share = (
-            fmean(record[key] for record in records)
+            fmean(getattr(record, key) for record in records)
             for key in ("average_tokens", "visual_tokens", "flops_share")
         )
         session = self.answerer.session
@@ -127,7 +128,7 @@ class TokensieveModel(lmms):  # type: ignore[misc]  # an extra's class: Any wher
             f"the decoder's prefill FLOPs, {len(records)} questions"
         )
 
-    def record(self, task: str, number: int) -> Record:
+    def record(self, task: str, number: int) -> SampleRecord:
         """The cost of a question, all its rounds together."""
         return merge_records(self.prefills[task, number], self.answerer.loaded.bound.dims)
 
@@ -168,7 +169,7 @@ class TokensieveModel(lmms):  # type: ignore[misc]  # an extra's class: Any wher
         result: Any = importlib.import_module(f"{PACKAGE}.api.instance").GenerationResult
         return [result(text=rated[place]) for place in range(len(requests))]
 
-    def _rate(self, requests: Sequence[Any]) -> tuple[list[tuple[float, bool]], Record]:
+    def _rate(self, requests: Sequence[Any]) -> tuple[list[tuple[float, bool]], SampleRecord]:
         context, _, doc_to_visual, number, task, split = requests[0].args
         document = self.task_dict[task][split][number]
         conversation = read_conversation(ask(doc_to_visual(document) or [], str(context)))
