@@ -138,7 +138,7 @@ def test_whatever_a_processor_raises_names_the_question(
     assert worker.run(cell_of("none")).status == "done"  # loads the model
     cell = odd_cell(worker, monkeypatch, question="this one")
     assert worker._loaded is not None
-    kind = type(worker._loaded[1].processor)
+    kind = type(worker._loaded.processor)
     process = kind.__call__
 
     def fail(self: Any, *arguments: Any, **named: Any) -> Any:

@@ -75,13 +75,13 @@ def test_a_cluster_that_is_there_is_used_before_one_is_started(
 ) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))  # none is noted
-    options = ExecutorOptions(workers=3, out=tmp_path)
+    own = ExecutorOptions(workers=3, out=tmp_path)
     inside = FakeRay(running=True)
-    assert not connect(inside, options)
+    assert not connect(inside, own)
     assert not inside.started
     for cluster, address in [(True, "auto"), (False, "local")]:
         ray = FakeRay(cluster=cluster)
-        assert connect(ray, options)
+        assert connect(ray, own)
         (options,) = ray.started
         assert options["address"] == address
         assert options.get("num_cpus", 3) >= 3

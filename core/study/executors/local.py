@@ -160,7 +160,11 @@ class _Team:
         try:
             for device in self.devices:
                 self._start_worker(device)
-            while self._give_cells():
+            while self.queue.waiting or any(process.cell for process in self.members):
+                for process in self.members:
+                    if process.ready and process.cell is None and self.queue.waiting:
+                        held = [other.cell for other in self.members if other.cell is not None]
+                        process.give(self.queue.take(process.last, held))
                 ready = wait([process.connection for process in self.members])
                 for process in [one for one in self.members if one.connection in ready]:
                     if not self._listen(process):
@@ -175,14 +179,6 @@ class _Team:
 
     def _start_worker(self, device: str | None) -> None:
         self.members.append(_Process(self.context, device, self.threads))
-
-    def _give_cells(self) -> bool:
-        """Give every idle process a cell, while there are some; whether anything is left to do."""
-        for process in self.members:
-            if process.ready and process.cell is None and self.queue.waiting:
-                held = [other.cell for other in self.members if other.cell is not None]
-                process.give(self.queue.take(process.last, held))
-        return bool(self.queue.waiting) or any(process.cell for process in self.members)
 
     def _listen(self, process: _Process) -> bool:
         """Take one message; False if the process is dead."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from tokensieve.core.study.plan.records import PlannedCell
 from tokensieve.core.study.store.store import CellResult
 from tokensieve.core.study.work.worker import Worker, lost_cell
 
-ADDRESS = "RAY_ADDRESS"
+ADDRESS, NOTE = "RAY_ADDRESS", "ray/ray_current_cluster"
 KNOCK_SECONDS = 10.0
 QUIET = {"log_to_driver": False, "logging_level": "error"}
 
@@ -67,10 +68,12 @@ def connect(ray: Any, options: ExecutorOptions) -> bool:
     """Join the cluster that is there, or start one here; whether it is ours to leave."""
     if ray.is_initialized():
         return False
-    named = os.environ.get(ADDRESS)
+    named, noted = os.environ.get(ADDRESS), None
+    with suppress(OSError):  # the cluster started here last; one that was killed stays noted
+        noted = Path(os.environ.get("RAY_TMPDIR") or "/tmp", NOTE).read_text("utf-8").strip()
     try:
         try:
-            _knock(named or _noted_address())
+            _knock(named or noted)
             ray.init(address=named or "auto", **QUIET)
         except OSError:
             if named:  # nobody asked for another one
@@ -93,15 +96,6 @@ def _knock(address: str | None) -> None:
     if colon and port.isdigit():
         place = host.removeprefix("ray://").strip("[]")
         socket.create_connection((place, int(port)), timeout=KNOCK_SECONDS).close()
-
-
-def _noted_address() -> str | None:
-    """The address of the cluster that was started here last; one that was killed stays noted."""
-    file = Path(os.environ.get("RAY_TMPDIR") or "/tmp", "ray", "ray_current_cluster")
-    try:
-        return file.read_text(encoding="utf-8").strip()
-    except OSError:
-        return None
 
 
 def _first_line(error: Exception) -> str:

@@ -9,14 +9,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import PurePath
 from types import BuiltinFunctionType, FunctionType
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import Any
 
 from tokensieve.core.errors import TaskError
 from tokensieve.core.files.pictures import picture_facts
 from tokensieve.core.foreign import reason, shown
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 MOST_DEEP = 100  # a value inside others; what is deeper, or contains itself, is refused
 PROTOCOL = 2  # of ``__reduce_ex__``: the first that refuses objects with content it cannot see
@@ -53,7 +50,14 @@ def fingerprint_of(example: object) -> str:
     name = shown(getattr(example, "id", type(example).__name__))
     try:
         own = _digest(example, "", 0)
-        shared = _digest(_class_values(type(example)), " (class)", 0)
+        values = [  # data that the class holds for all examples, which it may have read
+            (name, value)
+            for base in type(example).__mro__
+            if base is not object and not base.__module__.startswith("tokensieve.")
+            for name, value in sorted(base.__dict__.items())
+            if not name.startswith(("__", "_abc_")) and not hasattr(type(value), "__get__")
+        ]
+        shared = _digest(values, " (class)", 0)
         return hashlib.sha256(own + shared).hexdigest()
     except TaskError as error:
         raise TaskError(f"example {name}{error}") from None
@@ -75,12 +79,13 @@ def _add(feed: Feed, value: object, place: str, depth: int) -> None:
     if depth > MOST_DEEP:
         raise TaskError(f"{place[:MOST_DEEP]}: is nested too deep, or contains itself")
     _put(feed, "kind", type(value).__qualname__.encode())
+    pictures = sys.modules.get("PIL.Image")  # which is not imported to know its pictures
     if isinstance(value, Plain):
         _put(feed, "plain", _plain(value))
     elif isinstance(value, Named):
         _put(feed, "name", _importable(value, place).encode())
         return
-    elif _is_picture(value):
+    elif pictures is not None and isinstance(value, pictures.Image):
         for fact in picture_facts(value):
             _put(feed, "picture", fact)
         _add(feed, dict(value.info), f"{place}.info", depth + 1)
@@ -129,12 +134,6 @@ def _plain(value: Plain) -> bytes:
     return repr(None if value is None else (value.real, value.imag)).encode()
 
 
-def _is_picture(value: object) -> TypeGuard[Image]:
-    """Whether a value is a picture of Pillow, which is not imported for it."""
-    module = sys.modules.get("PIL.Image")
-    return module is not None and isinstance(value, module.Image)
-
-
 def _importable(value: Named, place: str) -> str:
     """The name of a class or function that lies in a module, so that its code is hashed there."""
     found: object = sys.modules.get(str(value.__module__))
@@ -165,17 +164,6 @@ def _state(value: object, place: str) -> tuple[object, ...]:
     else:
         maker = str(getattr(maker, "__qualname__", type(maker).__qualname__))
     return maker, arguments, state, list(listed or ()), list(mapped or ())
-
-
-def _class_values(kind: type[object]) -> list[tuple[str, object]]:
-    """Data that a plugin's class of examples holds for all of them, which it may have read."""
-    return [
-        (name, value)
-        for base in kind.__mro__
-        if base is not object and not base.__module__.startswith("tokensieve.")
-        for name, value in sorted(base.__dict__.items())
-        if not name.startswith(("__", "_abc_")) and not hasattr(type(value), "__get__")
-    ]
 
 
 def _attributes(value: object) -> Iterator[tuple[str, object]]:

@@ -210,7 +210,14 @@ def _boxes(where: str, given: object, images: int) -> tuple[tuple[Box, ...], ...
             raise TypeError
         flat = bool(given) and all(not isinstance(entry[0], list) for entry in given)
         groups = [given] if flat and images == 1 else given
-        boxes = tuple(tuple(_box(entry) for entry in group) for group in groups)
+        sides = [[tuple(map(float, entry)) for entry in group] for group in groups]
+        flawed = [
+            box
+            for group in sides
+            for box in group
+            if len(box) != SIDES or not all(0 <= side <= 1 for side in box)
+        ]
+        boxes = () if flawed else tuple(tuple(Box(*box) for box in group) for group in sides)
     except (TypeError, ValueError, IndexError, KeyError, OverflowError):
         boxes = ()
     if len(boxes) != images:
@@ -219,10 +226,3 @@ def _boxes(where: str, given: object, images: int) -> tuple[tuple[Box, ...], ...
             f"0 to 1, or one such list for each of its {images} pictures"
         )
     return boxes
-
-
-def _box(entry: Sequence[float]) -> Box:
-    sides = [float(side) for side in entry]
-    if len(sides) != SIDES or not all(0 <= side <= 1 for side in sides):
-        raise ValueError
-    return Box(*sides)

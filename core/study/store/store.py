@@ -122,12 +122,20 @@ class Store:
 
         A corrupt one is left out and named, on stderr unless ``say`` takes it.
         """
-        keys = None if every else self._listed()
-        if keys is None:
+        keys: list[str] | None = None
+        if not every:
+            try:
+                keys = json.loads(text_of(self.path / "manifest.json"))["cells"]
+            except BROKEN:
+                pass
+        listed = isinstance(keys, list) and all(
+            isinstance(key, str) and KEY.fullmatch(key) for key in keys
+        )
+        if keys is None or not listed:  # nobody wrote them down, or something else
             there = self.folder.iterdir() if os.path.isdir(self.folder) else ()
             keys = sorted(path.name for path in there if not path.name.startswith("."))
         found = []
-        for key in keys:
+        for key in dict.fromkeys(keys):
             try:
                 cell = self.read(key)
             except CorruptCell as error:
@@ -214,17 +222,6 @@ class Store:
 
     def _unwritable(self, error: OSError) -> StudyError:
         return StudyError(f"--out {self.path}: cannot be written: {error.strerror or error}")
-
-    def _listed(self) -> list[str] | None:
-        """The keys of the last study; None if nobody wrote them down."""
-        try:
-            listed = json.loads(text_of(self.path / "manifest.json"))["cells"]
-        except BROKEN:
-            return None
-        spoilt = not isinstance(listed, list) or not all(
-            isinstance(key, str) and KEY.fullmatch(key) for key in listed
-        )
-        return None if spoilt else list(dict.fromkeys(listed))
 
 
 def unfinished(

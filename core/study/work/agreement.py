@@ -133,7 +133,13 @@ def draw_planned(cell: PlannedCell, task: Task, registry: Registry) -> list[Exam
     else:
         number = differing(cell.how.prints, prints)
         which = f"example {shown(examples[number].id)}" if number < len(examples) else "an example"
-    changed = [file for file in files if _hash_now(file, files[file]) != files[file]]
+    changed = []
+    for file, planned in files.items():
+        try:
+            same = file_hash(Path(file)).startswith(planned)
+        except OSError:  # the file is gone
+            same = False
+        changed += [] if same else [file]
     new = [str(file) for file in [*own, *task_files(task, examples)] if str(file) not in files]
     where = shorten((*changed, *new, *code_files_of_task(cell, task))[0])
     raise StudyError(
@@ -153,14 +159,6 @@ def left_alone(cell: PlannedCell, examples: Sequence[Example]) -> bool:
 def code_files_of_task(cell: PlannedCell, task: Task) -> list[str]:
     """The files that an example may come from if no file of data says so."""
     return [str(cell.how.file or type(task).__module__), *cell.how.plugins]
-
-
-def _hash_now(file: str, planned: str) -> str | None:
-    """The hash of a file, as long as the one of the plan; None if the file is gone."""
-    try:
-        return file_hash(Path(file))[: len(planned)]
-    except OSError:
-        return None
 
 
 def _compare(parts: Sequence[Coded], planned: Mapping[str, str], registry: Registry) -> None:

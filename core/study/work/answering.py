@@ -84,7 +84,16 @@ class Answerer:
         start = time.perf_counter()
         batch = [conversation] * len(continuations)
         inputs, prompt = self._inputs(batch), conversation.prompt(self.loaded)
-        wanted = [self._added_tokens(prompt, text) for text in continuations]
+        tokenizer = self.loaded.processor.tokenizer
+        wanted: list[list[int]] = []
+        for continuation in continuations:  # the tokens that it adds to the prompt's
+            before, whole, alone = (
+                tokenizer(text, add_special_tokens=False)["input_ids"]
+                for text in (prompt, prompt + continuation, continuation)
+            )
+            wanted.append(whole[len(before) :] if whole[: len(before)] == before else alone)
+            if not wanted[-1]:
+                raise ModelError(f"the choice {continuation!r} has no tokens")
         logits = self._forced(inputs, wanted)
         rated = []
         for row, tokens in enumerate(wanted):
@@ -114,18 +123,6 @@ class Answerer:
                 return_dict_in_generate=True,
             )
         return torch.stack(output.logits, dim=1)
-
-    def _added_tokens(self, prompt: str, continuation: str) -> list[int]:
-        """The tokens that ``continuation`` adds to the prompt's."""
-        tokenizer = self.loaded.processor.tokenizer
-        before, whole, alone = (
-            tokenizer(text, add_special_tokens=False)["input_ids"]
-            for text in (prompt, prompt + continuation, continuation)
-        )
-        tokens: list[int] = whole[len(before) :] if whole[: len(before)] == before else alone
-        if not tokens:
-            raise ModelError(f"the choice {continuation!r} has no tokens")
-        return tokens
 
     def _inputs(self, batch: Sequence[Conversation]) -> Inputs:
         # no chat template, or one that refuses a turn
