@@ -99,7 +99,7 @@ def run_study(
 
 
 def usable_cells(store: Store) -> list[Cell]:
-    """Whatever has been measured in this folder, by this study or an earlier version of it."""
+    """Cells that have been measured in this folder, also by earlier versions of the study."""
     return store.cells(every=True, say=lambda line: None)
 
 

@@ -22,7 +22,7 @@ PACKAGES = {"ray": "ray", "slurm": "submitit"}
 
 
 class ExecutorName(StrEnum):
-    """How cells are run."""
+    """The ways to run cells."""
 
     LOCAL = "local"
     RAY = "ray"
@@ -47,7 +47,7 @@ class ProgressListener:
 
 @dataclass(frozen=True)
 class ExecutorOptions:
-    """How an executor is to run.
+    """Settings of an executor.
 
     Attributes:
         workers: how many; None: its own choice.

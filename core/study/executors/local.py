@@ -38,7 +38,7 @@ WARM = "tokensieve.core.study.executors.warm"
 
 @contextmanager
 def _ignore_sigint() -> Iterator[None]:
-    """What is started meanwhile ignores Ctrl-C from its first moment.
+    """Let what is started meanwhile ignore Ctrl-C from its first moment.
 
     The main process hears of it a moment later: there it is held back, never lost.
     """

@@ -32,7 +32,7 @@ def serve(connection: Connection, device: str | None, threads: int) -> None:
 
 
 def _end_with_parent() -> None:
-    """A killed study leaves no process behind."""
+    """End with the main process: a killed study leaves no process."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

@@ -78,7 +78,7 @@ def _number(value: Any, key: str) -> float | None:
 
 
 def _reason(samples: Mapping[int, Mapping[str, Any]], metrics: Metrics) -> str:
-    """Why no metric can be paired."""
+    """The reason why no metric can be paired."""
     one: Mapping[str, Any] = next(iter(samples.values()), {})
     shown = []
     for name in metrics.names:

@@ -43,18 +43,20 @@ class LmmsTask(Task):
         source, where = self.source, f"task '{PREFIX}{self.benchmark}'"
         with library.one_line(where), library.quiet():
             documents = source.eval_docs
-            examples = []
-            for number in range(min(count, len(documents))):
-                document = documents[number]
-                try:
-                    shown = first_turn(source, document)
-                except TaskError as error:
-                    raise TaskError(f"{where}: question {number} {error}") from None
-                except ModelError as error:  # of its pictures
-                    raise TaskError(f"{where}: question {number}: {error}") from None
-                target = str(source.doc_to_target(document))
-                examples.append(Example(str(number), shown.images, shown.text, target))
-            return examples
+            return [
+                self._example(source, number, documents[number], where)
+                for number in range(min(count, len(documents)))
+            ]
+
+    def _example(self, source: Any, number: int, document: Any, where: str) -> Example:
+        """The example of a document."""
+        try:
+            shown = first_turn(source, document)
+        except TaskError as error:
+            raise TaskError(f"{where}: question {number} {error}") from None
+        except ModelError as error:  # of its pictures
+            raise TaskError(f"{where}: question {number}: {error}") from None
+        return Example(str(number), shown.images, shown.text, str(source.doc_to_target(document)))
 
     def score(self, example: Example, answer: str) -> float:
         """Only lmms-eval scores: with the whole document, after its own answer filters."""

@@ -115,7 +115,7 @@ def plan(
 
 
 def count_cells(spec: StudySpec, pipelines: Sequence[PipelineSpec]) -> int:
-    """How many cells a study has at most, from its lists alone: nothing is planned for it."""
+    """The most cells that a study can have, from its lists alone: nothing is planned for it."""
     variants = 0
     for entry in pipelines:
         budgets = len(spec.budgets) if entry.pipeline.stages else 1

@@ -20,7 +20,7 @@ from tokensieve.core.plugins.files import module_of
 from tokensieve.core.plugins.registry import PROJECT, Registry, kind_of
 from tokensieve.core.plugins.watching import changeable
 
-SHORT = 16  # hexadecimal digits of a hash that stand in a configuration
+SHORT = 16  # hexadecimal digits of a hash in a configuration
 Files = dict[str, str]
 """Hashes by path."""
 
@@ -40,12 +40,12 @@ def digest_of(data: bytes) -> str:
 
 
 def code_of(parts: Iterable[Coded], registry: Registry) -> dict[str, str]:
-    """Hashes of the code of components, tasks and adapters, wherever it lies.
+    """Hashes of the code of components, tasks and adapters, wherever it is.
 
     Of a component the hash of its own file; of a plugin also those of the modules that it imports
     and that are no installed distribution's, of the data that it reads while it is loaded, and its
     version if it is a distribution itself. So a scorer that
-    is edited is run anew, whether it is a plugin file or lies in a checkout.
+    is edited is run anew, whether it is a plugin file or part of a checkout.
     """
     found: dict[str, set[str]] = {}
     for part in parts:
@@ -67,7 +67,7 @@ def code_files(parts: Iterable[Coded], registry: Registry) -> Files:
 
 
 def _code(part: Coded, registry: Registry) -> tuple[str, Files]:
-    """Who brought a component, and the files of its code."""
+    """The owner of a component, and the files of its code."""
     kind = part if isinstance(part, type) else type(part)
     entry = registry.entries.get(kind_of(kind), {}).get(part.name)
     owner = PROJECT if entry is None else entry.owner

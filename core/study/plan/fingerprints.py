@@ -135,7 +135,7 @@ def _plain(value: Plain) -> bytes:
 
 
 def _importable(value: Named, place: str) -> str:
-    """The name of a class or function that lies in a module, so that its code is hashed there."""
+    """The name of a class or function of a module, so that its code is hashed there."""
     found: object = sys.modules.get(str(value.__module__))
     for part in value.__qualname__.split("."):
         found = getattr(found, part, None)

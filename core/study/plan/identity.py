@@ -1,4 +1,4 @@
-"""The identity of a model, wherever it lies: hash of its files or revision, family, dtype."""
+"""The identity of a model, wherever it is: hash of its files or revision, family, dtype."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def model_files(folder: Path) -> Files:
 
 
 def files_hash(files: Files) -> str:
-    """One hash of contents and names, wherever the files lie."""
+    """One hash of contents and names, wherever the files are."""
     facts = [f"{Path(file).name}:{digest}" for file, digest in files.items()]
     return hashlib.sha256("\n".join(sorted(facts)).encode()).hexdigest()
 

@@ -97,7 +97,7 @@ def know_task(spec: TaskSpec, samples: int, registry: Registry) -> KnownTask:
 
 
 def read_data(task: Task, read: Iterable[str], registry: Registry) -> Files:
-    """What a plugin's task read to draw its examples: answers may be scored by it, too.
+    """The files that a plugin's task read to draw its examples: it may score answers by them.
 
     Of a task without code, all that matters is in its examples.
     """
@@ -106,7 +106,7 @@ def read_data(task: Task, read: Iterable[str], registry: Registry) -> Files:
 
 
 def task_parameters(task: Task) -> dict[str, object]:
-    """The parameters of a task, wherever its files lie."""
+    """The parameters of a task, wherever its files are."""
     if isinstance(task, FileTask):
         return {"file": task.file.name}
     if isinstance(task, LmmsTask):
@@ -116,7 +116,7 @@ def task_parameters(task: Task) -> dict[str, object]:
 
 
 def task_path(task: Task) -> str | None:
-    """Where a task without code lies, or lmms-eval tasks of the user's own."""
+    """The path of a task without code, or of the user's folder of lmms-eval tasks."""
     if isinstance(task, FileTask):
         return str(task.file)
     return str(task.include) if isinstance(task, LmmsTask) and task.include else None

@@ -63,7 +63,7 @@ def as_json(value: object) -> dict[str, Any]:
 
 
 class ModelFacts(Record):
-    """A model, wherever it lies: a hash of its files, or its revision on the Hub.
+    """A model, wherever it is: a hash of its files, or its revision on the Hub.
 
     ``code`` is that of an adapter that a plugin brought.
     """
@@ -99,14 +99,14 @@ class PipelineFacts(Record):
 
 
 class AttributionFacts(Record):
-    """Which scorers are compared, and at which boundary."""
+    """The scorers that are compared, and the boundary where they are."""
 
     scorers: list[object]
     boundary: int
 
 
 class CellConfig(Record):
-    """What decides a cell's result, and with it the cell's key.
+    """Everything that decides a cell's result, and with it the cell's key.
 
     ``code`` and ``anatomy`` are there for cells of token attribution, which have no pipeline.
     """

@@ -22,7 +22,7 @@ MOST_MINUTES = 366 * 24 * 60
 
 @dataclass(frozen=True)
 class Option:
-    """How submitit calls an option, what it may be, and how that is said."""
+    """An option by submitit's name, what it may be, and how that is said."""
 
     parameter: str
     allowed: str

@@ -62,6 +62,11 @@ def _some(value: object) -> object:
     return as_list(value)
 
 
+def _listed(value: object) -> object:
+    """As :func:`_some`, but None is allowed."""
+    return None if value is None else _some(value)
+
+
 def _inline(key: str) -> Callable[[object], object]:
     """``NAME`` stands for ``{key: NAME}``."""
     return lambda value: value if isinstance(value, dict) else {key: value}
@@ -75,7 +80,7 @@ class ModelSpec(StrictModel):
     dtype: str = "auto"
     device: str = "cpu"
     attention: str | None = None
-    tasks: Annotated[tuple[str, ...] | None, BeforeValidator(_some)] = None
+    tasks: Annotated[tuple[str, ...] | None, BeforeValidator(_listed)] = None
 
     @model_validator(mode="after")
     def _known(self, info: ValidationInfo) -> ModelSpec:

@@ -59,7 +59,7 @@ class FileTask(Task):
         return [_example(*rows[number], names[number], path.parent) for number in order[:count]]
 
     def files_of(self, examples: Sequence[Example]) -> list[Path]:
-        """The data file, and those of the examples' pictures that lie beside it."""
+        """The data file, and those of the examples' pictures that are files beside it."""
         path = data_file(self.file)
         rows = [(where, _given(row)) for where, row in _rows(path)]
         wanted = {example.id for example in examples}

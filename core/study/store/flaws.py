@@ -38,7 +38,7 @@ class CorruptCell(StudyError):
 
 
 class _Flaw(Exception):
-    """What is wrong with a cell."""
+    """Something is wrong with a cell."""
 
 
 def read_cell(path: Path) -> CellDocument:

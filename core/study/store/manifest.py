@@ -114,7 +114,7 @@ def source_revision(file: Path) -> str | None:
     """The revision of the repository that ``file`` of this package is tracked in.
 
     A package that was installed into an environment inside somebody's repository is none of it.
-    Only the package counts as changed: results lie in the same checkout.
+    Only the package counts as changed: results may be in the same checkout.
     """
     root = file.parents[3]  # of a checkout: it holds core/study/store/
     if _git(root, "ls-files", "--error-unmatch", str(file)) is None:
@@ -125,7 +125,7 @@ def source_revision(file: Path) -> str | None:
 
 
 def _git(folder: Path, *command: str) -> str | None:
-    """What git prints; None if it fails or is not there."""
+    """The output of git; None if it fails or is not there."""
     try:
         done = subprocess.run(
             ["git", "-C", str(folder), "--no-optional-locks", *command],

@@ -10,7 +10,7 @@ from tokensieve.core.study.plan.records import CellConfig, Record, Text
 
 Status = Literal["done", "unmet", "failed"]
 SAMPLES, ATTRIBUTIONS = "samples.jsonl", "anatomy.jsonl"
-"""Where the results of a cell of each kind lie."""
+"""The files of a cell's results: answers, or scores of tokens."""
 
 
 class SampleRecord(Record):
@@ -41,7 +41,7 @@ class AttributionRecord(Record):
     ``panels`` has for each picture the rows, columns and box of its grids, ``pictures`` a small
     JPEG of each in base64. ``loo`` is the answer's log-likelihood with all tokens minus that
     without the token: positive if the token helps. ``relevant`` is empty where nobody knows where
-    the answer lies; ``missing`` says why scorers have no scores.
+    the answer is; ``missing`` says why scorers have no scores.
     """
 
     id: Text
@@ -79,7 +79,7 @@ class Summary(Record):
 
 
 class Environment(Record):
-    """What a cell ran on; nothing of it is meant to change a result.
+    """The machine of a cell; nothing of it is meant to change a result.
 
     ``model`` is there in the list of a study's manifest.
     """
@@ -95,7 +95,7 @@ class Environment(Record):
 
 
 class Outcome(Record):
-    """How a cell ended; ``error`` says why it is not done."""
+    """The end of a cell; ``error`` says why it is not done."""
 
     status: Status
     error: Text | None = None
@@ -104,7 +104,7 @@ class Outcome(Record):
 
 
 class CellDocument(Outcome):
-    """What ``cell.json`` says of a cell: what decided its result, how it ended, where and when."""
+    """The file ``cell.json``: what decided a cell's result, how it ended, where and when."""
 
     config: CellConfig
     seconds: float = 0.0
@@ -127,7 +127,7 @@ class Start(Record):
 
 
 class Manifest(Record):
-    """What a study was run with; ``cells`` are the keys of those that it planned."""
+    """The file ``manifest.json``: what a study was run with, and the keys of its cells."""
 
     format: int = 1
     name: Text = ""

@@ -42,7 +42,7 @@ KEY = re.compile(r"[0-9a-f]{16}")
 
 @dataclass
 class CellResult:
-    """What running a cell gave; ``cell`` is ``cell.json``, ``written`` says that it is on disk.
+    """The result of running a cell; ``cell`` is ``cell.json``, ``written`` says that it is on disk.
 
     ``lines`` are the records of each file.
     """
@@ -72,7 +72,7 @@ class Cell:
 
     @property
     def config(self) -> CellConfig:
-        """What decided the result."""
+        """The configuration that decided the result."""
         return self.data.config
 
     @property
@@ -87,7 +87,7 @@ class Cell:
 
     @property
     def error(self) -> str:
-        """Why it is not done; empty if it is."""
+        """The reason why it is not done; empty if it is."""
         return self.data.error or ""
 
     @property
@@ -114,7 +114,7 @@ class Store:
 
     @property
     def folder(self) -> Path:
-        """Where the cells lie."""
+        """The folder of the cells."""
         return self.path / "cells"
 
     def cells(self, *, every: bool = False, say: Callable[[str], None] | None = None) -> list[Cell]:
@@ -122,20 +122,12 @@ class Store:
 
         A corrupt one is left out and named, on stderr unless ``say`` takes it.
         """
-        keys: list[str] | None = None
-        if not every:
-            try:
-                keys = json.loads(text_of(self.path / "manifest.json"))["cells"]
-            except BROKEN:
-                pass
-        listed = isinstance(keys, list) and all(
-            isinstance(key, str) and KEY.fullmatch(key) for key in keys
-        )
-        if keys is None or not listed:  # nobody wrote them down, or something else
+        keys = None if every else self._listed()
+        if keys is None:
             there = self.folder.iterdir() if os.path.isdir(self.folder) else ()
             keys = sorted(path.name for path in there if not path.name.startswith("."))
         found = []
-        for key in dict.fromkeys(keys):
+        for key in keys:
             try:
                 cell = self.read(key)
             except CorruptCell as error:
@@ -222,6 +214,17 @@ class Store:
 
     def _unwritable(self, error: OSError) -> StudyError:
         return StudyError(f"--out {self.path}: cannot be written: {error.strerror or error}")
+
+    def _listed(self) -> list[str] | None:
+        """The keys of the last study; None if nobody wrote them down."""
+        try:
+            listed = json.loads(text_of(self.path / "manifest.json"))["cells"]
+        except BROKEN:
+            return None
+        spoilt = not isinstance(listed, list) or not all(
+            isinstance(key, str) and KEY.fullmatch(key) for key in listed
+        )
+        return None if spoilt else list(dict.fromkeys(listed))
 
 
 def unfinished(

@@ -65,7 +65,7 @@ def check_code(cell: PlannedCell, task: Task, registry: Registry) -> None:
     if "code" in config.model:
         adapter = registry.get("adapter", config.model.family)
         _compare([adapter], config.model.code, registry)
-    if task_parameters(task) != config.task.parameters:  # where definitions lie in a folder
+    if task_parameters(task) != config.task.parameters:  # where definitions are files of a folder
         raise StudyError(f"task {config.task.name!r} ({cell.how.file}) {AGAIN}")
     if config.anatomy is not None:
         terms = read_terms(config.anatomy.scorers, registry)

@@ -1,4 +1,4 @@
-"""The visual tokens that show the part of a picture in which the answer lies."""
+"""The visual tokens that show the part of a picture that has the answer."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def relevant_tokens(panels: Sequence[Sequence[Panel]], boxes: Sequence[Sequence[
 
 
 def _touch(patch: Box, box: Box) -> bool:
-    """Whether so much of the patch or of the box lies in the other that the patch shows it."""
+    """Whether the patch and the box overlap so much that the patch shows it."""
     left, top, right, bottom = patch.left, patch.top, patch.right, patch.bottom
     across = min(right, box.right) - max(left, box.left)
     down = min(bottom, box.bottom) - max(top, box.top)

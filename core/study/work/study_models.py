@@ -36,7 +36,7 @@ class StudyModel(ABC):
 
     @abstractmethod
     def answers(self, inputs: Inputs, max_new_tokens: int) -> list[str]:
-        """What the model answers to each sample."""
+        """The model's answer to each sample."""
 
     @abstractmethod
     def forward(self, inputs: Inputs) -> None:
@@ -48,7 +48,7 @@ class StudyModel(ABC):
 
     @abstractmethod
     def panels(self, question: Question, count: int) -> list[list[Panel]] | None:
-        """For each picture, where its visual tokens lie; None if the adapter cannot say."""
+        """The places of each picture's visual tokens; None if the adapter cannot say."""
 
     @abstractmethod
     def with_answer(self, inputs: Inputs, answer: str) -> tuple[Inputs, Tensor]:
@@ -66,12 +66,12 @@ class GenerativeModel(StudyModel):
         self.loaded = loaded
 
     def prepare(self, questions: Sequence[Question]) -> Inputs:
-        """What the processor makes of prompts and pictures."""
+        """Prompts and pictures, as the processor makes tensors of them."""
         inputs: Inputs = prepare_batch(self.loaded, questions)
         return inputs
 
     def answers(self, inputs: Inputs, max_new_tokens: int) -> list[str]:
-        """Greedy answers."""
+        """Greedy answers in words."""
         ids = self.loaded.model.generate(
             **inputs, do_sample=False, num_beams=1, max_new_tokens=max_new_tokens
         )
@@ -80,7 +80,7 @@ class GenerativeModel(StudyModel):
         return [text.strip() for text in texts]
 
     def forward(self, inputs: Inputs) -> None:
-        """The prefill."""
+        """One prefill without an answer."""
         self.loaded.model(**inputs, logits_to_keep=1)
 
     def tokens(self, inputs: Inputs) -> tuple[list[int], list[int]]:
@@ -160,7 +160,7 @@ class ClassifierModel(StudyModel):
         return [self.classes[number] for number in logits.argmax(dim=-1).tolist()]
 
     def forward(self, inputs: Inputs) -> None:
-        """The forward."""
+        """One forward of the encoder."""
         self.loaded.model(**inputs)
 
     def tokens(self, inputs: Inputs) -> tuple[list[int], list[int]]:
@@ -200,7 +200,7 @@ def study_model(loaded: Loaded) -> StudyModel:
 
 
 def question_of(example: Example) -> Question:
-    """What a model is asked: the pictures of any task, as a person sees them."""
+    """The question to a model: the pictures of any task, as a person sees them."""
     return Question(example.question, tuple(as_seen(image) for image in example.images))
 
 
@@ -221,7 +221,7 @@ def prepare_named(model: StudyModel, examples: Sequence[Example]) -> Inputs:
 
 @contextmanager
 def naming(examples: Sequence[Example]) -> Iterator[None]:
-    """Whatever is raised inside carries a note of the questions that it is about."""
+    """Note on whatever is raised inside the questions that it is about."""
     try:
         yield
     except Exception as error:

@@ -168,7 +168,7 @@ class Worker:
         return self._loaded
 
     def _environment(self, cell: PlannedCell) -> Environment:
-        """Where the cell ran."""
+        """The machine, backend and dtype that the cell ran on."""
         if self._loaded is None:
             return Environment(host=platform.node(), batch=cell.how.batch)
         model = self._loaded.model
