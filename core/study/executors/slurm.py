@@ -41,8 +41,17 @@ def execute(
     """
     submitit = need("submitit", "slurm")
     parts = shares(cells, options.workers or DEFAULT_JOBS, options.costs)
+    own, folder = dict(options.options), str(options.out.absolute() / "slurm")
+    cluster = own.pop("cluster", None)
+    defaults = {"timeout_min": MINUTES, "name": "tokensieve", "gpus_per_node": int(on_gpu(cells))}
     try:
-        executor = _executor(submitit, options, gpus=int(on_gpu(cells)))
+        executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
+        if cluster is None and executor.cluster != "slurm":
+            raise StudyError(
+                "--executor slurm: there is no Slurm here; --slurm cluster=local runs its jobs as "
+                "processes"
+            )
+        executor.update_parameters(**{**defaults, **own})
         jobs = executor.map_array(RunShare(), parts, [str(options.out.absolute())] * len(parts))
     except (RuntimeError, NameError, TypeError, ValueError, AssertionError, OSError) as error:
         raise StudyError(f"--executor slurm: {_line(error, 0)}") from None
@@ -62,21 +71,6 @@ def execute(
     finally:
         for job in waiting:
             job.cancel(check=False)
-
-
-def _executor(submitit: Any, options: ExecutorOptions, gpus: int) -> Any:
-    """submitit's executor, with its parameters."""
-    own = dict(options.options)
-    cluster = own.pop("cluster", None)
-    executor = submitit.AutoExecutor(folder=str(options.out.absolute() / "slurm"), cluster=cluster)
-    if cluster is None and executor.cluster != "slurm":
-        raise StudyError(
-            "--executor slurm: there is no Slurm here; --slurm cluster=local runs its jobs as "
-            "processes"
-        )
-    defaults = {"timeout_min": MINUTES, "name": "tokensieve", "gpus_per_node": gpus}
-    executor.update_parameters(**{**defaults, **own})
-    return executor
 
 
 class RunShare:

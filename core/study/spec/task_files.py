@@ -56,7 +56,22 @@ class FileTask(Task):
         names = _names(rows)
         order = list(range(len(rows)))
         random.Random(seed).shuffle(order)
-        return [_example(*rows[number], names[number], path.parent) for number in order[:count]]
+        examples = []
+        for number in order[:count]:
+            where, row = rows[number]
+            unknown = sorted(set(row) - set(KEYS))
+            if unknown:
+                hint = did_you_mean(unknown[0], KEYS)
+                raise TaskError(f"{where}: unknown key {shown(unknown[0])}{hint}")
+            if not isinstance(row.get("question"), str):
+                raise TaskError(f"{where}: 'question' is missing, or no text")
+            question = _text(where, "the question", row["question"])
+            accepted = _answers(where, row)
+            images = tuple(_image(where, entry, path.parent) for entry in _images(where, row))
+            boxes = _boxes(where, row.get("boxes"), len(images))
+            name = names[number]
+            examples.append(FileExample(name, images, question, accepted[0], boxes, accepted))
+        return examples
 
     def files_of(self, examples: Sequence[Example]) -> list[Path]:
         """The data file, and those of the examples' pictures that are files beside it."""
@@ -137,21 +152,6 @@ def _text(where: str, what: str, value: object) -> str:
     if isinstance(value, int | float | Decimal):
         return str(value)
     raise TaskError(f"{where}: {what} is text, not {shown(value)}")
-
-
-def _example(where: str, row: Given, name: str, folder: Path) -> FileExample:
-    """The example that a row describes."""
-    unknown = sorted(set(row) - set(KEYS))
-    if unknown:
-        hint = did_you_mean(unknown[0], KEYS)
-        raise TaskError(f"{where}: unknown key {shown(unknown[0])}{hint}")
-    if not isinstance(row.get("question"), str):
-        raise TaskError(f"{where}: 'question' is missing, or no text")
-    question = _text(where, "the question", row["question"])
-    accepted = _answers(where, row)
-    images = tuple(_image(where, entry, folder) for entry in _images(where, row))
-    boxes = _boxes(where, row.get("boxes"), len(images))
-    return FileExample(name, images, question, accepted[0], boxes, accepted)
 
 
 def _answers(where: str, row: Given) -> tuple[str, ...]:

@@ -94,18 +94,7 @@ class Answerer:
             wanted.append(whole[len(before) :] if whole[: len(before)] == before else alone)
             if not wanted[-1]:
                 raise ModelError(f"the choice {continuation!r} has no tokens")
-        logits = self._forced(inputs, wanted)
-        rated = []
-        for row, tokens in enumerate(wanted):
-            logs = logits[row, : len(tokens)].float().log_softmax(dim=-1)
-            chosen = logs.gather(1, torch.tensor(tokens, device=logs.device)[:, None])
-            rated.append((-chosen.mean().item(), logs.argmax(dim=-1).tolist() == tokens))
-        seconds = (time.perf_counter() - start) / len(batch)
-        return rated, self._records(batch, inputs, 1, seconds)[0]
-
-    def _forced(self, inputs: Inputs, wanted: Sequence[list[int]]) -> Tensor:
-        """Logits (batch tokens vocabulary) before every token of ``wanted``."""
-        length, steps = inputs["input_ids"].shape[1], max(map(len, wanted))
+        length = inputs["input_ids"].shape[1]
 
         def allowed(row: int, ids: Tensor) -> list[int]:
             step = len(ids) - length  # a row that is done repeats its last token
@@ -117,12 +106,19 @@ class Answerer:
                 do_sample=False,
                 num_beams=1,
                 min_new_tokens=None,
-                max_new_tokens=steps,
+                max_new_tokens=max(map(len, wanted)),
                 prefix_allowed_tokens_fn=allowed,
                 output_logits=True,
                 return_dict_in_generate=True,
             )
-        return torch.stack(output.logits, dim=1)
+        logits = torch.stack(output.logits, dim=1)  # batch tokens vocabulary, before each token
+        rated = []
+        for row, tokens in enumerate(wanted):
+            logs = logits[row, : len(tokens)].float().log_softmax(dim=-1)
+            chosen = logs.gather(1, torch.tensor(tokens, device=logs.device)[:, None])
+            rated.append((-chosen.mean().item(), logs.argmax(dim=-1).tolist() == tokens))
+        seconds = (time.perf_counter() - start) / len(batch)
+        return rated, self._records(batch, inputs, 1, seconds)[0]
 
     def _inputs(self, batch: Sequence[Conversation]) -> Inputs:
         # no chat template, or one that refuses a turn

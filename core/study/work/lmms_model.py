@@ -161,8 +161,28 @@ class TokensieveModel(lmms):  # type: ignore[misc]  # an extra's class: Any wher
 
     def generate_until_multi_round(self, requests: Sequence[Any]) -> list[list[str]]:
         """All answers to each request: the task writes the next turn from those before."""
+        every: list[list[str]] = []
         with self._loudly():
-            return [self._rounds(request) for request in requests]
+            for request in requests:
+                _, doc_to_messages, arguments, number, task, split = request.args
+                document = self.task_dict[task][split][number]
+                generation = self._generation(arguments)
+                texts: list[str] = []
+                messages, info, done = doc_to_messages(document), None, False
+                while not done:
+                    (answered,) = self.answerer.answer([read_conversation(messages)], generation)
+                    texts.append(self._note(request, answered))
+                    following = doc_to_messages(
+                        document,
+                        round_idx=len(texts),
+                        previous_output=list(texts),
+                        previous_round_info=info,
+                    )
+                    if not isinstance(following, tuple):
+                        break
+                    messages, done, _, info = following
+                every.append(texts)
+        return every
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[Any]:
         """Mean loss of each continuation (lmms-eval takes the smallest), and whether it is greedy.
@@ -201,26 +221,6 @@ class TokensieveModel(lmms):  # type: ignore[misc]  # an extra's class: Any wher
         ends = [request.args[1] for request in requests]
         texts = [str(end(document)) if callable(end) else str(end) for end in ends]
         return self.answerer.rate(conversation, texts)
-
-    def _rounds(self, request: Any) -> list[str]:
-        _, doc_to_messages, arguments, number, task, split = request.args
-        document, generation = self.task_dict[task][split][number], self._generation(arguments)
-        texts: list[str] = []
-        messages, info = doc_to_messages(document), None
-        while True:
-            (answered,) = self.answerer.answer([read_conversation(messages)], generation)
-            texts.append(self._note(request, answered))
-            following = doc_to_messages(
-                document,
-                round_idx=len(texts),
-                previous_output=list(texts),
-                previous_round_info=info,
-            )
-            if not isinstance(following, tuple):
-                return texts
-            messages, done, _, info = following
-            if done:
-                return texts
 
     def _generation(self, arguments: Any) -> Generation:
         generation = read_generation(arguments, self.max_new_tokens)
