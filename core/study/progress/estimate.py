@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from tokensieve.core.errors import TokensieveError
 from tokensieve.core.models.binding import find_adapter
 from tokensieve.core.models.checkpoints import CONFIG, read_config
-from tokensieve.core.models.loading import load_config, locate
+from tokensieve.core.models.finding import load_config, locate
 from tokensieve.core.plugins.registry import Registry
 from tokensieve.core.study.plan.records import CellConfig, Estimate, PlannedCell
 from tokensieve.core.study.store.store import Cell

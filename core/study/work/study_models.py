@@ -15,7 +15,7 @@ from tokensieve.core.files.pictures import as_seen
 from tokensieve.core.foreign import foreign, shown
 from tokensieve.core.lazy import torch
 from tokensieve.core.models.loading import Loaded, LoadedClassifier, LoadedModel
-from tokensieve.core.run.asking import Question, check_question, find_panels, prepare_batch
+from tokensieve.core.run.prompts import VisualQuestion, check_question, find_panels, prepare_batch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,7 +31,7 @@ class StudyModel(ABC):
     """A loaded model, and how it is asked."""
 
     @abstractmethod
-    def prepare(self, questions: Sequence[Question]) -> Inputs:
+    def prepare(self, questions: Sequence[VisualQuestion]) -> Inputs:
         """The inputs of a batch, on the model's device and in its dtype."""
 
     @abstractmethod
@@ -47,7 +47,7 @@ class StudyModel(ABC):
         """Visual tokens of each sample, and its other tokens."""
 
     @abstractmethod
-    def panels(self, question: Question, count: int) -> list[list[Panel]] | None:
+    def panels(self, question: VisualQuestion, count: int) -> list[list[Panel]] | None:
         """The places of each picture's visual tokens; None if the adapter cannot say."""
 
     @abstractmethod
@@ -65,7 +65,7 @@ class GenerativeModel(StudyModel):
     def __init__(self, loaded: LoadedModel) -> None:
         self.loaded = loaded
 
-    def prepare(self, questions: Sequence[Question]) -> Inputs:
+    def prepare(self, questions: Sequence[VisualQuestion]) -> Inputs:
         """Prompts and pictures, as the processor makes tensors of them."""
         inputs: Inputs = prepare_batch(self.loaded, questions)
         return inputs
@@ -91,7 +91,7 @@ class GenerativeModel(StudyModel):
         real = inputs.get("attention_mask", torch.ones_like(ids)).sum(dim=1)
         return visual.tolist(), (real - visual).tolist()
 
-    def panels(self, question: Question, count: int) -> list[list[Panel]] | None:
+    def panels(self, question: VisualQuestion, count: int) -> list[list[Panel]] | None:
         """The panels that the processor made of each picture."""
         return find_panels(self.loaded, question, count)
 
@@ -137,7 +137,7 @@ class ClassifierModel(StudyModel):
         """The names of its classes."""
         return self.loaded.classes
 
-    def prepare(self, questions: Sequence[Question]) -> Inputs:
+    def prepare(self, questions: Sequence[VisualQuestion]) -> Inputs:
         """The one picture of each question."""
         images = [image for question in questions for image in question.images]
         if len(images) != len(questions) or any(len(q.images) != 1 for q in questions):
@@ -170,7 +170,7 @@ class ClassifierModel(StudyModel):
         batch = len(pictures)
         return [rows * columns] * batch, [bound.prefix] * batch
 
-    def panels(self, question: Question, count: int) -> list[list[Panel]] | None:
+    def panels(self, question: VisualQuestion, count: int) -> list[list[Panel]] | None:
         """The panels that the processor leaves of the one picture."""
         (image,) = question.images
         found = self.loaded.bound.panels(image.size, self.loaded.processor, None)
@@ -199,9 +199,9 @@ def study_model(loaded: Loaded) -> StudyModel:
     return GenerativeModel(loaded)
 
 
-def question_of(example: Example) -> Question:
+def question_of(example: Example) -> VisualQuestion:
     """The question to a model: the pictures of any task, as a person sees them."""
-    return Question(example.question, tuple(as_seen(image) for image in example.images))
+    return VisualQuestion(example.question, tuple(as_seen(image) for image in example.images))
 
 
 def prepare_named(model: StudyModel, examples: Sequence[Example]) -> Inputs:
