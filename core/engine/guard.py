@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tokensieve.core.errors import GuardError
 
@@ -62,7 +62,7 @@ class ForwardGuard:
             raise refuse(f"the hook of {self.word} {index} ran where {self.layer} was to be next")
         self.layer += 1
 
-    def require(self, names: Set[str], given: Mapping[str, Any], title: str) -> None:
+    def require(self, names: Set[str], given: Mapping[str, object], title: str) -> None:
         """A module was called with what is replaced in its arguments."""
         if not names <= given.keys():
             raise refuse(f"{title} was called without {min(names - given.keys())!r}")

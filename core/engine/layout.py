@@ -95,6 +95,10 @@ class Layout:
         """Visual tokens of a sample."""
         return sum(s.tokens for s in self.samples[sample] if s.kind == "image")
 
+    def visual_tokens(self) -> list[int]:
+        """Visual tokens of each sample."""
+        return [self.visual(sample) for sample in range(len(self.samples))]
+
     def text(self, sample: int) -> int:
         """Text tokens of a sample, separators included."""
         segments = self.samples[sample]

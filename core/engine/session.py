@@ -28,7 +28,7 @@ _SLOT = "_tokensieve_session"
 """Where a model carries its session; a plain attribute, so that both are freed together."""
 _ABSENT = object()
 _ENGINES = {
-    "decoder": ("tokensieve.core.engine.decoder.engine", "Engine"),
+    "decoder": ("tokensieve.core.engine.decoder.engine", "DecoderEngine"),
     "encoder": ("tokensieve.core.engine.encoder.engine", "EncoderEngine"),
 }
 """Modules that the first ``attach`` imports: they are heavy."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -51,7 +51,7 @@ def visible(
 
 
 def differs(
-    mask: Any, valid: Tensor | None, batch: int, queries: int, keys: int, like: Tensor
+    mask: object, valid: Tensor | None, batch: int, queries: int, keys: int, like: Tensor
 ) -> Tensor:
     """Whether a mask that the model made is another one than that of ``visible``; bool scalar.
 

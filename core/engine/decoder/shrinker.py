@@ -1,4 +1,4 @@
-"""The stage in front of the vision encoder: which placeholders a smaller image fills."""
+"""The stage before the vision encoder: smaller images, and the placeholders that they fill."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tokensieve.core.contract.adapter import MappedLayer, VisionRecord
 from tokensieve.core.contract.shrinking import Grid, small_grid, spread_places
 from tokensieve.core.contract.tensors import on_device
 from tokensieve.core.engine.evidence import Evidence
-from tokensieve.core.engine.layout import Block, Layout
+from tokensieve.core.engine.layout import Layout
 from tokensieve.core.engine.reduction import Groups, Reduction, reduce_rows
 from tokensieve.core.errors import SignalError
 
@@ -64,24 +64,6 @@ class Shrinker(threading.local):
             )
         return grids[number]
 
-    def reduction(self, layout: Layout, groups: Groups, evidence: Evidence) -> Reduction | None:
-        """Drops the placeholders that nothing fills; None if all are filled."""
-        own = [_filled(evidence, group[0]) for group in groups.blocks]
-        counts = {
-            (group[0].sample, group[0].image): len(places)
-            for group, places in zip(groups.blocks, own, strict=True)
-        }
-        if list(counts.values()) == groups.sizes:
-            return None
-        flags = torch.zeros(groups.valid.shape, dtype=torch.bool)
-        for row, places in enumerate(own):
-            flags[row, places] = True
-        stay = flags.to(groups.rows.device)
-        empty = torch.zeros(
-            len(layout.samples), layout.length, dtype=torch.bool, device=stay.device
-        )
-        return reduce_rows(layout, groups.put(empty, ~stay), counts, None)
-
     def spread(self, record: VisionRecord) -> VisionRecord:
         """The record of the smaller images, at the places they take among the full tokens."""
         if not self.places:
@@ -110,9 +92,23 @@ class Shrinker(threading.local):
         )
 
 
-def _filled(evidence: Evidence, block: Block) -> list[int]:
-    """The places of an image that its smaller picture fills."""
-    found = evidence.images[block.sample, block.image]
-    if found.record.filled is None:
-        return list(range(block.length))
-    return found.record.filled[found.record.picture_at(found.start)]
+def unfilled(layout: Layout, groups: Groups, evidence: Evidence) -> Reduction | None:
+    """Drops the placeholders that no smaller picture fills; None if all are filled."""
+    own: list[list[int]] = []
+    for group in groups.blocks:
+        found = evidence.images[group[0].sample, group[0].image]
+        filled = found.record.filled
+        whole = list(range(group[0].length))
+        own.append(whole if filled is None else filled[found.record.picture_at(found.start)])
+    counts = {
+        (group[0].sample, group[0].image): len(places)
+        for group, places in zip(groups.blocks, own, strict=True)
+    }
+    if list(counts.values()) == groups.sizes:
+        return None
+    flags = torch.zeros(groups.valid.shape, dtype=torch.bool)
+    for row, places in enumerate(own):
+        flags[row, places] = True
+    stay = flags.to(groups.rows.device)
+    empty = torch.zeros(len(layout.samples), layout.length, dtype=torch.bool, device=stay.device)
+    return reduce_rows(layout, groups.put(empty, ~stay), counts, None)
