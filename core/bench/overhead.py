@@ -12,11 +12,11 @@ from rich.console import Console
 from rich.text import Text
 
 from tokensieve.core.bench.clock import clock_for
-from tokensieve.core.bench.measuring import hook_seconds, timed_pass
+from tokensieve.core.bench.measuring import HookTime, hook_seconds, timed_pass
 from tokensieve.core.bench.result import FORMAT, Spread, paired
 from tokensieve.core.bench.runner import describe
 from tokensieve.core.bench.subject import Subject
-from tokensieve.core.engine.session import attach
+from tokensieve.core.engine.session import attach_timed
 from tokensieve.core.errors import TokensieveError
 from tokensieve.core.foreign import plain
 from tokensieve.core.output.markdown import escaped, pipe_table
@@ -83,8 +83,11 @@ def measure_overheads(
                 if refused[pipeline.name]:
                     continue
                 try:
-                    with attach(subject.model, pipeline, plugins=plugins) as session:
-                        measured = hook_seconds(subject, session, clock)
+                    hook_time = HookTime(clock)
+                    with attach_timed(
+                        subject.model, pipeline, hook_time, plugins=plugins
+                    ) as session:
+                        measured = hook_seconds(subject, hook_time)
                         tokens[pipeline.name] = session.trace.per_layer[0][-1]
                 except TokensieveError as error:
                     refused[pipeline.name] = str(error)

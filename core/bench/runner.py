@@ -15,12 +15,18 @@ from typing import Any
 import torch
 
 from tokensieve.core.bench.clock import clock_for
-from tokensieve.core.bench.measuring import Pass, cache_bytes, hook_seconds, timed_pass
+from tokensieve.core.bench.measuring import (
+    HookTime,
+    Pass,
+    cache_bytes,
+    hook_seconds,
+    timed_pass,
+)
 from tokensieve.core.bench.memory import MEASURES, peak_bytes
 from tokensieve.core.bench.result import BenchResult, Comparison, Spread, Variant
 from tokensieve.core.bench.subject import Subject, memory_errors
 from tokensieve.core.engine.decoder.cache import find_cache
-from tokensieve.core.engine.session import Session, attach
+from tokensieve.core.engine.session import Session, attach, attach_timed
 from tokensieve.core.errors import AttachError
 from tokensieve.core.pipeline.fit import check
 from tokensieve.core.pipeline.flops import COMPUTE, decoder_flops
@@ -141,8 +147,9 @@ class Bench:
             return None, None
         pairs = []
         for _ in range(HOOK_RUNS):
-            with attach(self.subject.model, entry.pipeline, plugins=self.plan.plugins) as session:
-                pairs.append(hook_seconds(self.subject, session, self.clock))
+            times, plugins = HookTime(self.clock), self.plan.plugins
+            with attach_timed(self.subject.model, entry.pipeline, times, plugins=plugins):
+                pairs.append(hook_seconds(self.subject, times))
         scoring, hooks = zip(*pairs, strict=True)
         return Spread.of(scoring), Spread.of(hooks)
 

@@ -231,7 +231,7 @@ class BaseEngine(ABC):
         """What the stage of a boundary makes of its signals."""
         number, placed = self.placed[boundary]
         targets, notes = state.prompt.targets_of(number), state.trace.notes
-        with self.timer.scoring(), torch.no_grad():
+        with self.timer.measured(), torch.no_grad():
             decision = decide(placed, signals.tokens(), targets)
         state.later_checks.extend(decision.later_checks)
         notes.extend(note for note in decision.notes if note not in notes)

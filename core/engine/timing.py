@@ -16,7 +16,7 @@ class Timer:
         """A hook as it is registered; ``captures``: all that it does is to record signals."""
         return call
 
-    def scoring(self) -> AbstractContextManager[None]:
+    def measured(self) -> AbstractContextManager[None]:
         """A block in which signals are captured, or a boundary decides."""
         return nullcontext()
 

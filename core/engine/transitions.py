@@ -41,7 +41,7 @@ def watch(
             return
         before = state.captures.entered.pop((layer, kind))
         after: Tensor = output[0] if isinstance(output, tuple) else output
-        with timer.scoring(), torch.no_grad():
+        with timer.measured(), torch.no_grad():
             magnitude, cosine = change(before, after)
         valid, device = state.rows.valid, before.device
         real = torch.ones_like(magnitude, dtype=torch.bool) if valid is None else valid.to(device)
