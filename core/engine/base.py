@@ -1,4 +1,4 @@
-"""What all engines do alike: hooks in and out, carrying a reduction out, the trace."""
+"""The part that all engines share: hooks in and out, carrying a reduction out, the trace."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What belongs to one call of a model, and to nobody else: kept in the context that runs it.
+"""State of one call of a model, and of nobody else: kept in the context that runs it.
 
 An engine is shared by everybody who uses its model; what a call knows is not. Threads that generate
 on one model, and tasks that take turns in one thread, each find their own.

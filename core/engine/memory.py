@@ -1,4 +1,4 @@
-"""What components remember from boundary to boundary, kept in step with the tokens."""
+"""The memory of components from boundary to boundary, kept in step with the tokens."""
 
 from __future__ import annotations
 

@@ -75,7 +75,19 @@ class LayerAttention:
 
         Softmax over all keys (system, image and text), causal. ``[batch, heads, tokens]``.
         """
-        asked, weights = self._asked(rows)
+        layout, device = self._layout, self._hidden.device
+        if isinstance(rows, str):
+            lists = [query_rows(layout, sample, rows) for sample in self._samples]
+            widest = max(map(len, lists))
+            padded = on_device([row + [-1] * (widest - len(row)) for row in lists], device)
+            asked, weights = padded.clamp(min=0), (padded >= 0).float()
+        else:
+            text = TextRows.of(layout, self._groups)
+            weights = at_least_float32(rows).masked_fill(~text.valid, 0)
+            last = on_device([query_rows(layout, s, "last") for s in self._samples], device)
+            nobody = weights.sum(dim=1, keepdim=True) == 0
+            asked = torch.cat([text.rows, last], dim=1)
+            weights = torch.cat([weights, nobody.float()], dim=1)
         batch, _, length, _ = self._keys.shape
         step = max(1, CHUNK_ELEMENTS // max(1, batch * self._bound.dims.heads * length))
         spans = [slice(start, start + step) for start in range(0, asked.shape[1], step)]
@@ -86,22 +98,11 @@ class LayerAttention:
         columns = self._groups.rows[:, None].expand(-1, mean.shape[1], -1)
         return mean.gather(2, columns)
 
-    def _asked(self, rows: QueryRows | Tensor) -> tuple[Tensor, Tensor]:
-        """Rows that ask ``[batch, rows]`` and their weights, 0 for padding."""
-        layout, device = self._layout, self._hidden.device
-        if isinstance(rows, str):
-            lists = [query_rows(layout, sample, rows) for sample in self._samples]
-            widest = max(map(len, lists))
-            padded = on_device([row + [-1] * (widest - len(row)) for row in lists], device)
-            return padded.clamp(min=0), (padded >= 0).float()
-        text = TextRows.of(layout, self._groups)
-        weights = at_least_float32(rows).masked_fill(~text.valid, 0)
-        last = on_device([query_rows(layout, sample, "last") for sample in self._samples], device)
-        nobody = weights.sum(dim=1, keepdim=True) == 0
-        return torch.cat([text.rows, last], dim=1), torch.cat([weights, nobody.float()], dim=1)
-
     def _summed(self, rows: Tensor, weights: Tensor, gravity: bool) -> Tensor:
-        """Weighted sum over ``rows`` of their attention: ``[batch, heads, new rows]``."""
+        """Weighted sum of the attention of ``rows`` ``[batch, n]``: ``[batch, heads, new rows]``.
+
+        ``weights`` are 0 for padding.
+        """
         bound, keys = self._bound, self._keys
         row_cos, row_sin = take_rows(self._cos, rows), take_rows(self._sin, rows)
         queries = bound.queries(self._layer, take_rows(self._hidden, rows))

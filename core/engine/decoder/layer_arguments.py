@@ -1,4 +1,4 @@
-"""What a decoder layer gets for its current rows: mask, rotary embeddings, a cache that fits."""
+"""Arguments of a decoder layer for its current rows: mask, rotary embeddings, a fitting cache."""
 
 from __future__ import annotations
 
@@ -80,28 +80,19 @@ class RowArguments:
             size = (prompt.batch, prompt.length, prompt.past + prompt.length)
             real = _on(hidden.device, prompt.padding)
             state.other_mask = masks.differs(given["attention_mask"], real, *size, hidden)
-        mine = self._of_layer(state, stored, hidden, given["position_embeddings"])
-        if stored is not None:
-            announce_rows(state, index, stored, hidden.shape[1], mine.position_offset)
-        fitting = {"attention_mask": mine.mask, "position_embeddings": mine.embeddings}
-        return {**given, **fitting, "position_ids": None}
-
-    def _of_layer(
-        self,
-        state: DecoderState,
-        stored: ReducedLayer | None,
-        hidden: Tensor,
-        original: Embeddings,
-    ) -> LayerArguments:
-        """The arguments of a layer; layers with the same rows, current and cached, share them."""
-        key = (
+        key = (  # layers with the same rows, current and cached, share their arguments
             () if stored is None else stored.reductions,
             () if state.rows is None else state.rows.reductions,
             str(hidden.device),
         )
         if key not in state.arguments:
+            original = given["position_embeddings"]
             state.arguments[key] = self.layer_arguments(state, stored, hidden, original)
-        return state.arguments[key]
+        mine = state.arguments[key]
+        if stored is not None:
+            announce_rows(state, index, stored, hidden.shape[1], mine.position_offset)
+        fitting = {"attention_mask": mine.mask, "position_embeddings": mine.embeddings}
+        return {**given, **fitting, "position_ids": None}
 
     def layer_arguments(
         self,

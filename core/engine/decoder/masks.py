@@ -37,7 +37,7 @@ def visible(
 ) -> Tensor:
     """``[batch, queries, keys]`` bool: causal by row order, real rows only.
 
-    Padding rows see what is real in front of them, as in the model itself: a later mask may show
+    Padding rows see what is real before them, as in the model itself: a later mask may show
     them. One with nothing in front sees itself, so that no row is empty and nothing becomes NaN.
     """
     key = torch.arange(keys, device=device)

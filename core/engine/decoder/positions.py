@@ -19,7 +19,7 @@ def reindexed(
     """Contiguous ids for the samples that lost rows; the others keep theirs.
 
     The first real row of a sample keeps its id (less ``offset``), every further one counts up by
-    one on all axes. So a one-dimensional id becomes ``id - rows removed in front of it``, as in
+    one on all axes. So a one-dimensional id becomes ``id - rows removed before it``, as in
     TransPrune and PyramidDrop, whatever the padding.
 
     Args:

@@ -131,7 +131,7 @@ def _tuples_of_tensors(value: object) -> bool:
 
 
 def _marks(bound: AdaptedVlm, rows: list[list[int]]) -> list[list[int]]:
-    """Per sample and row, the placeholder that stands for a visual token, ``TEXT`` elsewhere."""
+    """Per sample and row, the placeholder of a visual token, ``TEXT`` elsewhere."""
     placeholders = frozenset(bound.placeholder_ids)
     return [[token if token in placeholders else TEXT for token in row] for row in rows]
 

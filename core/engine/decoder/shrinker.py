@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from dataclasses import replace
 from itertools import accumulate
@@ -47,7 +48,13 @@ class Shrinker(threading.local):
             key = budgets[len(self.sizes) % len(budgets)]
             tokens, places, start = original[key], [], 0
             while start < tokens:
-                grid = self._next(grids, len(small), tokens - start)
+                number = len(small)
+                if number == len(grids) or math.prod(grids[number]) > tokens - start:
+                    raise SignalError(
+                        "the images of this call do not fill the prompt's placeholders: smaller "
+                        "images need the images to pass through the model's own vision encoder"
+                    )
+                grid = grids[number]
                 share = targets[key] * grid[0] * grid[1] / tokens
                 small.append(small_grid(grid, share, square=square))
                 places += [start + place for place in spread_places(grid, small[-1])]
@@ -55,14 +62,6 @@ class Shrinker(threading.local):
             self.places.append(places)
             self.sizes.append(tokens)
         return small
-
-    def _next(self, grids: list[Grid], number: int, left: int) -> Grid:
-        if number >= len(grids) or grids[number][0] * grids[number][1] > left:
-            raise SignalError(
-                "the images of this call do not fill the prompt's placeholders: smaller images "
-                "need the images to pass through the model's own vision encoder"
-            )
-        return grids[number]
 
     def spread(self, record: VisionRecord) -> VisionRecord:
         """The record of the smaller images, at the places they take among the full tokens."""

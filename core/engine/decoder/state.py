@@ -1,4 +1,4 @@
-"""What one forward of a decoder holds, besides what every forward holds."""
+"""State of one forward of a decoder, besides what every forward holds."""
 
 from __future__ import annotations
 
