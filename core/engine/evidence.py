@@ -126,7 +126,8 @@ def find_evidence(
     Raises:
         SignalError: the features of an image are in no record, or in several of other shapes.
     """
-    blocks, rows = layout.blocks(), list[Tensor]()
+    blocks = layout.blocks()
+    rows: list[Tensor] = []
     for block in blocks:
         span = slice(block.rows.start, block.rows.stop)
         part = embeds[block.sample, span]
