@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Any, cast
 
 from tokensieve.core.bench.clock import Clock
-from tokensieve.core.bench.subject import Subject
+from tokensieve.core.bench.model import BenchModel
 from tokensieve.core.engine.timing import Hook, Timer
 
 
@@ -29,7 +29,7 @@ class Pass:
     decode: list[float]
 
 
-def timed_pass(subject: Subject, clock: Clock, decode_tokens: int) -> Pass:
+def timed_pass(subject: BenchModel, clock: Clock, decode_tokens: int) -> Pass:
     """Prefill and ``decode_tokens`` greedy steps with whatever is attached to the model."""
     inside: list[Any] = []
     decoder = subject.bound.decoder
@@ -102,7 +102,7 @@ class HookTime(Timer):
         return sum(self.clock.seconds(*span) for span in self._total)
 
 
-def hook_seconds(subject: Subject, times: HookTime) -> tuple[float, float]:
+def hook_seconds(subject: BenchModel, times: HookTime) -> tuple[float, float]:
     """``(scoring, total)`` seconds of one prefill, with a session attached that tells ``times``."""
     times.clock.settle()
     subject.prefill()

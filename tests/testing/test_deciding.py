@@ -19,11 +19,11 @@ from tokensieve.core.pipeline.stage import ScoreTerm, Stage
 from tokensieve.core.plugins.registry import Entry, build_registry
 from tokensieve.core.testing import SyntheticBatch, synthetic_batch
 from tokensieve.core.testing.calls import selected, sizes, splits
-from tokensieve.core.testing.trials import Subject, Trial
+from tokensieve.core.testing.trials import ComponentUnderTest, Trial
 
 SHARE = 0.5
 TRIALS = {
-    kind: [(e, t) for e in build_registry().all(kind) for t in Subject(e.value).trials]
+    kind: [(e, t) for e in build_registry().all(kind) for t in ComponentUnderTest(e.value).trials]
     for kind in ("scorer", "selector", "merger")
 }
 
