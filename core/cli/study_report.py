@@ -106,7 +106,7 @@ def report(folder: Path) -> bool:
 
     Packages that are missing are not: it is said how to get them.
     """
-    from tokensieve.core.report.html import require_extra, write_report
+    from tokensieve.core.report.page import require_extra, write_report
 
     again = f"then: tokensieve report {folder}"
     try:

@@ -233,7 +233,7 @@ def test_a_report_that_fails_costs_no_result(
         raise FAILURES[case]
 
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr("tokensieve.core.report.html.write_report", fail)
+    monkeypatch.setattr("tokensieve.core.report.page.write_report", fail)
     assert study_report.report(tmp_path) is False
     shown = capsys.readouterr()
     assert shown.out == ""

@@ -25,7 +25,7 @@ def spreadsheet(rows: Iterable[Sequence[object]]) -> str:
 
 
 def cell(value: object) -> str:
-    """A number as it is, a text in one line; a quote stands in front of what looks calculable."""
+    """A number as it is, a text in one line; a quote before what looks calculable."""
     text = plain(str(value))
     if _NUMBER.fullmatch(text) or not text.lstrip().startswith(FORMULA):
         return text

@@ -4,35 +4,27 @@ from __future__ import annotations
 
 import base64
 import importlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
 
 from tokensieve.core.errors import StudyError
 from tokensieve.core.files.whole import save
 from tokensieve.core.foreign import plain
 from tokensieve.core.output.markdown import escaped, paragraph
-from tokensieve.core.report.plotting import quiet_matplotlib
-from tokensieve.core.report.reading import read_results
-from tokensieve.core.report.results import Results
-from tokensieve.core.report.sections import (
-    Findings,
-    Pairs,
-    Section,
-    find,
-    sections,
-    summary_line,
-)
-from tokensieve.core.report.statistics import RESAMPLES
-from tokensieve.core.report.tables import csv_text
+from tokensieve.core.report.figures.plotting import quiet_matplotlib
+from tokensieve.core.report.findings.comparing import Pairs
+from tokensieve.core.report.findings.findings import Findings, find
+from tokensieve.core.report.findings.reading import read_results
+from tokensieve.core.report.findings.results import Results
+from tokensieve.core.report.sections import Section, sections, summary_line
+from tokensieve.core.report.statistics.intervals import RESAMPLES
+from tokensieve.core.report.tables.csv_file import csv_text
+from tokensieve.core.report.verdicts.verdict import KINDS, SIGNS
 from tokensieve.core.study.spec.claims import stored_claims
 
 EXTRA = ("jinja2", "matplotlib")
 TEMPLATE = "report.html.jinja"
-SIGNS = {"yes": "\N{CHECK MARK}", "no": "\N{MULTIPLICATION X}", "mixed": "\N{ALMOST EQUAL TO}"}
-NO_EVIDENCE_SIGN = "\N{WHITE CIRCLE}"
 MADE_BY = "Made by tokensieve report."
-KINDS = {"yes": "yes", "no": "no", "mixed": "in part", "none": "no evidence"}
 
 
 def write_report(
@@ -44,7 +36,7 @@ def write_report(
 ) -> tuple[list[Path], Findings]:
     """Read the study in ``folder`` and write its report; by default into the folder itself.
 
-    Without ``claims`` it judges those that stand in the study's own file.
+    Without ``claims`` it judges those of the study's own file.
 
     Returns:
         The written files, HTML first, and what was found.
@@ -57,16 +49,23 @@ def write_report(
     if html.suffix.lower() not in (".html", ".htm"):
         raise StudyError(f"--out {html}: the name must end in .html")
     results = read_results(folder, resamples=resamples)
-    pairs = _stored_claims(folder, results) if claims is None else claims
-    pairs = [(plain(one), plain(other)) for one, other in pairs]
-    _check_claims(results, pairs)
+    scorers = (name for own in results.anatomy.values() for each in own for name in each.scores)
+    known = {*results.methods, *scorers}
+    if claims is None:
+        pairs = _stored_claims(folder, results, known)
+    else:
+        pairs = [(plain(one), plain(other)) for one, other in claims]
+        for name in (name for pair in pairs for name in pair):
+            if name not in known:
+                allowed = ", ".join(sorted(known))
+                raise StudyError(f"--claim: {name!r} is not in this study, allowed: {allowed}")
     results.claimed = tuple(dict.fromkeys(name for pair in pairs for name in pair))
     found = find(results, pairs)
     parts = sections(found)
     texts = {
         html: _html(results, parts),
         html.with_suffix(".md"): _markdown(results, parts),
-        html.with_suffix(".csv"): csv_text(results, found.cells),
+        html.with_suffix(".csv"): csv_text(results, found.by_cell),
     }
     if target is not None:
         _check_neighbours(texts)
@@ -75,7 +74,7 @@ def write_report(
 
 
 def _check_neighbours(texts: dict[Path, str]) -> None:
-    """Refuse to replace what lies beside the page and no report has put there."""
+    """Refuse to replace files beside the page that no report has written."""
     for path, text in list(texts.items())[1:]:
         ours = text.splitlines()[-1 if path.suffix == ".md" else 0]
         try:
@@ -101,11 +100,11 @@ def require_extra() -> None:
             ) from None
 
 
-def _stored_claims(folder: Path, results: Results) -> Pairs:
+def _stored_claims(folder: Path, results: Results, known: Collection[str]) -> Pairs:
     """The study's own, as far as there are results; what is left out is said."""
-    known, able = _known_names(results), []
     pairs, lost = stored_claims(folder)
     results.problems += lost
+    able = []
     for one, other in pairs:
         absent = [name for name in (one, other) if name not in known]
         if absent:
@@ -115,24 +114,9 @@ def _stored_claims(folder: Path, results: Results) -> Pairs:
     return able
 
 
-def _known_names(results: Results) -> set[str]:
-    """Pipelines and scorers with results."""
-    scorers = {
-        name for records in results.anatomy.values() for r in records for name in r["scores"]
-    }
-    return {*results.methods, *scorers}
-
-
-def _check_claims(results: Results, claims: Pairs) -> None:
-    known = _known_names(results)
-    for name in (name for pair in claims for name in pair):
-        if name not in known:
-            allowed = ", ".join(sorted(known))
-            raise StudyError(f"--claim: {name!r} is not in this study, allowed: {allowed}")
-
-
 def _html(results: Results, parts: Sequence[Section]) -> str:
-    jinja2: Any = importlib.import_module("jinja2")
+    import jinja2
+
     environment = jinja2.Environment(
         autoescape=True,
         trim_blocks=True,
@@ -142,20 +126,19 @@ def _html(results: Results, parts: Sequence[Section]) -> str:
     )
     environment.filters["data_uri"] = _data_uri
     source = (Path(__file__).parent / TEMPLATE).read_text(encoding="utf-8")
-    text: str = environment.from_string(source).render(
-        title=results.name,
+    return environment.from_string(source).render(
+        title=results.facts.name,
         summary=summary_line(results),
-        description=str(results.manifest.get("description") or ""),
+        description=results.facts.description,
         sections=parts,
-        signs={**SIGNS, "none": NO_EVIDENCE_SIGN},
+        signs=SIGNS,
         kinds=KINDS,
-        run=_run_facts(results),
+        run=results.facts.run,
     )
-    return text
 
 
-def _readable(value: Any) -> Any:
-    """What HTML cannot hold, or would show as something else: control codes, turned writing."""
+def _readable(value: object) -> object:
+    """A text in one line, without control codes and marks that turn the writing."""
     return plain(" ".join(value.split())) if type(value) is str else value
 
 
@@ -163,35 +146,8 @@ def _data_uri(svg: str) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode("ascii")
 
 
-def _run_facts(results: Results) -> list[tuple[str, str]]:
-    """How the study was run, as far as its manifest says."""
-    manifest = results.manifest
-    starts = manifest.get("starts") or [{}]
-    last = starts[-1]
-    versions = ", ".join(
-        f"{name} {number}" for name, number in (last.get("versions") or {}).items()
-    )
-    machines = dict.fromkeys(
-        f"{facts.get('device_name', facts.get('device'))} ({facts.get('dtype')}, attention "
-        f"{facts.get('attention')})"
-        for facts in manifest.get("environments") or []
-        if facts.get("device")
-    )
-    facts = [
-        ("started", str(last.get("started", ""))),
-        ("starts", str(len(starts)) if len(starts) > 1 else ""),
-        ("command", " ".join(map(str, last.get("command") or []))),
-        ("git revision", str(last.get("git") or "")),
-        ("Python", str(last.get("python", ""))),
-        ("packages", versions),
-        ("ran on", "; ".join(machines)),
-        ("seeds of random pipelines", ", ".join(map(str, manifest.get("seeds") or []))),
-    ]
-    return [(name, value) for name, value in facts if value]
-
-
 def _markdown(results: Results, parts: Sequence[Section]) -> str:
-    lines = [f"# {escaped(results.name)}", "", f"{paragraph(summary_line(results))}.", ""]
+    lines = [f"# {escaped(results.facts.name)}", "", f"{paragraph(summary_line(results))}.", ""]
     for part in parts:
         lines += [f"## {escaped(part.title)}", ""]
         if part.intro:
