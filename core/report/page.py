@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import importlib
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from tokensieve.core.errors import StudyError
@@ -12,6 +11,7 @@ from tokensieve.core.files.whole import save
 from tokensieve.core.foreign import plain
 from tokensieve.core.output.markdown import escaped, paragraph
 from tokensieve.core.report.figures.plotting import quiet_matplotlib
+from tokensieve.core.report.findings.claims import claimed_pairs
 from tokensieve.core.report.findings.comparing import Pairs
 from tokensieve.core.report.findings.findings import Findings, find
 from tokensieve.core.report.findings.reading import read_results
@@ -20,7 +20,6 @@ from tokensieve.core.report.sections import Section, sections, summary_line
 from tokensieve.core.report.statistics.intervals import RESAMPLES
 from tokensieve.core.report.tables.csv_file import csv_text
 from tokensieve.core.report.verdicts.verdict import KINDS, SIGNS
-from tokensieve.core.study.spec.claims import stored_claims
 
 EXTRA = ("jinja2", "matplotlib")
 TEMPLATE = "report.html.jinja"
@@ -49,16 +48,7 @@ def write_report(
     if html.suffix.lower() not in (".html", ".htm"):
         raise StudyError(f"--out {html}: the name must end in .html")
     results = read_results(folder, resamples=resamples)
-    scorers = (name for own in results.anatomy.values() for each in own for name in each.scores)
-    known = {*results.methods, *scorers}
-    if claims is None:
-        pairs = _stored_claims(folder, results, known)
-    else:
-        pairs = [(plain(one), plain(other)) for one, other in claims]
-        for name in (name for pair in pairs for name in pair):
-            if name not in known:
-                allowed = ", ".join(sorted(known))
-                raise StudyError(f"--claim: {name!r} is not in this study, allowed: {allowed}")
+    pairs = claimed_pairs(folder, results, claims)
     results.claimed = tuple(dict.fromkeys(name for pair in pairs for name in pair))
     found = find(results, pairs)
     parts = sections(found)
@@ -100,20 +90,6 @@ def require_extra() -> None:
             ) from None
 
 
-def _stored_claims(folder: Path, results: Results, known: Collection[str]) -> Pairs:
-    """The study's own, as far as there are results; what is left out is said."""
-    pairs, lost = stored_claims(folder)
-    results.problems += lost
-    able = []
-    for one, other in pairs:
-        absent = [name for name in (one, other) if name not in known]
-        if absent:
-            results.problems.append(f"claim {one} > {other}: there are no results of {absent[0]}")
-        else:
-            able.append((one, other))
-    return able
-
-
 def _html(results: Results, parts: Sequence[Section]) -> str:
     import jinja2
 
@@ -124,7 +100,6 @@ def _html(results: Results, parts: Sequence[Section]) -> str:
         undefined=jinja2.StrictUndefined,
         finalize=_readable,
     )
-    environment.filters["data_uri"] = _data_uri
     source = (Path(__file__).parent / TEMPLATE).read_text(encoding="utf-8")
     return environment.from_string(source).render(
         title=results.facts.name,
@@ -140,10 +115,6 @@ def _html(results: Results, parts: Sequence[Section]) -> str:
 def _readable(value: object) -> object:
     """A text in one line, without control codes and marks that turn the writing."""
     return plain(" ".join(value.split())) if type(value) is str else value
-
-
-def _data_uri(svg: str) -> str:
-    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode("ascii")
 
 
 def _markdown(results: Results, parts: Sequence[Section]) -> str:

@@ -63,6 +63,10 @@ def sections(found: Findings) -> list[Section]:
     )
     claims = (method_tables.claim_table(results, found.claims),) if found.claims else ()
     numbers = tuple(method_tables.accuracy_tables(results, found.by_cell))
+    missing = tuple(method_tables.trouble_tables(results))
+    if results.problems and not missing:
+        missing = (Table("Notes", ("",), tuple((problem,) for problem in results.problems)),)
+    problems = " ".join(f"{problem}." for problem in results.problems)
     every = (
         verdict_section(found),
         curves,
@@ -71,7 +75,7 @@ def sections(found: Findings) -> list[Section]:
         _generalization(found),
         _signals(found),
         Section("numbers", "All numbers", folded=numbers),
-        _missing(results),
+        Section("missing", "What is missing", problems, tables=missing),
     )
     return [section for section in every if section.filled]
 
@@ -178,15 +182,6 @@ def _signals(found: Findings) -> Section:
         *signal_tables.correlation_tables(by_model),
     )
     return Section("signals", "Signal anatomy", intro, pictures=pictures, folded=folded)
-
-
-def _missing(results: Results) -> Section:
-    """Cells without a score, and what else is not there."""
-    shown = tuple(method_tables.trouble_tables(results))
-    intro = " ".join(f"{problem}." for problem in results.problems)
-    if intro and not shown:
-        shown = (Table("Notes", ("",), tuple((p,) for p in results.problems)),)
-    return Section("missing", "What is missing", intro, tables=shown)
 
 
 def _drawn(*pictures: Picture | None) -> tuple[Picture, ...]:

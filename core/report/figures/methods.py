@@ -28,7 +28,7 @@ from tokensieve.core.report.figures.plotting import (
     styled,
 )
 from tokensieve.core.report.findings.accuracy import accuracy, untouched_accuracy
-from tokensieve.core.report.findings.comparing import PairedComparison, PairSummary
+from tokensieve.core.report.findings.comparing import PairSummary
 from tokensieve.core.report.findings.results import ModelTask, Place, Results
 from tokensieve.core.report.verdicts.wording import number
 
@@ -141,23 +141,28 @@ def _draw_curves(axes: Axes, results: Results, on: ModelTask) -> None:
 
 def heat_map(results: Results, summaries: Sequence[PairSummary], baseline: str) -> Picture | None:
     """Methods against one baseline, model by model: points of accuracy at equal cost."""
-    own = sorted(
+    ranked = sorted(
         (summary for summary in summaries if summary.other == baseline),
         key=lambda summary: -summary.overall.difference.value,
     )
-    if not own:
+    if not ranked:
         return None
     columns = [*results.models, *([results.all_label] if len(results.models) > 1 else [])]
     values, texts = [], []
-    for summary in own:
-        by_model = {comparison.models[0]: comparison for comparison in summary.by_model}
+    for summary in ranked:
+        by_model = {own.models[0]: own for own in summary.by_model}
         line = [*(by_model.get(model) for model in results.models), summary.overall][: len(columns)]
         values.append([float("nan") if c is None else 100 * c.difference.value for c in line])
-        texts.append(["" if c is None else _marked(c) for c in line])
+        texts.append([""] * len(line))
+        for column, comparison in enumerate(line):
+            if comparison is not None:
+                hundred, star = comparison.difference.times(100), "*" if comparison.outcome else ""
+                ends = f"{number(hundred.low)} to {number(hundred.high)}"
+                texts[-1][column] = f"{number(hundred.value, plus=True)}{star} ({ends})"
     limit = max(1.0, float(np.nanmax(np.abs(values))))
     with styled():
-        names = [summary.method for summary in own]
-        height = 1.0 + ROW * len(own)
+        names = [summary.method for summary in ranked]
+        height = 1.0 + ROW * len(ranked)
         figure, grid = new_figure(1.2 + name_room(names) + 1.95 * len(columns), height)
         axes = grid[0][0]
         image = draw_matrix(axes, values, texts, limit)
@@ -169,17 +174,9 @@ def heat_map(results: Results, summaries: Sequence[PairSummary], baseline: str) 
         axes.set_title(f"above {baseline}", loc="left")
         return finish(
             figure,
-            f"Difference in accuracy from {baseline} for {len(own)} methods on "
+            f"Difference in accuracy from {baseline} for {len(ranked)} methods on "
             f"{len(results.models)} models.",
             f"Accuracy minus that of {baseline} at equal cost, points, mean over tasks and "
             "budgets, with 95 % intervals. Orange: better, violet: worse. An asterisk: interval "
             "and Holm-corrected test agree that it differs.",
         )
-
-
-def _marked(comparison: PairedComparison) -> str:
-    """``+3.1* (0.4 to 5.9)``: points, with an asterisk where they are evidence."""
-    hundred = comparison.difference.times(100)
-    star = "*" if comparison.outcome else ""
-    ends = f"{number(hundred.low)} to {number(hundred.high)}"
-    return f"{number(hundred.value, plus=True)}{star} ({ends})"

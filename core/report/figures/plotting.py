@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import logging
 import warnings
@@ -64,6 +65,11 @@ class Picture:
     svg: str
     alt: str
     caption: str
+
+    @property
+    def data_uri(self) -> str:
+        """The figure as an address that needs no file."""
+        return "data:image/svg+xml;base64," + base64.b64encode(self.svg.encode()).decode("ascii")
 
 
 @contextmanager

@@ -27,7 +27,7 @@ VOLATILE = frozenset({"sha256", "revision", "samples", "examples", "device"})
 
 @dataclass(frozen=True)
 class StudyFacts:
-    """What a study's manifest says of the study.
+    """A study as its manifest describes it.
 
     Attributes:
         models: in the order of the study's file, like ``tasks``.
@@ -148,7 +148,7 @@ def token_scores(record: Mapping[str, Any]) -> TokenScores:
 
 
 class CellPlace(NamedTuple):
-    """Where in the grid of a study a cell belongs, in the words of the report."""
+    """A cell's place in the grid of a study, in the words of the report."""
 
     kind: str
     model: str

@@ -27,7 +27,7 @@ from tokensieve.core.report.statistics.intervals import Interval
 
 @dataclass(frozen=True)
 class Findings:
-    """What all sections are made from.
+    """The numbers that all sections are made from.
 
     Attributes:
         by_cell: every method against every baseline, cell by cell.

@@ -72,6 +72,7 @@ def _measure(results: Results, answered: Answers) -> None:
     for cell, answers in answered.items():
         by_id = {answer.id: answer for answer in answers}
         aligned[cell] = [by_id[name] for name in results.ids[cell.task]]
+
     said: dict[ModelTask, list[str]] = {}
     groups: dict[Place, list[Sequence[Answer]]] = defaultdict(list)
     for cell, answers in aligned.items():
@@ -79,10 +80,10 @@ def _measure(results: Results, answered: Answers) -> None:
             on = ModelTask(cell.model, cell.task)
             said[on] = [answer.text for answer in answers]
             results.untouched[on] = _measured([answers], said[on], None)
-    for cell, answers in sorted(aligned.items(), key=lambda item: item[0]):
+    for cell in sorted(aligned):
         if cell.method != UNTOUCHED:
             place = Place(cell.model, cell.task, cell.budget, cell.method)
-            groups[place].append(answers)
+            groups[place].append(aligned[cell])
     for place, seeds in groups.items():
         on = place.model_task
         results.measured[place] = _measured(seeds, said.get(on), results.untouched.get(on))

@@ -13,7 +13,7 @@ from tokensieve.core.report.statistics.intervals import Floats
 
 
 class Place(NamedTuple):
-    """Where in the grid a number belongs."""
+    """A number's place in the grid."""
 
     model: str
     task: str

@@ -60,7 +60,7 @@ def centered_interval(
     """As wide as the middle 95 % of ``draws``, but around ``value``; cut to ``low`` .. ``high``.
 
     For statistics that noise makes smaller, such as correlations: resampling adds noise, so the
-    draws lie off the value by what noise has already taken from it.
+    draws are off the value by what noise has already taken from it.
     """
     known = np.asarray(draws, dtype=float)
     known = known[np.isfinite(known)]
@@ -73,7 +73,7 @@ def centered_interval(
 def mean_interval(scores: Floats, weights: Floats) -> Interval:
     """Mean of ``scores`` ``[examples]`` in 0..1.
 
-    Where all scores are alike no resample differs: Wilson's interval stands in, so that ten right
+    Where all scores are alike no resample differs: Wilson's interval is taken, so that ten right
     answers out of ten are no proof of 100 %.
     """
     mean = float(scores.mean())

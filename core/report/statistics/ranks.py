@@ -33,18 +33,17 @@ def spearman(one: npt.ArrayLike, two: npt.ArrayLike) -> float:
 
 def kendall_tau_b(one: npt.ArrayLike, two: npt.ArrayLike) -> Floats:
     """Kendall's tau-b along the last axis; not a number where one ranking is constant."""
-    first, second = (_pair_signs(np.asarray(x, dtype=float)) for x in (one, two))
+    left, right = np.triu_indices(np.shape(one)[-1], k=1)
+    signs = []  # [..., pairs] of the difference of every pair; rounding decides nothing
+    for ranking in (one, two):
+        values = np.asarray(ranking, dtype=float)
+        differences = values[..., left] - values[..., right]
+        signs.append(np.where(np.abs(differences) < ROUNDING, 0.0, np.sign(differences)))
+    first, second = signs
     agreement = (first * second).sum(axis=-1)
     untied = np.abs(first).sum(axis=-1) * np.abs(second).sum(axis=-1)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(agreement / np.sqrt(untied), dtype=float)
-
-
-def _pair_signs(values: Floats) -> Floats:
-    """``[..., pairs]`` sign of the difference of every pair; rounding decides nothing."""
-    left, right = np.triu_indices(values.shape[-1], k=1)
-    differences = values[..., left] - values[..., right]
-    return np.where(np.abs(differences) < ROUNDING, 0.0, np.sign(differences))
 
 
 def mean_off_diagonal(matrix: Floats) -> Floats:

@@ -21,26 +21,21 @@ def sign_flip_test(differences: npt.ArrayLike) -> float:
 
     Exact for few differences, and where they are multiples of a common unit, as those of right
     and wrong answers are; it then equals McNemar's exact test if both sides answered once.
-    Otherwise the normal distribution with the same variance stands in.
+    Otherwise the normal distribution with the same variance is taken.
     """
     given = np.asarray(differences, dtype=float)
     given = given[np.abs(given) > ROUNDING]
     if not len(given):
         return 1.0
     if len(given) <= FEW:
-        return _counted_flip_probability(given)
+        sums = np.zeros(1)  # of all patterns of signs
+        for value in given:
+            sums = np.concatenate([sums + value, sums - value])
+        return float(np.mean(np.abs(sums) >= abs(given.sum()) - ROUNDING))
     steps = _in_whole_steps(given)
     if steps is None or 2 * np.abs(steps).sum() + 1 > EXACT_LENGTH:
         return math.erfc(abs(given.sum()) / math.sqrt(2 * np.square(given).sum()))
     return _exact_flip_probability(steps)
-
-
-def _counted_flip_probability(differences: Floats) -> float:
-    """Over all patterns of signs."""
-    sums = np.zeros(1)
-    for value in differences:
-        sums = np.concatenate([sums + value, sums - value])
-    return float(np.mean(np.abs(sums) >= abs(differences.sum()) - ROUNDING))
 
 
 def _in_whole_steps(values: Floats) -> npt.NDArray[np.int64] | None:

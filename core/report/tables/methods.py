@@ -96,7 +96,11 @@ def accuracy_tables(results: Results, by_cell: Sequence[PairedComparison]) -> li
                 rows.append(("untouched", "", tokens, "100.0", whole, "", ""))
             for place in places:
                 measured = results.measured[place]
-                against = [compared.get((place, other)) for other in results.baselines]
+                against = []
+                for other in results.baselines:
+                    found = compared.get((place, other))
+                    star = "*" if found is not None and found.outcome else ""
+                    against.append("" if found is None else in_cell(found.difference) + star)
                 rows.append(
                     (
                         place.method,
@@ -106,17 +110,13 @@ def accuracy_tables(results: Results, by_cell: Sequence[PairedComparison]) -> li
                         in_cell(accuracy(results, place)),
                         in_cell(share_of_untouched(results, place)),
                         in_cell(agreement(results, place)),
-                        *("" if c is None else _starred(c) for c in against),
+                        *against,
                     )
                 )
             wide = [(*row, *[""] * (len(columns) - len(row))) for row in rows]
             note = f"{len(results.ids[task])} examples; {DETAIL}. An asterisk: see above."
             tables.append(Table(f"{model}, {task}", columns, tuple(wide), note))
     return tables
-
-
-def _starred(comparison: PairedComparison) -> str:
-    return in_cell(comparison.difference) + ("*" if comparison.outcome else "")
 
 
 def trouble_tables(results: Results) -> list[Table]:
