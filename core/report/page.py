@@ -52,9 +52,11 @@ def write_report(
     results.claimed = tuple(dict.fromkeys(name for pair in pairs for name in pair))
     found = find(results, pairs)
     parts = sections(found)
+    title, lead = escaped(results.facts.name), paragraph(summary_line(results))
+    markdown = [f"# {title}", "", f"{lead}.", "", *(part.markdown() for part in parts), MADE_BY]
     texts = {
         html: _html(results, parts),
-        html.with_suffix(".md"): _markdown(results, parts),
+        html.with_suffix(".md"): "\n".join(markdown) + "\n",
         html.with_suffix(".csv"): csv_text(results, found.by_cell),
     }
     if target is not None:
@@ -115,19 +117,3 @@ def _html(results: Results, parts: Sequence[Section]) -> str:
 def _readable(value: object) -> object:
     """A text in one line, without control codes and marks that turn the writing."""
     return plain(" ".join(value.split())) if type(value) is str else value
-
-
-def _markdown(results: Results, parts: Sequence[Section]) -> str:
-    lines = [f"# {escaped(results.facts.name)}", "", f"{paragraph(summary_line(results))}.", ""]
-    for part in parts:
-        lines += [f"## {escaped(part.title)}", ""]
-        if part.intro:
-            lines += [paragraph(part.intro), ""]
-        for title, verdicts in part.groups:
-            lines += [f"### {escaped(title)}", ""]
-            lines += [
-                f"- **{escaped(v.topic)}** ({KINDS[v.kind]}) {escaped(v.text)}" for v in verdicts
-            ]
-            lines.append("")
-        lines += [table.markdown() for table in (*part.tables, *part.folded)]
-    return "\n".join([*lines, MADE_BY]) + "\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tokensieve.core.output.markdown import escaped, paragraph
 from tokensieve.core.report.figures import generalization as generalization_figures
 from tokensieve.core.report.figures import methods as method_figures
 from tokensieve.core.report.figures import signals as signal_figures
@@ -20,7 +21,7 @@ from tokensieve.core.report.tables.table import Table
 from tokensieve.core.report.verdicts import generalization as generalization_verdicts
 from tokensieve.core.report.verdicts import methods as method_verdicts
 from tokensieve.core.report.verdicts.signals import signal_verdicts
-from tokensieve.core.report.verdicts.verdict import Verdict
+from tokensieve.core.report.verdicts.verdict import KINDS, Verdict
 from tokensieve.core.report.verdicts.wording import counted, listed
 
 HEAT_MAPS_UP_TO = 12  # candidates; of more, one heat map is enough: the table says the rest
@@ -51,6 +52,20 @@ class Section:
         """All verdicts."""
         return [verdict for _, verdicts in self.groups for verdict in verdicts]
 
+    def markdown(self) -> str:
+        """The section without its figures."""
+        lines = [f"## {escaped(self.title)}", ""]
+        if self.intro:
+            lines += [paragraph(self.intro), ""]
+        for title, verdicts in self.groups:
+            lines += [f"### {escaped(title)}", ""]
+            lines += [
+                f"- **{escaped(v.topic)}** ({KINDS[v.kind]}) {escaped(v.text)}" for v in verdicts
+            ]
+            lines.append("")
+        lines += [table.markdown() for table in (*self.tables, *self.folded)]
+        return "\n".join(lines)
+
 
 def sections(found: Findings) -> list[Section]:
     """All sections that have something to show; the verdicts come first."""
@@ -61,6 +76,17 @@ def sections(found: Findings) -> list[Section]:
         "Further left is cheaper. A method earns its place above the dashed lines.",
         pictures=_drawn(method_figures.curves(results)),
     )
+    few = len(results.candidates) <= HEAT_MAPS_UP_TO
+    mapped = results.baselines if few else results.baselines[:1]
+    maps = (method_figures.heat_map(results, found.baselines, name) for name in mapped)
+    against = method_tables.baseline_table(results, found.baselines, found.by_cell)
+    baselines = Section(
+        "baselines",
+        "Against the baselines",
+        "Methods against dropping at random, keeping an even grid, and shrinking the image.",
+        pictures=_drawn(*maps),
+        tables=(against,) if found.baselines else (),
+    )
     claims = (method_tables.claim_table(results, found.claims),) if found.claims else ()
     numbers = tuple(method_tables.accuracy_tables(results, found.by_cell))
     missing = tuple(method_tables.trouble_tables(results))
@@ -70,7 +96,7 @@ def sections(found: Findings) -> list[Section]:
     every = (
         verdict_section(found),
         curves,
-        _baselines(found),
+        baselines,
         Section("pairs", "Method against method", tables=claims),
         _generalization(found),
         _signals(found),
@@ -106,18 +132,6 @@ def verdict_section(found: Findings) -> Section:
     )
     filled = tuple((title, tuple(own)) for title, own in groups.items() if own)
     return Section("verdicts", "Verdicts", intro, groups=filled)
-
-
-def _baselines(found: Findings) -> Section:
-    """Every method against the baselines."""
-    results = found.results
-    few = len(results.candidates) <= HEAT_MAPS_UP_TO
-    mapped = results.baselines if few else results.baselines[:1]
-    maps = _drawn(*(method_figures.heat_map(results, found.baselines, name) for name in mapped))
-    table = method_tables.baseline_table(results, found.baselines, found.by_cell)
-    intro = "Methods against dropping at random, keeping an even grid, and shrinking the image."
-    shown = (table,) if found.baselines else ()
-    return Section("baselines", "Against the baselines", intro, pictures=maps, tables=shown)
 
 
 def _generalization(found: Findings) -> Section:
