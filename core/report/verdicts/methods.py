@@ -31,7 +31,7 @@ def headroom(loss: Interval | None) -> list[Verdict]:
 
 
 def against_baseline(summaries: Sequence[PairSummary], baseline: str) -> list[Verdict]:
-    """How many methods beat a baseline, and which do not."""
+    """Whether methods beat a baseline, and which of them do not."""
     own = [summary for summary in summaries if summary.other == baseline]
     if not own:
         return []
