@@ -43,8 +43,9 @@ def doctor(
     Tiny models with random weights go through `generate`, pruned, and are compared with the same
     models with the dropped tokens masked.
     """
+    from tokensieve.core.models.devices import find_device
+    from tokensieve.core.models.finding import load_config, locate
     from tokensieve.core.models.hub import only_local
-    from tokensieve.core.models.loading import find_device, load_config, locate
 
     registry = open_registry(plugins)
     if model is not None:

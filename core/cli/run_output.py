@@ -14,7 +14,8 @@ from tokensieve.core.files.whole import save
 from tokensieve.core.models.loading import LoadedModel
 from tokensieve.core.output.terminal import Rows, console, table
 from tokensieve.core.pipeline.flops import COMPUTE, PAPER
-from tokensieve.core.run.asking import Answer, Comparison, Cost, Question, find_panels
+from tokensieve.core.run.asking import Answer, AnswerComparison, Cost
+from tokensieve.core.run.prompts import VisualQuestion, find_panels
 
 SLOWER = "slower here"
 EMPTY = "(empty answer)"
@@ -25,7 +26,7 @@ WIDEST = 8.0  # times the picture: a few pixels in a wide border cannot be drawn
 
 
 def print_report(
-    loaded: LoadedModel, pipeline: str, question: Question, result: Comparison
+    loaded: LoadedModel, pipeline: str, question: VisualQuestion, result: AnswerComparison
 ) -> None:
     """Answers, tokens per stage, costs and times, for people."""
     out = console()
@@ -65,7 +66,7 @@ def boundary_name(stage: StageTrace) -> str:
     )
 
 
-def _cost_table(pipeline: str, result: Comparison) -> Rows:
+def _cost_table(pipeline: str, result: AnswerComparison) -> Rows:
     """FLOPs, cache and times of both models; a time that pruning makes longer says so."""
     before, after = result.untouched, result.pruned
     costs: list[tuple[str, Cost, Unit]] = [
@@ -91,7 +92,9 @@ def _cost_table(pipeline: str, result: Comparison) -> Rows:
     return rows
 
 
-def drawable_panels(loaded: LoadedModel, question: Question, result: Comparison) -> Panels | None:
+def drawable_panels(
+    loaded: LoadedModel, question: VisualQuestion, result: AnswerComparison
+) -> Panels | None:
     """The tokens' places on the pictures; None if the adapter cannot say, or nobody could see."""
     panels = find_panels(loaded, question, result.visual_tokens)
     for panel in (panel for group in panels or () for panel in group):
@@ -105,8 +108,8 @@ def save_overlay(
     path: Path,
     loaded: LoadedModel,
     pipeline: str,
-    question: Question,
-    result: Comparison,
+    question: VisualQuestion,
+    result: AnswerComparison,
     panels: Panels,
 ) -> None:
     """Draw which patches survive."""
@@ -136,8 +139,8 @@ def as_json(
     loaded: LoadedModel,
     pipeline: str,
     files: Sequence[Path],
-    question: Question,
-    result: Comparison,
+    question: VisualQuestion,
+    result: AnswerComparison,
     overlay: Path | None,
 ) -> dict[str, object]:
     """Everything the report says, as plain data; times in seconds."""
