@@ -153,7 +153,7 @@ def study(  # noqa: PLR0913 - one parameter per option
 
 def _document(
     file: Path | None,
-    lists: Mapping[str, Sequence[str]],
+    lists: Mapping[str, Sequence[object]],
     settings: Mapping[str, int | None],
     of_models: Mapping[str, str | None],
 ) -> Source:
@@ -169,7 +169,9 @@ def _document(
         for key, option in (("models", "--model-id"), ("tasks", "--task")):
             if key not in lists:
                 raise StudyError(f"{option} is missing: give a FILE.yaml, or --model-id and --task")
-        budgets = [parse_keep(text, "--budget") for text in lists.get("budgets", DEFAULT_BUDGETS)]
+        budgets = [
+            parse_keep(str(text), "--budget") for text in lists.get("budgets", DEFAULT_BUDGETS)
+        ]
         data = {"name": "study", "pipelines": list(DEFAULT_PIPELINES), **lists, "budgets": budgets}
         source = Source("<options>", data)
     data = source.data

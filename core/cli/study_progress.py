@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
@@ -13,10 +13,9 @@ from rich.text import Text
 from tokensieve.core import units
 from tokensieve.core.foreign import plain
 from tokensieve.core.output.terminal import console
-from tokensieve.core.study.plan.cells import PlannedCell
-from tokensieve.core.study.progress.estimate import Estimate
+from tokensieve.core.study.executors import ProgressListener
+from tokensieve.core.study.plan.records import Costs, PlannedCell
 from tokensieve.core.study.progress.forecast import Forecast
-from tokensieve.core.study.running import Reports
 from tokensieve.core.study.store.store import Cell, CellResult
 
 BAR_FITS = 72  # columns of a terminal
@@ -34,8 +33,8 @@ class _Left(ProgressColumn):
         return Text(f"{timedelta(seconds=seconds)} left")
 
 
-class StudyProgress:
-    """Callbacks of :func:`run_study` that show progress on stderr."""
+class StudyProgress(ProgressListener):
+    """Shows the progress of :func:`run_study` on stderr."""
 
     def __init__(self, cells: int) -> None:
         self.console = console(stderr=True)
@@ -60,16 +59,7 @@ class StudyProgress:
             "study", total=1.0, cells=0, of=cells, end=None, title=self.title, visible=False
         )
 
-    def reports(self) -> Reports:
-        """The callbacks."""
-        return Reports(self.start, self.tick, self.done, self.say)
-
-    def start(
-        self,
-        pending: Sequence[PlannedCell],
-        costs: Mapping[str, Estimate],
-        there: Sequence[Cell],
-    ) -> None:
+    def start(self, pending: Sequence[PlannedCell], costs: Costs, there: Sequence[Cell]) -> None:
         """The bar is about what is still to be done."""
         self.forecast, self.first = Forecast(pending, costs), time.monotonic()
         self.finished = len(there)
@@ -89,12 +79,12 @@ class StudyProgress:
         self.forecast.done(cell, result)
         self._show()
         if result.status == "failed" or not self.console.is_terminal:
-            outcome, summary = "done", result.cell.get("summary")
+            outcome, summary = "done", result.cell.summary
             if result.status != "done":
-                outcome = f"{result.status}: {result.cell['error']}"
+                outcome = f"{result.status}: {result.cell.error}"
             elif summary:
-                tokens = f"{summary['average_tokens']:.1f} visual tokens per layer"
-                outcome = f"{units.percent(summary['accuracy'])} right, {tokens}"
+                tokens = f"{summary.average_tokens:.1f} visual tokens per layer"
+                outcome = f"{units.percent(summary.accuracy)} right, {tokens}"
             self.say(f"[{self.finished}/{self.of}] {cell.title}: {outcome}")
 
     def say(self, line: str) -> None:

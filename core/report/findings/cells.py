@@ -43,7 +43,7 @@ class StudyFacts:
 
 def read_facts(folder: Path) -> StudyFacts:
     """The facts of a study's folder; its name is the folder's where there is no manifest."""
-    manifest = read_manifest(Store(folder))
+    manifest = read_manifest(Store(folder)).plain()
     starts = manifest.get("starts") or [{}]
     last = starts[-1]
     versions = ", ".join(
@@ -100,7 +100,7 @@ def read_answers(cell: Cell) -> list[Answer]:
             average_tokens=line.get("average_tokens"),
             flops_share=line.get("flops_share"),
         )
-        for line in cell.samples
+        for line in (record.plain() for record in cell.samples)
     ]
 
 

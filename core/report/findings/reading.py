@@ -57,7 +57,7 @@ def read_results(folder: Path, *, resamples: int = RESAMPLES, seed: int = 0) -> 
     for place, cell in done.items():
         if place.is_anatomy:
             own = results.anatomy.setdefault(ModelTask(place.model, place.task), [])
-            own += map(token_scores, cell.anatomy)
+            own += [token_scores(record.plain()) for record in cell.anatomy]
     put_in_order(results)
     results.weights = {
         task: bootstrap_weights(len(ids), resamples, seed) for task, ids in results.ids.items()
