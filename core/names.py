@@ -5,7 +5,11 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable
 
-BASELINES = ("none", "random", "uniform", "downsample")
+UNTOUCHED = "none"
+"""The preset that prunes nothing."""
+PRUNING_BASELINES = ("random", "uniform", "downsample")
+"""Presets that prune without looking for what matters."""
+BASELINES = (UNTOUCHED, *PRUNING_BASELINES)
 """Presets that every method is held against."""
 CONTROLS = ("schedule-attention", "schedule-random")
 """Pipelines of the built-in studies that rank otherwise on a method's own schedule."""

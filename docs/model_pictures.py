@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from tokensieve.adapters.zoo.tasks.pictures import TASKS, sample
-from tokensieve.core.report.plotting import OKABE_ITO, styled
+from tokensieve.core.report.figures.plotting import OKABE_ITO, styled
 
 DOCS = Path(__file__).parent
 DATA, IMAGES = DOCS / "data", DOCS / "images"

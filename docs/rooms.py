@@ -30,6 +30,10 @@ FLOORS = (
     ("core/study/work",),
     ("core/study/executors", "core/study/progress"),
     ("core/study",),
+    ("core/report/statistics",),
+    ("core/report/findings",),
+    ("core/report/verdicts",),
+    ("core/report/figures", "core/report/tables"),
     ("core/report",),
     ("core/cli",),
 )

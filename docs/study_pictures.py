@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tokensieve.core.report.html import write_report
+from tokensieve.core.report.page import write_report
 from tokensieve.core.report.sections import sections
 
 DOCS = Path(__file__).parent

@@ -1,4 +1,4 @@
-"""``tokensieve list``: what is registered, and where it comes from."""
+"""``tokensieve list``: every registered name, and who brings it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tokensieve.core.plugins.registry import Entry
 
 
 class Kind(StrEnum):
-    """What can be listed."""
+    """Kinds of things that can be listed."""
 
     SCORERS = "scorers"
     SELECTORS = "selectors"
@@ -54,32 +54,26 @@ def list_entries(
 
 
 def _summary(entry: Entry) -> str:
-    """One line about an entry."""
+    """One line about an entry; a file that cannot be read is named on stderr."""
+    unreadable = "(cannot be read)"
     if entry.kind in {"pipeline", "study"}:
-        return _file_summary(entry.value)
+        try:
+            data = read_yaml(entry.value).data
+        except PipelineError as error:
+            complain(error)
+            return unreadable
+        return str(data.get("description", "")) if isinstance(data, dict) else ""
     if entry.kind == "model":
-        return _model_summary(entry.value)
+        folder: Path = entry.value
+        try:
+            config = read_json(folder / "config.json", ModelError)
+            size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+            return f"model_type {config.get('model_type')}, {size / 1e6:.1f} MB, {folder}"
+        except (OSError, AttributeError, ModelError) as error:
+            warn(f"model folder {folder}: {reason(error)}")
+            return unreadable
     summary: str = entry.value.summary()
     if entry.kind == "adapter":
         kinds = ", ".join(sorted(entry.value.model_types))
         return f"{summary} (model_type {kinds})"
     return summary
-
-
-def _file_summary(path: Path) -> str:
-    try:
-        data = read_yaml(path).data
-    except PipelineError as error:
-        complain(error)
-        return "(cannot be read)"
-    return str(data.get("description", "")) if isinstance(data, dict) else ""
-
-
-def _model_summary(folder: Path) -> str:
-    try:
-        config = read_json(folder / "config.json", ModelError)
-        size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-        return f"model_type {config.get('model_type')}, {size / 1e6:.1f} MB, {folder}"
-    except (OSError, AttributeError, ModelError) as error:
-        warn(f"model folder {folder}: {reason(error)}")
-        return "(cannot be read)"

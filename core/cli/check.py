@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from tokensieve.core.cli.exit_codes import FAILED
 from tokensieve.core.output.terminal import console, table
-
-if TYPE_CHECKING:
-    from tokensieve.core.output.terminal import Rows
-    from tokensieve.core.testing import CheckResult
 
 
 def register(app: typer.Typer) -> None:
@@ -27,29 +23,22 @@ def check(
 ) -> None:
     """Check scorers, selectors and mergers of plugin files. Exit code 1 if a check fails."""
     from tokensieve.core.models.devices import find_device
-    from tokensieve.core.testing import check_plugin_files
+    from tokensieve.core.testing import CHECKS, check_plugin_files
 
     results = check_plugin_files(files, device=str(find_device(device)))
-    for _, group in groupby(results, key=lambda result: (result.kind, result.component)):
-        console().print(_table(list(group)), "")
+    for (kind, name), group in groupby(results, key=lambda result: (result.kind, result.component)):
+        checks = CHECKS.get(kind, ())
+        meanings = {check.name: check.meaning for check in checks}
+        rows = table(f"{kind} {name}", "result", "meaning", left=("meaning",))
+        rows.columns[0].justify = rows.columns[1].justify = "left"
+        done = list(group)
+        for result in done:
+            verdict = "ok" if result.passed else "FAILED"
+            rows.add_row(result.check, verdict, result.detail or meanings.get(result.check, ""))
+        for check in checks[len(done) :]:
+            rows.add_row(check.name, "not run", f"only if {done[-1].check} is ok")
+        console().print(rows, "")
     failed = sum(not result.passed for result in results)
     console().print(f"{len(results)} checks, {failed} failed")
     if failed:
-        raise typer.Exit(1)
-
-
-def _table(results: Sequence[CheckResult]) -> Rows:
-    """One component: every check, its result, and what it means or what is wrong."""
-    from tokensieve.core.testing import CHECKS
-
-    kind, name = results[0].kind, results[0].component
-    checks = CHECKS.get(kind, ())
-    meanings = {check.name: check.meaning for check in checks}
-    rows = table(f"{kind} {name}", "result", "meaning", left=("meaning",))
-    rows.columns[0].justify = rows.columns[1].justify = "left"
-    for result in results:
-        verdict = "ok" if result.passed else "FAILED"
-        rows.add_row(result.check, verdict, result.detail or meanings.get(result.check, ""))
-    for check in checks[len(results) :]:
-        rows.add_row(check.name, "not run", f"only if {results[-1].check} is ok")
-    return rows
+        raise typer.Exit(FAILED)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import platform
 from importlib import metadata
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tokensieve.core.cli.exit_codes import FAILED
 from tokensieve.core.cli.options import Plugins, open_registry
 from tokensieve.core.output.terminal import console
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable
 
-    from tokensieve.core.output.terminal import Screen
-    from tokensieve.core.plugins.registry import Registry
+    from tokensieve.core.contract.adapter import Adapter
     from tokensieve.core.testing.doctor import Case
 
 PACKAGES = ("tokensieve", "transformers", "torch", "timm")
@@ -44,95 +44,70 @@ def doctor(
     models with the dropped tokens masked.
     """
     from tokensieve.core.models.devices import find_device
-    from tokensieve.core.models.finding import locate
+    from tokensieve.core.models.finding import load_config, locate
     from tokensieve.core.models.hub import only_local
 
     registry = open_registry(plugins)
     if model is not None:
         only_local(locate(model, registry))
     from tokensieve.core.models.backends import check_backend
+    from tokensieve.core.models.binding import find_adapter
     from tokensieve.core.output.quiet import quiet_transformers
+    from tokensieve.core.testing.doctor import Case, examine, first_line, prepare
 
     place = str(find_device(device))
     check_backend(attention)
-    families = _families(model, registry)
+    families: list[tuple[type[Adapter], object]] = [
+        (entry.value, None) for entry in registry.all("adapter")
+    ]
+    if model is not None:
+        config = load_config(model, registry)
+        adapter = find_adapter(config, registry)
+        families = [(adapter, config if adapter.answers_questions else None)]
     out = console()
     out.print(_versions())
     out.print(f"device {place}, attention {attention}, float64")
-    cases: list[Case] = []
+    count = failed = 0
     with quiet_transformers():
         for adapter, config in families:
             out.print()
             out.print(f"{adapter.name}: {adapter.summary()}")
-            for case in _cases(adapter, config, place, attention, out):
-                cases.append(case)
-                out.print(f"  {case.title:24} {_verdict(case)}")
-    failed = sum(not case.passed for case in cases)
+            cases: Iterable[Case]
+            try:
+                subject = prepare(adapter, config, device=place, attention=attention)
+            except Exception as error:
+                cases = [Case(adapter.name, "model", problem=first_line(error))]
+            else:
+                cases = examine(subject)
+                out.print(f"  provides {', '.join(sorted(subject.bound.provides))}")
+                lacking = [f"{name} ({why})" for name, why in sorted(subject.bound.missing.items())]
+                if lacking:
+                    out.print(f"  but not {', '.join(lacking)}")
+            for case in cases:
+                count, failed = count + 1, failed + (not case.passed)
+                verdict = f"FAILED   {case.problem}"
+                if case.difference is not None:
+                    word = "exact" if case.passed else "DIFFERS"
+                    verdict = f"{word}   largest difference {case.difference:.1e}"
+                out.print(f"  {case.title:24} {verdict}")
     out.print()
-    out.print(_conclusion(len(cases), failed))
     if failed:
-        raise typer.Exit(1)
-
-
-def _cases(adapter: Any, config: Any, device: str, attention: str, out: Screen) -> Iterator[Case]:
-    """What a family provides, and then one case after the other."""
-    from tokensieve.core.testing.doctor import Case, examine, first_line, prepare
-
-    try:
-        subject = prepare(adapter, config, device=device, attention=attention)
-    except Exception as error:
-        yield Case(adapter.name, "model", problem=first_line(error))
-        return
-    bound = subject.bound
-    out.print(f"  provides {', '.join(sorted(bound.provides))}")
-    lacking = [f"{name} ({why})" for name, why in sorted(bound.missing.items())]
-    if lacking:
-        out.print(f"  but not {', '.join(lacking)}")
-    yield from examine(subject)
+        out.print(
+            f"{failed} of {count} cases are not the masked model: do not trust pruning with these "
+            "versions; `pip install` a tested set (docs/versions.md), or report it with this output"
+        )
+        raise typer.Exit(FAILED)
+    out.print(f"{count} of {count} cases equal the masked model: pruning is exact here")
 
 
 def _versions() -> str:
-    """What is installed, and whether this version of transformers has been tried."""
-    installed = [f"{name} {metadata.version(name)}" for name in PACKAGES]
-    return f"{', '.join(installed)}, Python {platform.python_version()}{_untried()}"
-
-
-def _untried() -> str:
-    """A remark if the installed transformers is not among the versions that we ask for."""
+    """The installed versions, and a remark if this one of transformers has not been tried."""
     from packaging.requirements import Requirement
 
-    for line in metadata.requires("tokensieve") or ():
-        wanted = Requirement(line)
-        if wanted.name == "transformers":
-            installed = metadata.version("transformers")
-            fits = wanted.specifier.contains(installed, prereleases=True)
-            return "" if fits else f" (tested with transformers {wanted.specifier})"
-    return ""
-
-
-def _families(model: str | None, registry: Registry) -> list[tuple[Any, Any]]:
-    """Adapters to check, each with the user's config or None."""
-    if model is None:
-        return [(entry.value, None) for entry in registry.all("adapter")]
-    from tokensieve.core.models.binding import find_adapter
-    from tokensieve.core.models.finding import load_config
-
-    config = load_config(model, registry)
-    adapter = find_adapter(config, registry)
-    return [(adapter, config if adapter.answers_questions else None)]
-
-
-def _verdict(case: Case) -> str:
-    if case.problem:
-        return f"FAILED   {case.problem}"
-    assert case.difference is not None
-    return f"{'exact' if case.passed else 'DIFFERS'}   largest difference {case.difference:.1e}"
-
-
-def _conclusion(cases: int, failed: int) -> str:
-    if not failed:
-        return f"{cases} of {cases} cases equal the masked model: pruning is exact here"
-    return (
-        f"{failed} of {cases} cases are not the masked model: do not trust pruning with these "
-        "versions; `pip install` a tested set (docs/versions.md), or report it with this output"
-    )
+    shown = ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES)
+    shown = f"{shown}, Python {platform.python_version()}"
+    wanted = [Requirement(line) for line in metadata.requires("tokensieve") or ()]
+    tried = next((each.specifier for each in wanted if each.name == "transformers"), None)
+    if tried is None or tried.contains(metadata.version("transformers"), prereleases=True):
+        return shown
+    return f"{shown} (tested with transformers {tried})"

@@ -1,4 +1,4 @@
-"""Where the program starts and ends: signals, streams, exit codes, errors in one line.
+"""Start and end of the program: signals, streams, exit codes, errors in one line.
 
 Light to import, and it listens before it imports the commands: Ctrl-C finds it from the start.
 """
@@ -9,12 +9,11 @@ import os
 import sys
 from typing import Any, NoReturn
 
+from tokensieve.core.cli.exit_codes import FAILED, INTERRUPTED, USER_ERROR
 from tokensieve.core.errors import TokensieveError
 from tokensieve.core.output import stopping, streams
 
 NAME = "tokensieve"
-FAILED = 1
-USER_ERROR = 2
 
 
 def program() -> NoReturn:
@@ -43,7 +42,7 @@ def main(*, alone: bool = False) -> NoReturn:
 
 
 def _code(stop: stopping.Stop) -> int:
-    """Run it; what is raised is said."""
+    """The exit code of the command; an error of it is told in one line."""
     try:
         stop.armed = True
         code = stop.code if stop.number else _run()
@@ -51,15 +50,15 @@ def _code(stop: stopping.Stop) -> int:
         stop.armed = False
     except BaseException as error:
         stop.armed = False
-        code = FAILED if stop.number else _said(error)
-    if stop.number or code == stopping.BASE + 2:
+        code = FAILED if stop.number else _tell(error)
+    if stop.number or code == INTERRUPTED:
         stop.say()
         return stop.code
     return code
 
 
 def _run() -> int:
-    """The exit code of the command, called without typer's own handling of what is raised."""
+    """Run the command without typer's own handling of errors; its exit code."""
     try:
         os.getcwd()
     except OSError:
@@ -81,34 +80,29 @@ def _run() -> int:
     return 0
 
 
-def _said(error: BaseException) -> int:
-    """Say what was wrong in one line; the exit code for it."""
-    from tokensieve.core.output.terminal import complain, warn
+def _tell(error: BaseException) -> int:
+    """Tell an error in one line; its exit code."""
+    from tokensieve.core.foreign import shorten
+    from tokensieve.core.output.terminal import LONGEST, complain, warn
 
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else FAILED
     if isinstance(error, KeyboardInterrupt):
-        return stopping.BASE + 2
+        return INTERRUPTED
     if isinstance(error, TokensieveError):
         complain(error)
         return USER_ERROR
-    if hasattr(error, "format_message"):  # of click too
-        return _usage(error)
+    usage: Any = error  # of click, or of the copy of it within typer: they share no class
+    if type(error).__name__ == "NoArgsIsHelpError":
+        usage.show()
+        return USER_ERROR
+    if hasattr(error, "format_message"):  # a command line that cannot be read
+        context = getattr(error, "ctx", None)
+        where = f"; see {context.command_path} --help" if context is not None else ""
+        text = " ".join(usage.format_message().split()).rstrip(".")
+        warn(f"{shorten(text, LONGEST)}{where}")
+        return int(usage.exit_code)
     from tokensieve.core.output.unforeseen import unforeseen
 
     warn(unforeseen(error))
     return FAILED
-
-
-def _usage(error: Any) -> int:
-    """A command line that cannot be read; without a command, the help."""
-    from tokensieve.core.foreign import shorten
-    from tokensieve.core.output.terminal import LONGEST, warn
-
-    if type(error).__name__ == "NoArgsIsHelpError":
-        error.show()
-        return USER_ERROR
-    context = getattr(error, "ctx", None)
-    where = f"; see {context.command_path} --help" if context is not None else ""
-    warn(f"{shorten(' '.join(error.format_message().split()).rstrip('.'), LONGEST)}{where}")
-    return int(error.exit_code)

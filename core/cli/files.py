@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from tokensieve.core.cli.exit_codes import USER_ERROR
 from tokensieve.core.cli.options import Plugins, open_registry
 from tokensieve.core.errors import PipelineError
 from tokensieve.core.output.terminal import complain, say, to_json
@@ -35,7 +36,7 @@ def validate(
             count = len(pipeline.stages)
             say(f"{file}: ok ({pipeline.name}, {count} stage{'' if count == 1 else 's'})")
     if wrong:
-        raise typer.Exit(2)
+        raise typer.Exit(USER_ERROR)
 
 
 def schema(plugin: Plugins = None) -> None:

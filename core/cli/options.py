@@ -1,13 +1,14 @@
-"""What several commands share: options and the registry."""
+"""Options that several commands share, and their registry."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+from typer.models import OptionInfo
 
 from tokensieve.core.errors import TokensieveError
 from tokensieve.core.foreign import shown
@@ -29,11 +30,11 @@ Keep = Annotated[
 ]
 
 
-def whole(option: str, low: int, high: int) -> Callable[[Any], int]:
+def whole(option: str, low: int, high: int) -> Callable[[object], int]:
     """Reads an option's whole number; ``1_000`` and digits of other scripts are none."""
 
-    def read(value: Any) -> int:
-        number = int(value) if re.fullmatch("[+-]?[0-9]{1,19}", str(value), re.ASCII) else None
+    def read(value: object) -> int:
+        number = int(str(value)) if re.fullmatch("[+-]?[0-9]{1,19}", str(value), re.ASCII) else None
         if number is None or not low <= number <= high:
             raise TokensieveError(
                 f"{option} {shown(value)}: allowed: a whole number from {low} to {high}"
@@ -43,13 +44,14 @@ def whole(option: str, low: int, high: int) -> Callable[[Any], int]:
     return read
 
 
-def number(option: str, low: int, high: int, text: str) -> Any:
+def number(option: str, low: int, high: int, text: str) -> OptionInfo:
     """An option that takes a whole number within bounds; ``text`` is its help."""
-    return typer.Option(metavar="N", parser=whole(option, low, high), help=text)
+    made: OptionInfo = typer.Option(metavar="N", parser=whole(option, low, high), help=text)
+    return made
 
 
 def open_registry(plugins: Sequence[Path] | None) -> Registry:
-    """The registry; plugins that had to be left out are reported on stderr."""
+    """The registry; plugins that had to be left out are named on stderr."""
     registry = build_registry(plugins or ())
     for problem in registry.problems:
         warn(problem)

@@ -1,4 +1,4 @@
-"""``tokensieve report``: what a study found, as one file to read and to show."""
+"""``tokensieve report``: the findings of a study, as one file to read and to show."""
 
 from __future__ import annotations
 
@@ -34,22 +34,18 @@ def report(
     ] = None,
 ) -> None:
     """Turn a study into verdicts, figures and tables: HTML, with Markdown and CSV beside it."""
-    pairs = [_pair(text) for text in claim] if claim else None
-    from tokensieve.core.report.html import KINDS, write_report
+    try:
+        pairs = [read_claim(text) for text in claim] if claim else None
+    except StudyError as error:
+        raise StudyError(f"--claim {error}") from None
+    from tokensieve.core.report.page import write_report
+    from tokensieve.core.report.sections import verdict_section
+    from tokensieve.core.report.verdicts.verdict import KINDS
 
     files, found = write_report(folder, out, claims=pairs)
-    from tokensieve.core.report.sections import sections
-
     for problem in found.results.problems:
         print(problem, file=sys.stderr)
-    for verdict in sections(found)[0].verdicts:
+    for verdict in verdict_section(found).verdicts:
         say(f"{verdict.topic} [{KINDS[verdict.kind]}] {verdict.text}")
     for file in files:
         say(file)
-
-
-def _pair(text: str) -> tuple[str, str]:
-    try:
-        return read_claim(text)
-    except StudyError as error:
-        raise StudyError(f"--claim {error}") from None

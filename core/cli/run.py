@@ -11,8 +11,9 @@ from typing import Annotated
 
 import typer
 
+from tokensieve.core.cli.exit_codes import FAILED
 from tokensieve.core.cli.options import Keep, Plugins, number, open_registry
-from tokensieve.core.cli.run_report import as_json, drawable_panels, print_report, save_overlay
+from tokensieve.core.cli.run_output import as_json, drawable_panels, print_report, save_overlay
 from tokensieve.core.errors import ModelError, TokensieveError
 from tokensieve.core.files.pictures import open_image
 from tokensieve.core.models.finding import locate
@@ -116,7 +117,7 @@ def run(  # noqa: PLR0913 - one parameter per option
     except Exception as error:
         ours = isinstance(error, TokensieveError)
         warn(error if ours else f"no overlay: {unforeseen(error)}")
-        raise typer.Exit(1) from None
+        raise typer.Exit(FAILED) from None
     if not as_data:
         console().print(f"overlay: {target}", soft_wrap=True)
 
@@ -138,7 +139,7 @@ def _question(
 
 
 def _overlay_path(wanted: Path | None, images: Sequence[Path], pipeline: str) -> Path:
-    """Where the overlay goes; refused before any work if it cannot go there."""
+    """The file of the overlay; refused before any work if it cannot be written there."""
     plain = re.sub(r"[^\w.+-]+", "-", pipeline)
     path = wanted or Path(f"{images[0].stem}-{plain}.png")
     if path.suffix.lower() != ".png":

@@ -19,7 +19,7 @@ from tokensieve.core.models.finding import load_config
 from tokensieve.core.models.sizes import SIZES
 from tokensieve.core.output.terminal import Rows, console, table
 from tokensieve.core.pipeline.loading import dump_yaml, load_pipeline, parse_keep
-from tokensieve.core.pipeline.pipeline import Pipeline, end_notes, scaling_notes
+from tokensieve.core.pipeline.pipeline import end_notes, scaling_notes
 from tokensieve.core.pipeline.readings import Readings, read_budgets
 from tokensieve.core.plugins.registry import Registry
 from tokensieve.core.strict import MOST_TOKENS
@@ -67,8 +67,12 @@ def show(
     )
     out.print()
     out.print(_budget_table(readings, described, scaled=bool(scaled)))
-    behind = end_notes(loaded, dims.layers, described.layer)
-    for line in ["", *_totals(readings, described), *scaled, *behind, *_caveats(loaded)]:
+    ends = end_notes(loaded, dims.layers, described.layer)
+    adaptive = sorted({s.select.name for s in loaded.stages if s.select.adaptive_count})
+    if adaptive:
+        names = ", ".join(adaptive)
+        ends.append(f"upper bounds: selector {names} decides by the image how many stay")
+    for line in ["", *_totals(readings, described), *scaled, *ends]:
         out.print(line, soft_wrap=True)
 
 
@@ -82,7 +86,7 @@ class Described:
 
     @property
     def whole(self) -> str:
-        """What the layers make together: ``decoder`` or ``encoder``."""
+        """The layers together: ``decoder`` or ``encoder``."""
         return self.layer.split()[0]
 
     @property
@@ -92,7 +96,7 @@ class Described:
 
 
 def describe_model(name: str, registry: Registry) -> Described:
-    """What costs depend on; reads a config at most."""
+    """The sizes that costs depend on; reads a config at most."""
     if name in SIZES:
         return Described(SIZES[name].dims, SIZES[name].visual_tokens)
     config = load_config(name, registry, also=SIZES)
@@ -103,6 +107,7 @@ def describe_model(name: str, registry: Registry) -> Described:
 
 
 def _budget_table(readings: Readings, described: Described, *, scaled: bool) -> Rows:
+    """A row for each run of layers between two boundaries."""
     rows = table(
         "boundary",
         *(["written as"] if scaled else []),
@@ -131,6 +136,7 @@ def _budget_table(readings: Readings, described: Described, *, scaled: bool) -> 
 
 
 def _totals(readings: Readings, described: Described) -> list[str]:
+    """Lines on what the columns mean, and on the whole image's cost."""
     full, full_kv = readings.full_flops, readings.full_kv_bytes
     layer, whole = described.layer.split()[-1], described.whole
     flops = f"{units.flops(readings.flops, full)} ({_of(readings.flops, full, units.flops)})"
@@ -149,10 +155,3 @@ def _totals(readings: Readings, described: Described) -> list[str]:
 
 def _of(value: float, full: float, unit: Callable[[float], str]) -> str:
     return f"{units.percent(value / full)} of {unit(full)}"
-
-
-def _caveats(pipeline: Pipeline) -> list[str]:
-    adaptive = sorted({s.select.name for s in pipeline.stages if s.select.adaptive_count})
-    if not adaptive:
-        return []
-    return [f"upper bounds: selector {', '.join(adaptive)} decides by the image how many stay"]

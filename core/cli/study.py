@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
+from tokensieve.core.cli.exit_codes import FAILED
 from tokensieve.core.cli.options import Plugins, number, open_registry
 from tokensieve.core.errors import StudyError
 from tokensieve.core.files.yaml_source import Source, read_yaml
@@ -18,15 +19,11 @@ from tokensieve.core.models.hub import only_local
 from tokensieve.core.output.stopping import advise
 from tokensieve.core.output.terminal import waiting
 from tokensieve.core.pipeline.loading import parse_keep
-from tokensieve.core.plugins.registry import Registry
 from tokensieve.core.strict import MOST_BATCH, MOST_NEW_TOKENS, MOST_SAMPLES
 from tokensieve.core.study.executors import ExecutorName
 from tokensieve.core.study.lmms.task import check_included, with_include
 from tokensieve.core.study.spec.parts import COPY
 from tokensieve.core.study.spec.slurm_options import read_parameters
-
-if TYPE_CHECKING:
-    from tokensieve.core.study.running import Study
 
 DEFAULT_PIPELINES = ("fastv", "visionzip", "transprune")
 DEFAULT_BUDGETS = ("0.25",)
@@ -111,69 +108,74 @@ def study(  # noqa: PLR0913 - one parameter per option
     can be given by options instead: --model-id, --task, --pipeline and --budget.
     """
     registry = open_registry(plugin)
-    file = _built_in(file, registry)
+    if file is not None and not os.path.exists(file) and not file.suffix:
+        file = registry.get("study", str(file))  # a built-in one
     tasks = task if file else with_include(task, lmms_include)
     lists = {"models": model_id, "tasks": tasks, "pipelines": pipeline, "budgets": budget}
-    source = _document(file, {key: values for key, values in lists.items() if values})
-    changes = {"samples": samples, "max_new_tokens": max_new_tokens, "batch": batch}
-    _change(source, changes, {"device": device, "dtype": dtype})
-    most = None if yes else MOST_CELLS
-    chosen = _read(source, file, registry, plugin or (), lmms_include, most)
+    settings = {"samples": samples, "max_new_tokens": max_new_tokens, "batch": batch}
+    source = _document(
+        file,
+        {key: values for key, values in lists.items() if values},
+        settings,
+        {"device": device, "dtype": dtype},
+    )
+
+    from tokensieve.core.study.plan.cells import plan
+    from tokensieve.core.study.running import Study
+    from tokensieve.core.study.spec.study import read_study
+
+    document = source.data
+    spec = read_study(source, registry, file.parent if file else Path())
+    check_included((entry.task for entry in spec.tasks), lmms_include)
+    for model in spec.models:
+        only_local(locate(model.model, registry))  # before tasks bring their libraries
+    with waiting("planning"):
+        cells = plan(spec, registry, plugin or (), most=None if yes else MOST_CELLS)
+        chosen = Study(spec, cells, document)
     options = read_parameters(slurm or ())
     if options and executor is not ExecutorName.SLURM:
         raise StudyError("--slurm is for --executor slurm: give both")
     folder = out or Path("runs") / chosen.spec.name
-    from tokensieve.core.cli import study_report
+    from tokensieve.core.cli import study_output
 
     if dry_run:
-        study_report.print_plan(chosen, folder, registry)
+        study_output.print_plan(chosen, folder, registry)
         return
-    _check_folder(folder, file)
-    advise(f"the same command goes on where it was ({shorten(str(folder))})")
-    failed = study_report.run_with_progress(chosen, folder, executor, workers, options)
-    written = no_report or study_report.report(folder)
-    if failed or not written:
-        raise typer.Exit(1)
-
-
-def _check_folder(folder: Path, file: Path | None) -> None:
-    """Refuse a folder where the study's own file would be replaced."""
     copy = folder / COPY
     if file is not None and os.path.exists(copy) and os.path.samefile(copy, file):
         raise StudyError(f"--out {folder}: {file} would be replaced there: choose another folder")
+    advise(f"the same command goes on where it was ({shorten(str(folder))})")
+    failed = study_output.run_with_progress(chosen, folder, executor, workers, options)
+    written = no_report or study_output.report(folder)
+    if failed or not written:
+        raise typer.Exit(FAILED)
 
 
-def _built_in(file: Path | None, registry: Registry) -> Path | None:
-    """The file of a registered study, where there is no file of that name."""
-    if file is None or os.path.exists(file) or file.suffix:
-        return file
-    found: Path = registry.get("study", str(file))
-    return found
-
-
-def _document(file: Path | None, lists: dict[str, Any]) -> Source:
-    """The study as plain data, from its file or from the options."""
+def _document(
+    file: Path | None,
+    lists: Mapping[str, Sequence[object]],
+    settings: Mapping[str, int | None],
+    of_models: Mapping[str, str | None],
+) -> Source:
+    """The study as plain data, from its file or from ``lists``; other options go before it."""
     if file is not None:
         if lists:
             raise StudyError("give a FILE.yaml, or --model-id, --task, --pipeline and --budget")
         source = read_yaml(file)
-        if isinstance(source.data, dict):
-            source.data.setdefault("name", file.stem)
-        return source
-    for key, option in (("models", "--model-id"), ("tasks", "--task")):
-        if key not in lists:
-            raise StudyError(f"{option} is missing: give a FILE.yaml, or --model-id and --task")
-    budgets = [parse_keep(text, "--budget") for text in lists.get("budgets", DEFAULT_BUDGETS)]
-    data = {"name": "study", "pipelines": list(DEFAULT_PIPELINES), **lists, "budgets": budgets}
-    return Source("<options>", data)
-
-
-def _change(source: Source, changes: dict[str, Any], of_models: dict[str, Any]) -> None:
-    """Let the options have the last word."""
+        if not isinstance(source.data, dict):
+            return source
+        source.data.setdefault("name", file.stem)
+    else:
+        for key, option in (("models", "--model-id"), ("tasks", "--task")):
+            if key not in lists:
+                raise StudyError(f"{option} is missing: give a FILE.yaml, or --model-id and --task")
+        budgets = [
+            parse_keep(str(text), "--budget") for text in lists.get("budgets", DEFAULT_BUDGETS)
+        ]
+        data = {"name": "study", "pipelines": list(DEFAULT_PIPELINES), **lists, "budgets": budgets}
+        source = Source("<options>", data)
     data = source.data
-    if not isinstance(data, dict):
-        return
-    data.update({key: value for key, value in changes.items() if value is not None})
+    data.update({key: value for key, value in settings.items() if value is not None})
     given = {key: value for key, value in of_models.items() if value is not None}
     models = data.get("models")
     if given and models is not None:
@@ -182,25 +184,4 @@ def _change(source: Source, changes: dict[str, Any], of_models: dict[str, Any]) 
             {**(entry if isinstance(entry, dict) else {"model": entry}), **given}
             for entry in listed
         ]
-
-
-def _read(
-    source: Source,
-    file: Path | None,
-    registry: Registry,
-    plugins: Sequence[Path],
-    include: Path | None,
-    most: int | None,
-) -> Study:
-    """The study, validated, and its cells: no more than ``most``."""
-    from tokensieve.core.study.plan.cells import plan
-    from tokensieve.core.study.running import Study
-    from tokensieve.core.study.spec.study import read_study
-
-    document = source.data
-    spec = read_study(source, registry, file.parent if file else Path())
-    check_included((entry.task for entry in spec.tasks), include)
-    for model in spec.models:
-        only_local(locate(model.model, registry))  # before tasks bring their libraries
-    with waiting("planning"):
-        return Study(spec, plan(spec, registry, plugins, most=most), document)
+    return source

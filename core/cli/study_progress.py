@@ -1,11 +1,10 @@
-"""How far a study is: a bar on a terminal, a line per cell elsewhere."""
+"""The progress of a study: a bar on a terminal, a line per cell elsewhere."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
 
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
 from rich.table import Column
@@ -34,32 +33,30 @@ class _Left(ProgressColumn):
         return Text(f"{timedelta(seconds=seconds)} left")
 
 
-def _columns(width: int) -> list[ProgressColumn]:
-    """As much as fits: on a narrow terminal how many cells, and how far they are."""
-    cells = TextColumn("{task.fields[cells]}/{task.fields[of]} cells", markup=False)
-    share = TextColumn("{task.percentage:>3.0f} %")
-    if width < BAR_FITS:
-        return [cells, share]
-    rest = Column(ratio=1, no_wrap=True, overflow="ellipsis")
-    title = TextColumn("{task.fields[title]}", markup=False, table_column=rest)
-    return [cells, BarColumn(bar_width=20), share, TimeElapsedColumn(), _Left(), title]
-
-
 class StudyProgress(ProgressListener):
     """Shows the progress of :func:`run_study` on stderr."""
 
     def __init__(self, cells: int) -> None:
         self.console = console(stderr=True)
+        columns: list[ProgressColumn] = [
+            TextColumn("{task.fields[cells]}/{task.fields[of]} cells", markup=False),
+            TextColumn("{task.percentage:>3.0f} %"),
+        ]
+        if self.console.width >= BAR_FITS:
+            columns.insert(1, BarColumn(bar_width=20))
+            rest = Column(ratio=1, no_wrap=True, overflow="ellipsis")
+            title = TextColumn("{task.fields[title]}", markup=False, table_column=rest)
+            columns += [TimeElapsedColumn(), _Left(), title]
         self.progress = Progress(
-            *_columns(self.console.width),
+            *columns,
             expand=True,
             console=self.console,
             disable=not self.console.is_terminal,
         )
-        self.of, self.finished = cells, 0
+        self.of, self.finished, self.title = cells, 0, "starting workers"
         self.forecast, self.first = Forecast([], {}), time.monotonic()
         self.bar = self.progress.add_task(
-            "study", total=1.0, cells=0, of=cells, end=None, title="starting workers", visible=False
+            "study", total=1.0, cells=0, of=cells, end=None, title=self.title, visible=False
         )
 
     def start(self, pending: Sequence[PlannedCell], costs: Costs, there: Sequence[Cell]) -> None:
@@ -73,32 +70,36 @@ class StudyProgress(ProgressListener):
     def tick(self, cell: PlannedCell, samples: int) -> None:
         """Some samples are done."""
         self.forecast.tick(cell, samples, time.monotonic() - self.first)
-        self._show(title=plain(cell.title))
+        self.title = plain(cell.title)
+        self._show()
 
     def done(self, cell: PlannedCell, result: CellResult) -> None:
         """A cell is done, whatever came out."""
         self.finished += 1
         self.forecast.done(cell, result)
-        self._show(cells=self.finished)
+        self._show()
         if result.status == "failed" or not self.console.is_terminal:
-            self.say(f"[{self.finished}/{self.of}] {cell.title}: {_outcome(result)}")
+            outcome, summary = "done", result.cell.summary
+            if result.status != "done":
+                outcome = f"{result.status}: {result.cell.error}"
+            elif summary:
+                tokens = f"{summary.average_tokens:.1f} visual tokens per layer"
+                outcome = f"{units.percent(summary.accuracy)} right, {tokens}"
+            self.say(f"[{self.finished}/{self.of}] {cell.title}: {outcome}")
 
     def say(self, line: str) -> None:
         """One line above the bar."""
         self.console.print(line, soft_wrap=True)
 
-    def _show(self, **fields: Any) -> None:
+    def _show(self) -> None:
+        """Move the bar, and forecast anew."""
         now = time.monotonic()
         left = self.forecast.left(now - self.first)
         end = None if left is None else now + left
-        self.progress.update(self.bar, completed=self.forecast.share(), end=end, **fields)
-
-
-def _outcome(result: CellResult) -> str:
-    if result.status != "done":
-        return f"{result.status}: {result.cell.error}"
-    summary = result.cell.summary
-    if not summary:
-        return "done"
-    tokens = f"{summary.average_tokens:.1f} visual tokens per layer"
-    return f"{units.percent(summary.accuracy)} right, {tokens}"
+        self.progress.update(
+            self.bar,
+            completed=self.forecast.share(),
+            end=end,
+            cells=self.finished,
+            title=self.title,
+        )

@@ -1,1 +1,1 @@
-"""From a study's folder to verdicts, tables and figures."""
+"""The report of a study: verdicts, figures and tables on one page."""

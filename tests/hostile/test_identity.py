@@ -598,7 +598,7 @@ def test_results_of_other_data_or_weights_are_not_compared(
     part: str, facts: dict[str, Any], cell: PlannedCell, tmp_path: Path
 ) -> None:
     """The list of the study's cells is lost, and an older version of it lies in the folder."""
-    from tokensieve.core.report.reading import read_results
+    from tokensieve.core.report.findings.reading import read_results
 
     store = Store(tmp_path)
     records = [{**COST, "id": str(n), "score": 0.5, "answer": "b"} for n in range(3)]
@@ -642,7 +642,7 @@ def test_budgets_of_one_title_are_refused(case: str) -> None:
 
 @pytest.mark.parametrize("values", [(0.401, 0.404), (0.25, 0.2501), (0.005, 0.004)], ids=str)
 def test_budgets_that_differ_are_labeled_apart(values: tuple[float, float]) -> None:
-    from tokensieve.core.report.cells import budget_label
+    from tokensieve.core.report.findings.labels import budget_label
 
     assert len({budget_label({"flops": value}) for value in values}) == 2
     assert len({budget_label({"share": value}) for value in values}) == 2

@@ -18,7 +18,7 @@ from writers import writes
 from tokensieve.core.errors import StudyError
 from tokensieve.core.files import whole as whole_files
 from tokensieve.core.files.whole import save, write_whole
-from tokensieve.core.report import html
+from tokensieve.core.report import page
 from tokensieve.core.study.store.store import CellResult, Store
 
 CORE = Path(__file__).parents[2] / "core"
@@ -263,11 +263,11 @@ def test_a_report_replaces_nothing_of_somebody_else(tmp_path: Path, monkeypatch:
         (tmp_path / name).write_text("mine\n")
         texts = {tmp_path / "data.html": "x", tmp_path / name: "# x\nMade by tokensieve report.\n"}
         with pytest.raises(StudyError) as caught:
-            html._check_neighbours(texts)
+            page._check_neighbours(texts)
         assert name in str(caught.value)
         clear(str(caught.value))
         (tmp_path / name).write_text(texts[tmp_path / name])
-        html._check_neighbours(texts)
+        page._check_neighbours(texts)
 
 
 def test_a_study_does_not_replace_its_own_file(call: Call, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 from command_line import Call, Result, assert_harmless, clear, one_line
 
 from tokensieve.core.cli import run as run_command
-from tokensieve.core.cli import study_report
+from tokensieve.core.cli import study_output
 from tokensieve.core.cli.entry import main
 from tokensieve.core.errors import ModelError
 from tokensieve.core.output.terminal import Screen, table
@@ -233,8 +233,8 @@ def test_a_report_that_fails_costs_no_result(
         raise FAILURES[case]
 
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr("tokensieve.core.report.html.write_report", fail)
-    assert study_report.report(tmp_path) is False
+    monkeypatch.setattr("tokensieve.core.report.page.write_report", fail)
+    assert study_output.report(tmp_path) is False
     shown = capsys.readouterr()
     assert shown.out == ""
     clear(shown.err)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from tokensieve.core.bench.overhead import Overhead, Overheads, show_overheads
 from tokensieve.core.bench.result import Spread
-from tokensieve.core.cli import study_report
+from tokensieve.core.cli import study_output
 from tokensieve.core.cli.study_progress import StudyProgress
 from tokensieve.core.foreign import plain
 from tokensieve.core.output.terminal import Screen, say, table, to_json, warn
@@ -150,7 +150,7 @@ def test_a_cell_of_that_name_that_failed(
               "kind": "accuracy", "budget": None, "seed": 0}  # fmt: skip
     data = {"config": config, "status": "failed", "error": f"ValueError: {name}"}
     cell = Cell(tmp_path / "key", CellDocument.model_validate(data))
-    for line in study_report._failures([cell], 1):
+    for line in study_output._failures([cell], 1):
         warn(line)
     progress = StudyProgress(1)
     progress.say(f"[1/1] {cell.title}")

@@ -20,9 +20,9 @@ from tokensieve.core.bench.overhead import Overhead, Overheads, to_markdown
 from tokensieve.core.bench.result import Spread
 from tokensieve.core.foreign import plain
 from tokensieve.core.output.markdown import escaped, paragraph, pipe_table
-from tokensieve.core.report import plotting
-from tokensieve.core.report.html import write_report
-from tokensieve.core.report.spreadsheets import FORMULA, cell, spreadsheet
+from tokensieve.core.report.figures import plotting
+from tokensieve.core.report.page import write_report
+from tokensieve.core.report.tables.spreadsheets import FORMULA, cell, spreadsheet
 
 # Markdown, as an independent reader understands it
 

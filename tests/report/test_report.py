@@ -18,15 +18,18 @@ from command_line import Call
 pytest.importorskip("matplotlib")
 
 from tokensieve.core.errors import StudyError
-from tokensieve.core.report import comparing, signals, verdicts
-from tokensieve.core.report.cells import budget_label
-from tokensieve.core.report.full_grid import full_grid
-from tokensieve.core.report.html import write_report
-from tokensieve.core.report.reading import read_results
-from tokensieve.core.report.results import Ground, Place, Results
-from tokensieve.core.report.sections import Findings, find, sections
-from tokensieve.core.report.statistics import sign_flip_test
-from tokensieve.core.report.verdicts import Verdict
+from tokensieve.core.report.findings import accuracy, comparing, signals
+from tokensieve.core.report.findings.cells import token_scores
+from tokensieve.core.report.findings.findings import Findings, find
+from tokensieve.core.report.findings.full_grid import full_grid
+from tokensieve.core.report.findings.labels import budget_label
+from tokensieve.core.report.findings.reading import read_results
+from tokensieve.core.report.findings.results import ModelTask, Place, Results
+from tokensieve.core.report.page import write_report
+from tokensieve.core.report.sections import sections
+from tokensieve.core.report.statistics.significance import sign_flip_test
+from tokensieve.core.report.verdicts import methods as verdicts
+from tokensieve.core.report.verdicts.verdict import Verdict
 from tokensieve.core.study.store.store import Store
 
 RESAMPLES = 600
@@ -81,9 +84,9 @@ def test_a_planted_winner_wins_everywhere(said: dict[str, Verdict]) -> None:
 
 def test_the_size_of_an_effect_is_in_its_interval(found: Findings) -> None:
     """Planted: +25 points for every model, but for chances that were cut at 98 %."""
-    (tally,) = [t for t in found.floors if (t.method, t.other) == ("good", "random")]
-    assert tally.overall.difference.low < 0.25 < tally.overall.difference.high
-    assert tally.overall.cells == 12
+    (summary,) = [t for t in found.baselines if (t.method, t.other) == ("good", "random")]
+    assert summary.overall.difference.low < 0.25 < summary.overall.difference.high
+    assert summary.overall.cells == 12
 
 
 def test_equal_methods_are_not_told_apart(said: dict[str, Verdict]) -> None:
@@ -167,9 +170,9 @@ def test_profiles_by_hand(results: Results) -> None:
     profile = {p.scorer: p for p in anatomy.profiles}["late"]
     shares, tops, sinks = [], [], []
     for record in anatomy.records:
-        scores = np.array(record["scores"]["late"])
+        scores = np.array(record.scores["late"])
         lifted = scores - min(scores.min(), 0)
-        relevant = [i for i, flag in enumerate(record["relevant"]) if flag]
+        relevant = [i for i, flag in enumerate(record.relevant) if flag]
         shares.append(lifted[relevant].sum() / lifted.sum())
         best = sorted(range(len(scores)), key=lambda i: -scores[i])
         tops.append(len(set(best[: len(relevant)]) & set(relevant)) / len(relevant))
@@ -187,7 +190,7 @@ def test_profiles_by_hand(results: Results) -> None:
 def test_a_scorer_that_could_not_look_is_named(tmp_path: Path) -> None:
     record = synthetic_study._anatomy_record("a", 0)
     record["missing"] = {"cls-attention": "no [CLS]"}
-    lonely = signals.read_anatomy(Ground("a", "digits"), [record])
+    lonely = signals.read_anatomy(ModelTask("a", "digits"), [token_scores(record)])
     assert lonely.missing == {"cls-attention": "no [CLS]"}
     assert np.isnan(lonely.profiles[0].position.low)  # one image has no interval
 
@@ -207,21 +210,21 @@ def test_accuracy_is_the_mean_of_the_files(planted: Path, results: Results) -> N
     ]
     scores = [[line["score"] for line in sorted(cell, key=lambda s: s["id"])] for cell in lines]
     assert len(scores) == 3
-    assert comparing.accuracy(results, place).value == pytest.approx(np.mean(scores))
+    assert accuracy.accuracy(results, place).value == pytest.approx(np.mean(scores))
     other = place._replace(method="good")
-    contest = next(
-        c for c in comparing.contests_by_cell(results) if (c.place, c.other) == (other, "random")
+    comparison = next(
+        c for c in comparing.comparisons_by_cell(results) if (c.place, c.other) == (other, "random")
     )
     differences = results.scores(other) - np.mean(scores, axis=0)
-    assert contest.difference.value == pytest.approx(differences.mean())
-    assert contest.p == pytest.approx(sign_flip_test(differences))
+    assert comparison.difference.value == pytest.approx(differences.mean())
+    assert comparison.p == pytest.approx(sign_flip_test(differences))
 
 
 def test_shares_and_agreement(results: Results) -> None:
     place = Place("a", "digits", "32 tokens", "good")
-    whole = results.untouched[Ground("a", "digits")].scores[0]
+    whole = results.untouched[ModelTask("a", "digits")].scores[0]
     own = results.scores(place)
-    share, same = comparing.share_of_untouched(results, place), comparing.agreement(results, place)
+    share, same = accuracy.share_of_untouched(results, place), accuracy.agreement(results, place)
     assert share is not None
     assert same is not None
     assert share.value == pytest.approx(own.mean() / whole.mean())
@@ -231,7 +234,7 @@ def test_shares_and_agreement(results: Results) -> None:
 
 def test_a_hole_costs_the_method_not_the_grid(results: Results) -> None:
     holed = Results(
-        "holed", *(getattr(results, n) for n in ("models", "tasks", "budgets", "methods"))
+        results.facts, *(getattr(results, n) for n in ("models", "tasks", "budgets", "methods"))
     )
     holed.weights, holed.ids = results.weights, results.ids
     holed.measured = dict(results.measured)
@@ -261,12 +264,15 @@ def test_sums_leave_out_a_model_on_which_few_methods_run(tmp_path: Path) -> None
     assert found.results.pooled == ("a", "b")
     assert found.results.all_label == "all but c"
     (before,), (after,) = whole.claims, found.claims
-    assert [contest.models for contest in after.by_model] == [("a",), ("b",), ("c",)]
+    assert [comparison.models for comparison in after.by_model] == [("a",), ("b",), ("c",)]
     assert after.overall.models == ("a", "b")
     assert before.overall.cells == 12
     assert after.overall.cells == 8
     assert "over all but c" in verdicts.claim(after).text
-    assert "every model that they run on" in verdicts.against_floor(found.floors, "random")[0].text
+    assert (
+        "every model that they run on"
+        in verdicts.against_baseline(found.baselines, "random")[0].text
+    )
 
 
 def test_only_shared_examples_are_compared(tmp_path: Path) -> None:

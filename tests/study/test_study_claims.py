@@ -9,7 +9,7 @@ from command_line import Call
 from study_helpers import run_here, study_of
 
 from tokensieve.core.errors import StudyError
-from tokensieve.core.report.html import write_report
+from tokensieve.core.report.page import write_report
 from tokensieve.core.study.spec.claims import read_claim, stored_claims
 
 SMALL = {"tasks": [{"task": "digits", "samples": 4}], "budgets": [0.5]}

@@ -15,8 +15,8 @@ import yaml
 from command_line import Call, one_line
 from study_helpers import RAISING, SMALL, in_process, run_here, study_of
 
+from tokensieve.core.cli.study_output import _accuracy as accuracy_of
 from tokensieve.core.cli.study_progress import StudyProgress
-from tokensieve.core.cli.study_report import _accuracy as accuracy_of
 from tokensieve.core.study.plan.records import PlannedCell
 from tokensieve.core.study.store.records import CellDocument, Summary
 from tokensieve.core.study.store.store import Cell, CellResult, Store

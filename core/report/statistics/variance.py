@@ -1,4 +1,4 @@
-"""What accuracies differ by: models, tasks, methods, their interplay, or the draw of examples."""
+"""The variance of accuracies: split into models, tasks, methods, interplay, and the draw."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from tokensieve.core.report.statistics import Floats, Interval, percentile_interval
+from tokensieve.core.report.statistics.intervals import Floats, Interval, percentile_interval
 
 TERMS: dict[str, tuple[int, ...]] = {
     "model": (0,),

@@ -1,4 +1,4 @@
-"""Does a ranking of methods carry over: between models, between tasks, to a model not seen?"""
+"""Generalization: rankings between models and tasks, a held-out model, the variance split."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tokensieve.core.report.full_grid import FullGrid
-from tokensieve.core.report.results import BASELINES
-from tokensieve.core.report.statistics import (
-    Floats,
+from tokensieve.core.names import PRUNING_BASELINES
+from tokensieve.core.report.findings.full_grid import FullGrid
+from tokensieve.core.report.statistics.intervals import (
     Interval,
     centered_interval,
+    percentile_interval,
+)
+from tokensieve.core.report.statistics.ranks import (
     first_best,
     leave_one_out_choice,
     mean_off_diagonal,
-    percentile_interval,
     tau_matrix,
 )
-from tokensieve.core.report.variance import variance_split
+from tokensieve.core.report.statistics.variance import variance_split
 
 TWO = 2  # models, tasks or methods: the fewest that can be compared
 
@@ -61,7 +62,7 @@ def rank_agreement(grid: FullGrid, axis: int, seed: int = 0) -> RankAgreement | 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What becomes of the method that is best on all other models.
+    """The method that is best on all other models, tried on the one left out.
 
     Attributes:
         model: the held-out one.
@@ -83,37 +84,31 @@ def leave_one_model_out(grid: FullGrid) -> list[HeldOut]:
     The bootstrap repeats the choice, so the interval of the loss knows that the best method here
     was picked with hindsight.
     """
-    rivals = [n for n, method in enumerate(grid.methods) if method not in BASELINES]
-    if len(grid.models) < TWO or len(rivals) < TWO:
+    candidates = [n for n, method in enumerate(grid.methods) if method not in PRUNING_BASELINES]
+    if len(grid.models) < TWO or len(candidates) < TWO:
         return []
     table, draws = grid.table.mean(axis=(1, 3)), grid.draws.mean(axis=(1, 3))
     entries = []
     for number, model in enumerate(grid.models):
-        choice = rivals[leave_one_out_choice(table[:, rivals], number)]
-        best = rivals[int(first_best(table[number, rivals]))]
+        choice = candidates[leave_one_out_choice(table[:, candidates], number)]
+        best = candidates[int(first_best(table[number, candidates]))]
         here, here_draws = table[number], draws[number]
+        others_draws = np.delete(draws[:, candidates], number, axis=0).mean(axis=0)
+        chosen = np.take_along_axis(here_draws[candidates], first_best(others_draws)[None], axis=0)
         loss = percentile_interval(
-            float(here[best] - here[choice]), _resampled_loss(draws[:, rivals], number)
+            float(here[best] - here[choice]), here_draws[candidates].max(axis=0) - chosen[0]
         )
         gain = None
         if "random" in grid.methods:
-            floor = grid.methods.index("random")
+            at_random = grid.methods.index("random")
             gain = percentile_interval(
-                float(here[choice] - here[floor]), here_draws[choice] - here_draws[floor]
+                float(here[choice] - here[at_random]), here_draws[choice] - here_draws[at_random]
             )
         entries.append(HeldOut(model, grid.methods[choice], grid.methods[best], loss, gain))
     return entries
 
 
-def _resampled_loss(draws: Floats, held_out: int) -> Floats:
-    """``[resamples]``: choose on the other models' resamples, lose on this one's."""
-    others = np.delete(draws, held_out, axis=0).mean(axis=0)
-    here = draws[held_out]
-    chosen = np.take_along_axis(here, first_best(others)[None], axis=0)[0]
-    return np.asarray(here.max(axis=0) - chosen)
-
-
-def split(grid: FullGrid) -> dict[str, Interval]:
+def variance_shares(grid: FullGrid) -> dict[str, Interval]:
     """Shares of the variance between cells; see :mod:`tokensieve.core.report.variance`.
 
     Terms of something that there is only one of are left out; a single model has none.

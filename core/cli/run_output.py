@@ -1,11 +1,10 @@
-"""What ``tokensieve run`` found, as tables, as JSON and as a picture."""
+"""The output of ``tokensieve run``: tables, JSON and a picture."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from tokensieve.core import units
 from tokensieve.core.contract.panel import Panel
@@ -20,6 +19,8 @@ from tokensieve.core.run.prompts import VisualQuestion, find_panels
 
 SLOWER = "slower here"
 EMPTY = "(empty answer)"
+Unit = Callable[..., str]
+"""Words for a number, in the unit that suits another one beside it."""
 Panels = Sequence[Sequence[Panel]]
 WIDEST = 8.0  # times the picture: a few pixels in a wide border cannot be drawn
 
@@ -36,11 +37,24 @@ def print_report(
     ]:
         out.print(f"{label:<{max(len(pipeline), 9)}}  {' '.join(text.split())}", soft_wrap=True)
     out.print()
-    out.print(_stage_table(result))
+    rows = table("visual tokens", "before", "after", "share", left=["visual tokens"])
+    rows.add_row("original", "", str(result.visual_tokens), units.percent(1))
+    for stage in result.trace.stages:
+        share = units.percent(stage.after[0] / result.visual_tokens)
+        rows.add_row(boundary_name(stage), str(stage.before[0]), str(stage.after[0]), share)
+    out.print(rows)
     out.print()
     out.print(_cost_table(pipeline, result))
     out.print()
-    for line in [*result.trace.notes, *_footnotes(loaded, result)]:
+    kind = str(loaded.model.dtype).removeprefix("torch.")
+    for line in [
+        *result.trace.notes,
+        f"times: median of {result.repeats} interleaved runs after one warm-up each, "
+        "vision encoder and scoring included; "
+        f"{kind} on {loaded.model.device}, attention: {result.attention}",
+        f"FLOPs, visual tokens: {PAPER}",
+        f"FLOPs, all tokens: {COMPUTE}",
+    ]:
         out.print(line, soft_wrap=True)
 
 
@@ -52,70 +66,41 @@ def boundary_name(stage: StageTrace) -> str:
     )
 
 
-def _stage_table(result: AnswerComparison) -> Rows:
-    rows = table("visual tokens", "before", "after", "share", left=["visual tokens"])
-    rows.add_row("original", "", str(result.visual_tokens), units.percent(1))
-    for stage in result.trace.stages:
-        share = units.percent(stage.after[0] / result.visual_tokens)
-        rows.add_row(boundary_name(stage), str(stage.before[0]), str(stage.after[0]), share)
-    return rows
-
-
 def _cost_table(pipeline: str, result: AnswerComparison) -> Rows:
-    rows = table("cost", "untouched", pipeline, "share", "", left=["cost", ""])
-    for name, cost in (
-        ("decoder prefill FLOPs, visual tokens", result.flops(PAPER)),
-        ("decoder prefill FLOPs, all tokens", result.flops(COMPUTE)),
-    ):
-        rows.add_row(name, *_cells(cost, units.flops), "")
-    rows.add_row("KV cache, all tokens", *_cells(result.kv_bytes(), units.size), "")
-    for name, cost in _times(result):
-        verdict = SLOWER if cost.share > 1 else ""
-        rows.add_row(name, *_cells(cost, units.duration), verdict)
-    return rows
-
-
-def _cells(cost: Cost, unit: Any) -> tuple[str, str, str]:
-    pruned = unit(cost.pruned, cost.untouched)
-    return unit(cost.untouched), pruned, units.percent(cost.share)
-
-
-def _times(result: AnswerComparison) -> list[tuple[str, Cost]]:
+    """FLOPs, cache and times of both models; a time that pruning makes longer says so."""
     before, after = result.untouched, result.pruned
-    times = [("time to the first token", Cost(before.first_token, after.first_token))]
-    if before.per_token is not None and after.per_token is not None:
-        times.append(("time per further token", Cost(before.per_token, after.per_token)))
-    lengths = f"{before.tokens}" if before.tokens == after.tokens else (
-        f"{before.tokens} and {after.tokens}"
-    )  # fmt: skip
-    times.append((f"time of the answer ({lengths} tokens)", Cost(before.seconds, after.seconds)))
-    return times
-
-
-def _footnotes(loaded: LoadedModel, result: AnswerComparison) -> list[str]:
-    kind = str(loaded.model.dtype).removeprefix("torch.")
-    return [
-        f"times: median of {result.repeats} interleaved runs after one warm-up each, "
-        "vision encoder and scoring included; "
-        f"{kind} on {loaded.model.device}, attention: {result.attention}",
-        f"FLOPs, visual tokens: {PAPER}",
-        f"FLOPs, all tokens: {COMPUTE}",
+    costs: list[tuple[str, Cost, Unit]] = [
+        ("decoder prefill FLOPs, visual tokens", result.flops(PAPER), units.flops),
+        ("decoder prefill FLOPs, all tokens", result.flops(COMPUTE), units.flops),
+        ("KV cache, all tokens", result.kv_bytes(), units.size),
     ]
-
-
-def _border(panel: Panel) -> float:
-    """How many times larger than the picture a panel is, on its longer side."""
-    left, top, right, bottom = panel.box
-    return max(right - left, bottom - top)
+    first = Cost(before.first_token, after.first_token)
+    costs.append(("time to the first token", first, units.duration))
+    if before.per_token is not None and after.per_token is not None:
+        further = Cost(before.per_token, after.per_token)
+        costs.append(("time per further token", further, units.duration))
+    lengths = f"{before.tokens}"
+    if before.tokens != after.tokens:
+        lengths = f"{before.tokens} and {after.tokens}"
+    answer = Cost(before.seconds, after.seconds)
+    costs.append((f"time of the answer ({lengths} tokens)", answer, units.duration))
+    rows = table("cost", "untouched", pipeline, "share", "", left=["cost", ""])
+    for name, cost, unit in costs:
+        verdict = SLOWER if unit is units.duration and cost.share > 1 else ""
+        pruned = unit(cost.pruned, cost.untouched)
+        rows.add_row(name, unit(cost.untouched), pruned, units.percent(cost.share), verdict)
+    return rows
 
 
 def drawable_panels(
     loaded: LoadedModel, question: VisualQuestion, result: AnswerComparison
 ) -> Panels | None:
-    """Where the tokens lie on the pictures; None if the adapter cannot say, or nobody could see."""
+    """The tokens' places on the pictures; None if the adapter cannot say, or nobody could see."""
     panels = find_panels(loaded, question, result.visual_tokens)
-    if panels is None or any(_border(panel) > WIDEST for group in panels for panel in group):
-        return None
+    for panel in (panel for group in panels or () for panel in group):
+        left, top, right, bottom = panel.box
+        if max(right - left, bottom - top) > WIDEST:
+            return None
     return panels
 
 
@@ -157,7 +142,7 @@ def as_json(
     question: VisualQuestion,
     result: AnswerComparison,
     overlay: Path | None,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Everything the report says, as plain data; times in seconds."""
     return {
         "model": loaded.name,
@@ -191,7 +176,7 @@ def as_json(
     }
 
 
-def _answer_data(answer: Answer) -> dict[str, Any]:
+def _answer_data(answer: Answer) -> dict[str, object]:
     return {
         "answer": answer.text,
         "tokens": answer.tokens,

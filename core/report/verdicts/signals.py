@@ -1,20 +1,19 @@
-"""What the scorers look at, in plain words."""
+"""Verdicts on scorers: the truth, the relevant region, the place of a token."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
-from tokensieve.core.report.signals import (
+from tokensieve.core.report.findings.signals import (
     TRUTH,
     Anatomy,
-    Closer,
     Profile,
-    closer_to_truth,
+    compare_scorers,
     pooled_profile,
 )
-from tokensieve.core.report.verdicts import Kind, Verdict
-from tokensieve.core.report.wording import (
+from tokensieve.core.report.verdicts.verdict import Kind, Verdict
+from tokensieve.core.report.verdicts.wording import (
     coefficient,
     counted,
     listed,
@@ -25,43 +24,38 @@ from tokensieve.core.report.wording import (
 )
 
 CLEAR_BIAS = 0.2  # rank correlation with the place from which on it is worth a sentence
-SIGNIFICANT = 0.05
 
 
 def signal_verdicts(found: Sequence[Anatomy], claims: Sequence[tuple[str, str]]) -> list[Verdict]:
-    """Truth, relevance and position; and who is closer to the truth."""
+    """Verdicts on truth, relevance and position; and on which scorer is closer to the truth."""
     if not found:
         return []
     names = list(dict.fromkeys(p.scorer for a in found for p in a.profiles if p.scorer != TRUTH))
     pooled = {name: pooled_profile(found, name) for name in names}
-    scorers = sorted(names, key=lambda name: -_closeness(pooled[name]))
+    closeness = {
+        name: profile.truth.value
+        if profile.truth is not None and math.isfinite(profile.truth.value)
+        else -1.0
+        for name, profile in pooled.items()
+    }
+    scorers = sorted(names, key=lambda name: -closeness[name])
+    truths = [(name, truth) for name in scorers if (truth := pooled[name].truth) is not None]
     known = [pair for pair in claims if set(pair) <= set(scorers)]
     return [
-        _truth(pooled, scorers),
+        _by_sign(
+            "Which scorers know which tokens matter?",
+            [(name, truth.sign, coefficient(truth)) for name, truth in truths],
+            ("Rank tokens as leaving them out does", "Rank them the other way round"),
+            "mean rank correlation with the leave-one-out worth, all images",
+        ),
         *_closer(found, known or [(scorers[0], other) for other in scorers[1:]]),
         *_relevance(pooled, scorers),
         *_position(pooled, scorers),
     ]
 
 
-def _closeness(profile: Profile) -> float:
-    truth = profile.truth
-    return truth.value if truth is not None and math.isfinite(truth.value) else -1.0
-
-
-def _truth(pooled: dict[str, Profile], scorers: Sequence[str]) -> Verdict:
-    """Does a scorer rank tokens as the answer needs them?"""
-    own = [(name, truth) for name in scorers if (truth := pooled[name].truth) is not None]
-    return _sorted_out(
-        "Which scorers know which tokens matter?",
-        [(name, truth.sign, coefficient(truth)) for name, truth in own],
-        ("Rank tokens as leaving them out does", "Rank them the other way round"),
-        "mean rank correlation with the leave-one-out worth, all images",
-    )
-
-
 def _relevance(pooled: dict[str, Profile], scorers: Sequence[str]) -> list[Verdict]:
-    """Which scorers put the relevant region on top more often than chance."""
+    """Whether scorers put the relevant region on top more often than chance."""
     rows, chance = [], 0.0
     for name in scorers:
         hits = pooled[name].hits
@@ -73,13 +67,13 @@ def _relevance(pooled: dict[str, Profile], scorers: Sequence[str]) -> list[Verdi
         return []
     basis = f"share of a scorer's top tokens there, all images; chance {number(100 * chance)} %"
     words = ("More than chance would", "Less than chance would")
-    return [_sorted_out("Which scorers point at the relevant region?", rows, words, basis)]
+    return [_by_sign("Which scorers point at the relevant region?", rows, words, basis)]
 
 
-def _sorted_out(
+def _by_sign(
     topic: str, rows: Sequence[tuple[str, int, str]], words: tuple[str, str], basis: str
 ) -> Verdict:
-    """Rows ``(name, sign, numbers)``: those above, those below, and those without evidence."""
+    """A verdict on rows ``(name, sign, numbers)``: those above, those below, and the others."""
     groups = {
         sign: [f"{name} ({shown})" for name, own, shown in rows if own == sign]
         for sign in (1, -1, 0)
@@ -94,46 +88,41 @@ def _sorted_out(
 
 
 def _closer(found: Sequence[Anatomy], pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
-    rows = closer_to_truth(found, pairs)
-    return [
-        _closer_verdict(*pair, own)
-        for pair in pairs
-        if (own := [row for row in rows if (row.scorer, row.other) == pair])
-    ]
-
-
-def _closer_verdict(one: str, two: str, rows: Sequence[Closer]) -> Verdict:
-    won, lost = (
-        [r for r in rows if r.difference.sign == sign and r.adjusted < SIGNIFICANT]
-        for sign in (1, -1)
-    )
-    detail = "; ".join(
-        f"{row.model}: {number(row.difference.value, 2, plus=True)}, 95 % "
-        f"{span(row.difference, 2, plus=True)}"
-        for row in rows
-    )
-    topic, tail = (
-        f"Which is closer to the truth, {one} or {two}?",
-        f"(difference of rank correlations, {detail})",
-    )
-    if won and lost:
-        on, off = (listed([row.model for row in side]) for side in (won, lost))
-        return Verdict(topic, "mixed", f"It depends: {one} on {on}, {two} on {off} {tail}.")
-    if won or lost:
-        better = one if won else two
-        text = f"{better}, on {out_of(len(won or lost), len(rows), 'model')}"
-        return Verdict(topic, "yes" if won else "no", f"{text} {tail}.")
-    return Verdict(topic, "none", f"No evidence on any of {counted(len(rows), 'model')} {tail}.")
+    """For each pair of scorers, the one that is closer to the truth."""
+    compared, verdicts = compare_scorers(found, pairs), []
+    for one, two in pairs:
+        rows = [row for row in compared if (row.scorer, row.other) == (one, two)]
+        if not rows:
+            continue
+        won, lost = ([row for row in rows if row.outcome == sign] for sign in (1, -1))
+        detail = "; ".join(
+            f"{row.model}: {number(row.difference.value, 2, plus=True)}, 95 % "
+            f"{span(row.difference, 2, plus=True)}"
+            for row in rows
+        )
+        kind: Kind = "yes" if won else "no"
+        if won and lost:
+            on, off = (listed([row.model for row in side]) for side in (won, lost))
+            kind, text = "mixed", f"It depends: {one} on {on}, {two} on {off}"
+        elif won or lost:
+            better = one if won else two
+            text = f"{better}, on {out_of(len(won or lost), len(rows), 'model')}"
+        else:
+            kind, text = "none", f"No evidence on any of {counted(len(rows), 'model')}"
+        topic = f"Which is closer to the truth, {one} or {two}?"
+        verdicts.append(
+            Verdict(topic, kind, f"{text} (difference of rank correlations, {detail}).")
+        )
+    return verdicts
 
 
 def _position(pooled: dict[str, Profile], scorers: Sequence[str]) -> list[Verdict]:
-    """Scorers whose ranking leans on the place of a token."""
-
-    found_here = [(scorer, pooled[scorer].position) for scorer in scorers]
+    """Whether the ranking of a scorer leans on the place of a token."""
+    positions = [(scorer, pooled[scorer].position) for scorer in scorers]
     late, early = (
         [
             f"{scorer} ({coefficient(interval)})"
-            for scorer, interval in found_here
+            for scorer, interval in positions
             if sign * (interval.low if sign > 0 else interval.high) > CLEAR_BIAS
         ]
         for sign in (1, -1)

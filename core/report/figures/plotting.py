@@ -1,7 +1,8 @@
-"""How figures look: colors that color-blind readers tell apart, sizes that a talk needs."""
+"""The look of figures: colors that color-blind readers tell apart, sizes that a talk needs."""
 
 from __future__ import annotations
 
+import base64
 import io
 import logging
 import warnings
@@ -10,22 +11,29 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tokensieve.core.report.results import BASELINES
-from tokensieve.core.report.statistics import Interval
+from tokensieve.core.names import PRUNING_BASELINES
+from tokensieve.core.report.statistics.intervals import Interval
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
 
+Dashes = str | tuple[float, tuple[float, ...]]
+"""A style of line, as matplotlib takes it."""
 INK, SOFT, GRID, PAPER = "#1c2026", "#68707a", "#e4e7eb", "#ffffff"
 OKABE_ITO = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d1f")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-FLOOR_DASHES: dict[str, Any] = dict(zip(BASELINES, ((0, (4, 2)), (0, (1, 1.5)), "-."), strict=True))
+DASHED = (0, (4, 2))
+DASHES: tuple[Dashes, ...] = (DASHED, (0, (1, 1.5)), "-.")
+BASELINE_DASHES = dict(zip(PRUNING_BASELINES, DASHES, strict=True))
 LABEL = "name: "
 DIVERGING, SEQUENTIAL = "PuOr_r", "viridis"
+ROW = 0.36  # inches of a row of names
 PALE_BELOW = 0.72  # of a color map's half: text on it stays dark
 
-STYLE: dict[str, Any] = {
+STYLE: dict[str, object] = {
     "font.family": "DejaVu Sans",
     "font.size": 11,
     "axes.titlesize": 12,
@@ -57,6 +65,11 @@ class Picture:
     svg: str
     alt: str
     caption: str
+
+    @property
+    def data_uri(self) -> str:
+        """The figure as an address that needs no file."""
+        return "data:image/svg+xml;base64," + base64.b64encode(self.svg.encode()).decode("ascii")
 
 
 @contextmanager
@@ -114,7 +127,7 @@ def draw_matrix(
     limit: float,
     *,
     size: float = 10,
-) -> Any:
+) -> AxesImage:
     """Cells colored from ``-limit`` to ``limit`` with a text in each."""
     import numpy as np
 
@@ -136,18 +149,18 @@ def name_matrix(axes: Axes, rows: Sequence[str], columns: Sequence[str], letters
     """Names along both sides of a matrix; those longer than a cell's ``letters`` are slanted."""
     axes.set_yticks(range(len(rows)), rows)
     slanted = max(map(len, columns), default=0) > letters
-    options: dict[str, Any] = {"rotation": 30, "ha": "right"} if slanted else {}
-    axes.set_xticks(range(len(columns)), columns, **options)
+    turn, side = (30, "right") if slanted else (0, "center")
+    axes.set_xticks(range(len(columns)), columns, rotation=turn, ha=side)
 
 
 def labeled(name: str) -> str:
-    """The label of what stands for ``name``: one that starts with ``_`` would be left out."""
+    """The label of what is drawn for ``name``: one that starts with ``_`` would be left out."""
     return LABEL + name
 
 
-def legend_entries(panels: Iterable[Axes]) -> dict[str, Any]:
-    """By name, what stands for it; see :func:`labeled`."""
-    entries: dict[str, Any] = {}
+def legend_entries(panels: Iterable[Axes]) -> dict[str, Artist]:
+    """By name, what is drawn for it; see :func:`labeled`."""
+    entries: dict[str, Artist] = {}
     for axes in panels:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             entries.setdefault(label.removeprefix(LABEL), handle)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tokensieve.core.report.results import Place, Results
-from tokensieve.core.report.statistics import PLACES, Floats
+from tokensieve.core.report.findings.results import Place, Results
+from tokensieve.core.report.statistics.intervals import PLACES, Floats
 
 AXES = ("model", "task", "method", "budget")
 METHODS = AXES.index("method")

@@ -1,11 +1,11 @@
-"""Numbers and lists as a report words them."""
+"""Words for numbers and lists, the same in verdicts, tables and figures."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
-from tokensieve.core.report.statistics import Interval
+from tokensieve.core.report.statistics.intervals import Interval
 
 MINUS = "\N{MINUS SIGN}"
 UNKNOWN = "\N{EN DASH}"

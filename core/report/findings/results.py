@@ -1,4 +1,4 @@
-"""What a report knows of a study: scores by model, task, budget and method, example by example."""
+"""Scores of a study by model, task, budget and method, example by example."""
 
 from __future__ import annotations
 
@@ -7,23 +7,26 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tokensieve.core.report.cells import Record
-from tokensieve.core.report.statistics import Floats
-
-UNTOUCHED = "none"
-BASELINES = ("random", "uniform", "downsample")
+from tokensieve.core.names import PRUNING_BASELINES
+from tokensieve.core.report.findings.cells import StudyFacts, TokenScores
+from tokensieve.core.report.statistics.intervals import Floats
 
 
 class Place(NamedTuple):
-    """Where in the grid a number belongs."""
+    """A number's place in the grid."""
 
     model: str
     task: str
     budget: str
     method: str
 
+    @property
+    def model_task(self) -> ModelTask:
+        """The place without budget and method."""
+        return ModelTask(self.model, self.task)
 
-class Ground(NamedTuple):
+
+class ModelTask(NamedTuple):
     """A model on a task."""
 
     model: str
@@ -32,7 +35,7 @@ class Ground(NamedTuple):
 
 @dataclass(frozen=True)
 class Measured:
-    """What one method did at one place of the grid.
+    """Results of one method at one place of the grid.
 
     Attributes:
         scores: ``[seeds, examples]`` 0..1.
@@ -54,7 +57,7 @@ class Results:
     """Everything a report is made of.
 
     Attributes:
-        methods: by falling mean accuracy; baselines and the untouched model are among the others.
+        methods: by falling mean accuracy; the baselines are among them.
         ids: per task the examples that every cell has answered.
         weights: per task the bootstrap's weights, shared by everything measured on it.
         problems: what a reader has to know: unreadable, left out, incomplete.
@@ -63,7 +66,7 @@ class Results:
         claimed: methods that a claim is about; figures show them first.
     """
 
-    name: str
+    facts: StudyFacts
     models: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ()
     budgets: tuple[str, ...] = ()
@@ -71,30 +74,29 @@ class Results:
     ids: dict[str, tuple[str, ...]] = field(default_factory=dict)
     weights: dict[str, Floats] = field(default_factory=dict)
     measured: dict[Place, Measured] = field(default_factory=dict)
-    untouched: dict[Ground, Measured] = field(default_factory=dict)
-    anatomy: dict[Ground, list[Record]] = field(default_factory=dict)
+    untouched: dict[ModelTask, Measured] = field(default_factory=dict)
+    anatomy: dict[ModelTask, list[TokenScores]] = field(default_factory=dict)
     failed: list[tuple[str, str]] = field(default_factory=list)
     unmet: list[tuple[str, str]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     pooled: tuple[str, ...] = ()
     claimed: tuple[str, ...] = ()
-    manifest: Record = field(default_factory=dict)
 
     @property
-    def rivals(self) -> tuple[str, ...]:
+    def candidates(self) -> tuple[str, ...]:
         """The methods that are no baseline."""
-        return tuple(method for method in self.methods if method not in BASELINES)
+        return tuple(method for method in self.methods if method not in PRUNING_BASELINES)
+
+    @property
+    def baselines(self) -> tuple[str, ...]:
+        """The baselines that were measured, in the order in which reports name them."""
+        return tuple(method for method in PRUNING_BASELINES if method in self.methods)
 
     @property
     def all_label(self) -> str:
-        """What sums over models are called: ``all``, or ``all but tiny-timm-vit``."""
+        """A name for sums over models: ``all``, or ``all but tiny-timm-vit``."""
         apart = [model for model in self.models if model not in self.pooled]
         return f"all but {', '.join(apart)}" if apart else "all"
-
-    @property
-    def floors(self) -> tuple[str, ...]:
-        """The baselines that were measured."""
-        return tuple(method for method in BASELINES if method in self.methods)
 
     def scores(self, place: Place) -> Floats:
         """``[examples]`` mean over seeds."""

@@ -1,17 +1,19 @@
-"""Figures of signal anatomy: who agrees with whom, the truth, the region, the place."""
+"""Figures of signal anatomy: agreement of scorers, the truth, the region, the place."""
 
 from __future__ import annotations
 
 import base64
 import io
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
+from PIL import Image
 
-from tokensieve.core.contract.panel import Panel
-from tokensieve.core.report.cells import Record
-from tokensieve.core.report.plotting import (
+from tokensieve.core.report.figures.plotting import (
+    DASHED,
     INK,
     MARKERS,
     OKABE_ITO,
@@ -28,15 +30,18 @@ from tokensieve.core.report.plotting import (
     new_figure,
     styled,
 )
-from tokensieve.core.report.signals import BINS, TRUTH, Anatomy, Profile, values_of
-from tokensieve.core.report.statistics import Floats, Interval, average_ranks
-from tokensieve.core.report.wording import number
+from tokensieve.core.report.findings.cells import TokenScores
+from tokensieve.core.report.findings.signals import BINS, TRUTH, Anatomy, Profile, values_of
+from tokensieve.core.report.statistics.intervals import Interval
+from tokensieve.core.report.statistics.ranks import average_ranks
+from tokensieve.core.report.verdicts.wording import number
 from tokensieve.core.run.overlay import divide_into_sheets
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-ROW, DODGE = 0.5, 0.2
+DOT_ROW, DODGE = 0.5, 0.2
+Pixels = npt.NDArray[np.uint8]
 MOST_COLUMNS = 7
 FAINT = 0.25  # how much the lowest rank covers of the picture; the highest covers it all
 
@@ -56,7 +61,7 @@ def agreement_matrices(found: Sequence[Anatomy]) -> Picture | None:
                 values[i][i], texts[i][i] = float("nan"), ""
             draw_matrix(axes, values, texts, 1.0, size=9)
             name_matrix(axes, anatomy.names if number_ == 0 else [""] * len(values), anatomy.names)
-            axes.set_title(anatomy.ground.model)
+            axes.set_title(anatomy.on.model)
             axes.axhline(len(values) - 1.5, color="white", linewidth=4)
             axes.axvline(len(values) - 1.5, color="white", linewidth=4)
         return finish(
@@ -67,58 +72,66 @@ def agreement_matrices(found: Sequence[Anatomy]) -> Picture | None:
         )
 
 
+@dataclass(frozen=True)
+class Quantity:
+    """A column of dots: one number of each scorer's profile, in the unit that is shown."""
+
+    title: str
+    pick: Callable[[Profile], Interval | None]
+    factor: float = 1.0
+
+
 def dots(
     found: Sequence[Anatomy],
-    columns: Sequence[tuple[str, Callable[[Profile], Interval | None], float]],
+    quantities: Sequence[Quantity],
     caption: str,
     chance: Callable[[Profile], float | None] = lambda profile: None,
 ) -> Picture | None:
     """Scorers (rows) and models (colors); a panel for each quantity, dots with intervals."""
-    drawn = [column for column in columns if _known(found, column[1])]
-    shown = (p for a in found for p in a.profiles if any(pick(p) for _, pick, _ in drawn))
+    profiles = [profile for anatomy in found for profile in anatomy.profiles]
+    drawn = [each for each in quantities if any(each.pick(profile) for profile in profiles)]
+    shown = (profile for profile in profiles if any(each.pick(profile) for each in drawn))
     names = list(dict.fromkeys(profile.scorer for profile in shown))
     if not drawn:
         return None
-    height = 1.5 + ROW * len(names) * (0.6 + DODGE * len(found))
+    height = 1.5 + DOT_ROW * len(names) * (0.6 + DODGE * len(found))
     with styled():
         figure, grid = new_figure(2 + 3.4 * len(drawn), height, 1, len(drawn), sharey=True)
-        for axes, (title, pick, factor) in zip(grid[0], drawn, strict=True):
-            _dot_panel(axes, found, names, lambda p, k=pick, f=factor: _scaled(k(p), f))
-            axes.set_title(title)
         lines = [
             100 * share
             for anatomy in found
             for profile in anatomy.profiles[:1]
             if (share := chance(profile)) is not None
         ]
-        for axes in grid[0]:
+        for axes, quantity in zip(grid[0], drawn, strict=True):
+            _draw_dots(axes, found, names, quantity)
+            axes.set_title(quantity.title)
             at = float(np.mean(lines)) if lines else 0.0
-            axes.axvline(at, color=INK, linewidth=1.2, linestyle=(0, (4, 2)))
+            axes.axvline(at, color=INK, linewidth=1.2, linestyle=DASHED)
         grid[0][0].set_ylim(len(names) - 0.5, -0.5)
         if len(found) > 1:
             entries = legend_entries([grid[0][0]])
-            figure.legend(entries.values(), entries, loc="outside lower center", ncols=len(found))
-        return finish(figure, f"Dots with intervals: {', '.join(t for t, *_ in drawn)}.", caption)
+            figure.legend(
+                list(entries.values()), list(entries), loc="outside lower center", ncols=len(found)
+            )
+        titles = ", ".join(quantity.title for quantity in drawn)
+        return finish(figure, f"Dots with intervals: {titles}.", caption)
 
 
-def _scaled(interval: Interval | None, factor: float) -> Interval | None:
-    return None if interval is None else interval.times(factor)
-
-
-def _known(found: Sequence[Anatomy], pick: Callable[[Profile], Interval | None]) -> bool:
-    return any(pick(profile) is not None for anatomy in found for profile in anatomy.profiles)
-
-
-def _dot_panel(axes: Axes, found: Sequence[Anatomy], names: Sequence[str], pick: Any) -> None:
+def _draw_dots(
+    axes: Axes, found: Sequence[Anatomy], names: Sequence[str], quantity: Quantity
+) -> None:
+    """The panel of one quantity; models are drawn beside each other in every row."""
     for place, anatomy in enumerate(found):
         color, marker = OKABE_ITO[place % len(OKABE_ITO)], MARKERS[place % len(MARKERS)]
         shift = (place - (len(found) - 1) / 2) * DODGE
         for profile in anatomy.profiles:
-            interval = pick(profile)
+            interval = quantity.pick(profile)
             if interval is not None:
-                draw_interval(axes, interval, names.index(profile.scorer) + shift, color, marker)
+                row = names.index(profile.scorer) + shift
+                draw_interval(axes, interval.times(quantity.factor), row, color, marker)
         axes.plot(
-            [], [], color=color, marker=marker, linewidth=2.2, label=labeled(anatomy.ground.model)
+            [], [], color=color, marker=marker, linewidth=2.2, label=labeled(anatomy.on.model)
         )
     axes.set_yticks(range(len(names)), names)
     axes.grid(visible=False, axis="y")
@@ -133,7 +146,7 @@ def position_profiles(found: Sequence[Anatomy]) -> Picture | None:
     with styled():
         figure, grid = new_figure(max(3.6 * len(found) + 0.6, 6.5), 3.3, 1, len(found), sharey=True)
         for axes, anatomy in zip(grid[0], found, strict=True):
-            axes.axhline(0.5, color=SOFT, linewidth=1, linestyle=(0, (4, 2)))
+            axes.axhline(0.5, color=SOFT, linewidth=1, linestyle=DASHED)
             for profile in anatomy.profiles:
                 truth = profile.scorer == TRUTH
                 color = INK if truth else OKABE_ITO[names.index(profile.scorer) % len(OKABE_ITO)]
@@ -145,12 +158,14 @@ def position_profiles(found: Sequence[Anatomy]) -> Picture | None:
                     linestyle=(0, (1, 1)) if truth else "-",
                     label=labeled(profile.scorer),
                 )
-            axes.set_title(anatomy.ground.model)
+            axes.set_title(anatomy.on.model)
             axes.set_xlabel("place in raster order, %")
         grid[0][0].set_ylabel("mean rank (1 = highest)")
         entries = legend_entries([grid[0][0]])
         columns = legend_columns(figure, list(entries))
-        figure.legend(entries.values(), entries, loc="outside upper center", ncols=columns)
+        figure.legend(
+            list(entries.values()), list(entries), loc="outside upper center", ncols=columns
+        )
         return finish(
             figure,
             "Mean rank of tokens by their place in raster order, per scorer and model.",
@@ -161,12 +176,12 @@ def position_profiles(found: Sequence[Anatomy]) -> Picture | None:
 
 def example_picture(anatomy: Anatomy) -> Picture | None:
     """The most telling example: what each scorer ranks high, drawn on the picture."""
-    drawable = [record for record in anatomy.records if record.get("pictures")]
-    drawable = [record for record in drawable if len(record["panels"]) == 1]
+    drawable = [r for r in anatomy.records if r.pictures and len(r.panels) == 1]
     if not drawable:
         return None
-    record = max(drawable, key=lambda r: float(np.ptp(r["loo"])))
-    picture = _decoded(record["pictures"][0])
+    record = max(drawable, key=lambda r: float(np.ptp(r.worth)))
+    jpeg = io.BytesIO(base64.b64decode(record.pictures[0]))
+    picture = np.asarray(Image.open(jpeg).convert("RGB"))
     shown = [None, TRUTH, *(name for name in anatomy.names if name != TRUTH)]
     columns = min(len(shown), MOST_COLUMNS)
     rows = -(-len(shown) // columns)
@@ -182,39 +197,40 @@ def example_picture(anatomy: Anatomy) -> Picture | None:
             _draw_on(axes, picture, record, name)
         return finish(
             figure,
-            f"Scores of all scorers on one picture; question: {record['question']}",
-            f"{anatomy.ground.model}, \N{LEFT DOUBLE QUOTATION MARK}{record['question']}"
-            f"\N{RIGHT DOUBLE QUOTATION MARK} ({record['answer']}). Ranks of the tokens at "
-            f"boundary {record['boundary']}: yellow highest, violet lowest. White frames: where "
+            f"Scores of all scorers on one picture; question: {record.question}",
+            f"{anatomy.on.model}, \N{LEFT DOUBLE QUOTATION MARK}{record.question}"
+            f"\N{RIGHT DOUBLE QUOTATION MARK} ({record.answer}). Ranks of the tokens at "
+            f"boundary {record.boundary}: yellow highest, violet lowest. White frames: where "
             "the answer lies.",
         )
 
 
-def _decoded(text: str) -> Any:
-    from PIL import Image
-
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(text))).convert("RGB"))
-
-
-def _draw_on(axes: Axes, picture: Any, record: Record, name: str | None) -> None:
+def _draw_on(axes: Axes, picture: Pixels, record: TokenScores, name: str | None) -> None:
     """The picture, ranks over it, and frames around the relevant tokens."""
     from matplotlib.patches import Rectangle
 
     height, width = picture.shape[:2]
     gray = picture.mean(axis=2, keepdims=True).repeat(3, axis=2).astype(np.uint8)
     axes.imshow(picture if name is None else gray, interpolation="nearest")
-    relevant = record.get("relevant") or [0] * len(record["loo"])
+    relevant = record.relevant or [0] * len(record.worth)
     first = 0
-    for panel in _shown_panels(record):
+    for panel in divide_into_sheets(record.panels[0], 0)[0].panels:  # without an overview
         count = panel.rows * panel.columns
         left, top, right, bottom = panel.box
         extent = (left * width, right * width, bottom * height, top * height)
         if name is not None:
-            ranks = _ranks(values_of(record, name))[first : first + count]
-            shades = ranks.reshape(panel.rows, panel.columns)
-            alpha = FAINT + (1 - FAINT) * shades**2
-            options: dict[str, Any] = {"cmap": SEQUENTIAL, "vmin": 0, "vmax": 1, "alpha": alpha}
-            axes.imshow(shades, extent=extent, interpolation="nearest", **options)
+            scores = values_of(record, name)
+            ranks = (average_ranks(scores) - 1) / max(len(scores) - 1, 1)
+            shades = ranks[first : first + count].reshape(panel.rows, panel.columns)
+            axes.imshow(
+                shades,
+                extent=extent,
+                interpolation="nearest",
+                cmap=SEQUENTIAL,
+                vmin=0,
+                vmax=1,
+                alpha=FAINT + (1 - FAINT) * shades**2,
+            )
         across, down = (right - left) * width / panel.columns, (bottom - top) * height / panel.rows
         for cell in np.flatnonzero(relevant[first : first + count]):
             row, column = divmod(int(cell), panel.columns)
@@ -224,13 +240,3 @@ def _draw_on(axes: Axes, picture: Any, record: Record, name: str | None) -> None
         first += count
     axes.set_xlim(0, width)
     axes.set_ylim(height, 0)
-
-
-def _shown_panels(record: Record) -> Sequence[Panel]:
-    """Tiles that lie side by side; an overview behind them is left out."""
-    panels = [Panel(rows, columns, tuple(box)) for rows, columns, box in record["panels"][0]]
-    return divide_into_sheets(panels, 0)[0].panels
-
-
-def _ranks(scores: Floats) -> Floats:
-    return (average_ranks(scores) - 1) / max(len(scores) - 1, 1)

@@ -1,12 +1,12 @@
-"""Tables of signal anatomy."""
+"""Tables of signal anatomy: every scorer in numbers, and how scorers correlate."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tokensieve.core.report.signals import Anatomy
-from tokensieve.core.report.tables import Table
-from tokensieve.core.report.wording import UNKNOWN, in_cell, number
+from tokensieve.core.report.findings.signals import Anatomy
+from tokensieve.core.report.tables.table import Table
+from tokensieve.core.report.verdicts.wording import UNKNOWN, in_cell, number
 
 NOTE = (
     "Means over images with 95 % bootstrap intervals. Truth: rank correlation with the "
@@ -26,34 +26,33 @@ COLUMNS = (
 
 
 def profile_tables(found: Sequence[Anatomy]) -> list[Table]:
-    """One for each model and task."""
-    return [_profile_table(anatomy) for anatomy in found]
-
-
-def _profile_table(anatomy: Anatomy) -> Table:
-    rows = [
-        (
-            profile.scorer,
-            in_cell(profile.truth, 2, 1),
-            in_cell(profile.hits),
-            in_cell(profile.mass),
-            UNKNOWN if profile.chance is None else number(100 * profile.chance),
-            in_cell(profile.position, 2, 1),
-            in_cell(profile.sink),
-        )
-        for profile in anatomy.profiles
-    ]
-    left_out = "".join(f" {name} cannot look here: {why}." for name, why in anatomy.missing.items())
-    title = f"{anatomy.ground.model}, {anatomy.ground.task}"
-    note = f"{len(anatomy.records)} images, boundary {anatomy.boundary}. {NOTE}{left_out}"
-    return Table(title, COLUMNS, tuple(rows), note)
+    """One for each model and task, a row for each scorer."""
+    tables = []
+    for anatomy in found:
+        rows = [
+            (
+                profile.scorer,
+                in_cell(profile.truth, 2, 1),
+                in_cell(profile.hits),
+                in_cell(profile.mass),
+                UNKNOWN if profile.chance is None else number(100 * profile.chance),
+                in_cell(profile.position, 2, 1),
+                in_cell(profile.sink),
+            )
+            for profile in anatomy.profiles
+        ]
+        lost = "".join(f" {name} cannot look here: {why}." for name, why in anatomy.missing.items())
+        title = f"{anatomy.on.model}, {anatomy.on.task}"
+        note = f"{len(anatomy.records)} images, boundary {anatomy.boundary}. {NOTE}{lost}"
+        tables.append(Table(title, COLUMNS, tuple(rows), note))
+    return tables
 
 
 def correlation_tables(found: Sequence[Anatomy]) -> list[Table]:
     """Rank correlations of every pair, with intervals; one table per model."""
     return [
         Table(
-            f"Rank correlations, {anatomy.ground.model}",
+            f"Rank correlations, {anatomy.on.model}",
             ("", *anatomy.names),
             tuple(
                 (name, *("" if i == j else in_cell(v, 2, 1) for j, v in enumerate(line)))

@@ -11,7 +11,7 @@ from tokensieve.core.foreign import plain
 
 FORMULA = tuple("=+-@\N{FULLWIDTH EQUALS SIGN}\N{FULLWIDTH PLUS SIGN}"
                 "\N{FULLWIDTH HYPHEN-MINUS}\N{FULLWIDTH COMMERCIAL AT}")  # fmt: skip
-"""What a spreadsheet starts to calculate at."""
+"""Signs at which a spreadsheet starts to calculate."""
 QUOTE = "'"
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(inf|nan)", re.IGNORECASE)
 
@@ -25,7 +25,7 @@ def spreadsheet(rows: Iterable[Sequence[object]]) -> str:
 
 
 def cell(value: object) -> str:
-    """A number as it is, a text in one line; a quote stands in front of what looks calculable."""
+    """A number as it is, a text in one line; a quote before what looks calculable."""
     text = plain(str(value))
     if _NUMBER.fullmatch(text) or not text.lstrip().startswith(FORMULA):
         return text

@@ -1,26 +1,24 @@
-"""What scorers look at: against the leave-one-out truth, the relevant region, and the position."""
+"""Scorers held against the leave-one-out truth, the relevant region, and the position."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tokensieve.core.report.cells import Record
-from tokensieve.core.report.results import Ground, Results
-from tokensieve.core.report.statistics import (
+from tokensieve.core.report.findings.cells import TokenScores
+from tokensieve.core.report.findings.results import ModelTask, Results
+from tokensieve.core.report.statistics.intervals import (
     RESAMPLES,
     Floats,
     Interval,
-    average_ranks,
     bootstrap_weights,
-    holm,
     percentile_interval,
-    sign_flip_test,
-    spearman,
 )
+from tokensieve.core.report.statistics.ranks import average_ranks, spearman
+from tokensieve.core.report.statistics.significance import SIGNIFICANT, holm, sign_flip_test
 
 TRUTH = "leave-one-out"
 SINK_SHARE = 0.02  # of the tokens: the few that an attention sink would be among
@@ -57,18 +55,18 @@ class Profile:
 class Anatomy:
     """All scorers on one model and task; ``matrix`` holds mean rank correlations of ``names``."""
 
-    ground: Ground
+    on: ModelTask
     boundary: int
     names: tuple[str, ...]
     matrix: list[list[Interval]]
     profiles: tuple[Profile, ...]
     missing: dict[str, str]
-    records: Sequence[Record]
+    records: Sequence[TokenScores]
 
 
 @dataclass(frozen=True)
-class Closer:
-    """Whether one scorer is closer to the truth than another, on one model."""
+class ScorerComparison:
+    """One scorer against another on one model: the difference in closeness to the truth."""
 
     scorer: str
     other: str
@@ -77,28 +75,32 @@ class Closer:
     p: float
     adjusted: float
 
+    @property
+    def outcome(self) -> int:
+        """1 closer, -1 farther, 0 no evidence: interval and corrected test have to agree."""
+        return self.difference.sign if self.adjusted < SIGNIFICANT else 0
+
 
 def anatomies(results: Results) -> list[Anatomy]:
     """One for each model and task with anatomy cells, in reading order."""
-    grounds = [Ground(model, task) for model in results.models for task in results.tasks]
     return [
-        read_anatomy(ground, records)
-        for ground in grounds
-        if (records := results.anatomy.get(ground))
+        read_anatomy(on, records)
+        for model in results.models
+        for task in results.tasks
+        if (records := results.anatomy.get(on := ModelTask(model, task)))
     ]
 
 
-def read_anatomy(ground: Ground, records: Sequence[Record]) -> Anatomy:
+def read_anatomy(on: ModelTask, records: Sequence[TokenScores]) -> Anatomy:
     """Every scorer that looked at all images of this model and task."""
-    shared = set(records[0]["scores"]).intersection(*(record["scores"] for record in records))
-    scorers = [name for name in records[0]["scores"] if name in shared]
+    first = records[0]
+    shared = set(first.scores).intersection(*(record.scores for record in records))
+    scorers = [name for name in first.scores if name in shared]
     names = (*scorers, TRUTH)
     weights = image_weights(len(records))
     matrix = [[_correlation(one, two, records, weights) for two in names] for one in names]
     profiles = tuple(_profile(name, records, weights) for name in names)
-    missing = dict(records[0].get("missing") or {})
-    boundary = int(records[0].get("boundary", 0))
-    return Anatomy(ground, boundary, names, matrix, profiles, missing, records)
+    return Anatomy(on, first.boundary, names, matrix, profiles, first.missing, records)
 
 
 def pooled_profile(found: Sequence[Anatomy], scorer: str) -> Profile:
@@ -107,7 +109,7 @@ def pooled_profile(found: Sequence[Anatomy], scorer: str) -> Profile:
     return _profile(scorer, records, image_weights(len(records)))
 
 
-def _correlation(one: str, two: str, records: Sequence[Record], weights: Floats) -> Interval:
+def _correlation(one: str, two: str, records: Sequence[TokenScores], weights: Floats) -> Interval:
     return mean_of(lambda r: spearman(values_of(r, one), values_of(r, two)), records, weights)
 
 
@@ -116,13 +118,13 @@ def image_weights(count: int) -> Floats:
     return bootstrap_weights(count, RESAMPLES if count >= FEWEST else 1)
 
 
-def values_of(record: Record, name: str) -> Floats:
+def values_of(record: TokenScores, name: str) -> Floats:
     """``[tokens]`` scores of a scorer, or the leave-one-out worth."""
-    return np.array(record["loo"] if name == TRUTH else record["scores"][name], dtype=float)
+    return record.worth if name == TRUTH else record.scores[name]
 
 
 def mean_of(
-    statistic: Callable[[Record], float], records: Sequence[Record], weights: Floats
+    statistic: Callable[[TokenScores], float], records: Sequence[TokenScores], weights: Floats
 ) -> Interval:
     """Mean over images; images on which the statistic is no number are left out."""
     values = np.array([statistic(record) for record in records], dtype=float)
@@ -137,16 +139,16 @@ def mean_of(
     return percentile_interval(float(values[known].mean()), draws)
 
 
-def _profile(name: str, records: Sequence[Record], weights: Floats) -> Profile:
-    placed = [record for record in records if any(record.get("relevant") or [])]
+def _profile(name: str, records: Sequence[TokenScores], weights: Floats) -> Profile:
+    placed = [record for record in records if any(record.relevant)]
     own_weights = image_weights(len(placed)) if placed else weights
-    chance = float(np.mean([np.mean(record["relevant"]) for record in placed])) if placed else None
+    chance = float(np.mean([np.mean(record.relevant) for record in placed])) if placed else None
 
     def over(statistic: Callable[[Floats, Floats], float]) -> Interval | None:
         if not placed:
             return None
         return mean_of(
-            lambda r: statistic(values_of(r, name), np.array(r["relevant"], dtype=float)),
+            lambda r: statistic(values_of(r, name), np.array(r.relevant, dtype=float)),
             placed,
             own_weights,
         )
@@ -204,31 +206,30 @@ def position_curve(scores: Floats) -> Floats:
         return np.asarray(np.bincount(bins, ranks, minlength=BINS) / counts)
 
 
-def closer_to_truth(found: Sequence[Anatomy], pairs: Sequence[tuple[str, str]]) -> list[Closer]:
-    """For each pair and model: the difference of the rank correlations, image by image."""
-    rows: list[Closer] = []
+def compare_scorers(
+    found: Sequence[Anatomy], pairs: Sequence[tuple[str, str]]
+) -> list[ScorerComparison]:
+    """For each pair and model: the difference of the correlations with the truth, by image."""
+    rows: list[ScorerComparison] = []
     for scorer, other in pairs:
-        for model in dict.fromkeys(anatomy.ground.model for anatomy in found):
-            values = _differences(found, model, scorer, other)
-            if len(values) >= FEWEST:
-                weights = image_weights(len(values))
-                interval = percentile_interval(float(values.mean()), weights @ values)
-                rows.append(Closer(scorer, other, model, interval, sign_flip_test(values), 1.0))
+        for model in dict.fromkeys(anatomy.on.model for anatomy in found):
+            differences = np.array(
+                [
+                    spearman(values_of(record, scorer), values_of(record, TRUTH))
+                    - spearman(values_of(record, other), values_of(record, TRUTH))
+                    for anatomy in found
+                    if anatomy.on.model == model and {scorer, other} <= set(anatomy.names)
+                    for record in anatomy.records
+                ],
+                dtype=float,
+            )
+            known = differences[np.isfinite(differences)]
+            if len(known) >= FEWEST:
+                interval = percentile_interval(
+                    float(known.mean()), image_weights(len(known)) @ known
+                )
+                rows.append(
+                    ScorerComparison(scorer, other, model, interval, sign_flip_test(known), 1.0)
+                )
     adjusted = holm([row.p for row in rows])
-    return [
-        Closer(row.scorer, row.other, row.model, row.difference, row.p, p)
-        for row, p in zip(rows, adjusted, strict=True)
-    ]
-
-
-def _differences(found: Sequence[Anatomy], model: str, scorer: str, other: str) -> Floats:
-    """Correlation of ``scorer`` with the truth minus that of ``other``, all images of a model."""
-    values = [
-        spearman(values_of(record, scorer), values_of(record, TRUTH))
-        - spearman(values_of(record, other), values_of(record, TRUTH))
-        for anatomy in found
-        if anatomy.ground.model == model and {scorer, other} <= set(anatomy.names)
-        for record in anatomy.records
-    ]
-    known: Floats = np.array(values, dtype=float)
-    return np.asarray(known[np.isfinite(known)])
+    return [replace(row, adjusted=p) for row, p in zip(rows, adjusted, strict=True)]

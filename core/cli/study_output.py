@@ -1,4 +1,4 @@
-"""What ``tokensieve study`` shows: the plan, progress, and what came out."""
+"""The output of ``tokensieve study``: the plan, the results, and where the report is."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 from tokensieve.core import units
 from tokensieve.core.cli.study_progress import StudyProgress
 from tokensieve.core.errors import StudyError, TokensieveError
-from tokensieve.core.output.terminal import Rows, console, table, warn
+from tokensieve.core.output.terminal import console, table, warn
 from tokensieve.core.output.unforeseen import unforeseen
 from tokensieve.core.plugins.registry import Registry
 from tokensieve.core.study.executors import ExecutorName
-from tokensieve.core.study.plan.records import CellConfig, Costs, PlannedCell
+from tokensieve.core.study.plan.records import CellConfig, PlannedCell
 from tokensieve.core.study.progress.estimate import estimate
 from tokensieve.core.study.running import Study, run_study, usable_cells
 from tokensieve.core.study.spec.parts import budget_title
@@ -40,7 +40,16 @@ def print_plan(study: Study, folder: Path, registry: Registry) -> None:
     for cell in study.cells:
         groups.setdefault(_place(cell.config), []).append(cell)
     for place, cells in islice(groups.items(), MOST_GROUPS):
-        rows.add_row(*place, *_cost_cells(cells, costs))
+        own = [costs[cell.key] for cell in cells if cell.key in costs]
+        source = "measured" if all(cost.measured for cost in own) else "estimated"
+        rows.add_row(
+            *place,
+            str(len(cells)),
+            str(len(own)),
+            str(sum(cell.samples for cell in cells)),
+            f"{sum(cost.seconds for cost in own):.1f}",
+            source if own else "",
+        )
     total = sum(cost.seconds for cost in costs.values())
     samples = sum(cell.samples for cell in waiting)
     console().print(rows, "")
@@ -51,18 +60,6 @@ def print_plan(study: Study, folder: Path, registry: Registry) -> None:
         f"{units.duration(total)} on one worker; results: {folder}",
         soft_wrap=True,
     )
-
-
-def _cost_cells(cells: Sequence[PlannedCell], costs: Costs) -> list[str]:
-    own = [costs[cell.key] for cell in cells if cell.key in costs]
-    source = "measured" if own and all(cost.measured for cost in own) else "estimated"
-    return [
-        str(len(cells)),
-        str(len(own)),
-        str(sum(cell.samples for cell in cells)),
-        f"{sum(cost.seconds for cost in own):.1f}",
-        source if own else "",
-    ]
 
 
 def _place(config: CellConfig) -> tuple[str, ...]:
@@ -103,7 +100,7 @@ def report(folder: Path) -> bool:
 
     Packages that are missing are not: it is said how to get them.
     """
-    from tokensieve.core.report.html import require_extra, write_report
+    from tokensieve.core.report.page import require_extra, write_report
 
     again = f"then: tokensieve report {folder}"
     try:
@@ -124,7 +121,7 @@ def report(folder: Path) -> bool:
 
 
 def _failures(failed: Sequence[Cell], of: int) -> list[str]:
-    """How many and where to read on, then a line for each of the first."""
+    """Their number and where to read on, then a line for each of the first."""
     if not failed:
         return []
     lines = [f"{cell.title}: {cell.error}" for cell in failed[:MOST_FAILURES]]
@@ -146,20 +143,15 @@ def print_results(study: Study, cells: Sequence[Cell]) -> None:
             groups.setdefault((model, task), {}).setdefault((pipeline, budget), []).append(cell)
     budgets = [budget_title({budget.kind: budget.value}) for budget in study.spec.budgets]
     for (model, task), found in groups.items():
-        console().print(_accuracy_table(f"{model}, {task}", budgets, found), "")
+        rows = table(f"{model}, {task}", *budgets, left=[f"{model}, {task}"])
+        for pipeline in dict.fromkeys(pipeline for pipeline, _ in found):
+            unpruned = found.get((pipeline, ""), [])
+            cells_of = (found.get((pipeline, budget), unpruned) for budget in budgets)
+            rows.add_row(pipeline, *map(_accuracy, cells_of))
+        console().print(rows, "")
     if any(cell.status == "unmet" for cell in cells):
         console().print(f"{OFF} at another cost than asked for: tokens per layer in brackets")
         console().print()
-
-
-def _accuracy_table(
-    title: str, budgets: Sequence[str], found: dict[tuple[str, str], list[Cell]]
-) -> Rows:
-    rows = table(title, *budgets, left=[title])
-    for pipeline in dict.fromkeys(pipeline for pipeline, _ in found):
-        unpruned = found.get((pipeline, ""), [])
-        rows.add_row(pipeline, *(_accuracy(found.get((pipeline, b), unpruned)) for b in budgets))
-    return rows
 
 
 def _accuracy(cells: Sequence[Cell]) -> str:

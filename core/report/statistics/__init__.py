@@ -1,0 +1,6 @@
+"""Statistics of a study: plain functions of arrays, seeded and vectorized.
+
+Examples are what is drawn at random, so bootstraps resample examples: a resample is a row of
+*weights*, how often each example was drawn, and a mean over it is a matrix product. Everything
+that was measured on the same examples shares the weights; that is what makes a comparison paired.
+"""

@@ -1,0 +1,1 @@
+"""Sentences made from numbers: every verdict of a report is worded here."""
