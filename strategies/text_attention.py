@@ -11,7 +11,7 @@ from tokensieve.core.contract.signals import TextAttention
 from tokensieve.core.contract.tensors import take_rows
 from tokensieve.core.contract.ties import falling
 from tokensieve.core.contract.view import View
-from tokensieve.core.pipeline.budgets import whole
+from tokensieve.core.pipeline.budgets import floor_count
 from tokensieve.core.strict import Share
 from tokensieve.strategies.raters import raters
 
@@ -49,7 +49,7 @@ class TextAttentionScorer(Scorer):
         rows = raters(view) if self.rows == "raters" else self.rows
         per_head = attention.received(rows, gravity=self.gravity)
         per_head = per_head.masked_fill(~view.valid[:, None], 0)
-        kept = max(1, whole(self.top_heads * per_head.shape[1]))
+        kept = max(1, floor_count(self.top_heads * per_head.shape[1]))
         if kept < per_head.shape[1]:
             mass = per_head.sum(dim=2)
             best = falling(mass)[:, :kept]

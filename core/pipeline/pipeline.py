@@ -18,10 +18,8 @@ from tokensieve.core.contract.adapted import IMAGE
 from tokensieve.core.contract.components import Component
 from tokensieve.core.contract.dims import DecoderDims
 from tokensieve.core.errors import PipelineError
-from tokensieve.core.pipeline.budgets import Boundary, Budget, Schedule
-from tokensieve.core.pipeline.fields import (
-    located,
-)
+from tokensieve.core.pipeline.budgets import BoundaryBudget, Budget, Schedule
+from tokensieve.core.pipeline.fields import located
 from tokensieve.core.pipeline.stage import MOST_BOUNDARIES, Stage
 from tokensieve.core.strict import MOST_LAYERS, StrictModel
 
@@ -154,7 +152,7 @@ class Pipeline(StrictModel):
     def schedule(self, dims: DecoderDims) -> Schedule:
         """The budgets, ready to be resolved for an image."""
         placed = self.placed_stages(dims.layers)
-        boundaries = tuple(Boundary(cut.at, cut.budget) for cut in placed)
+        boundaries = tuple(BoundaryBudget(stage.at, stage.budget) for stage in placed)
         return Schedule(boundaries, dims.layers, dims, self.keep)
 
     def with_keep(self, keep: Any) -> Pipeline:

@@ -12,7 +12,7 @@ from tokensieve.core.contract.components import Merged, Split
 from tokensieve.core.contract.ranking import top_counts
 from tokensieve.core.contract.tensors import at_least_float32
 from tokensieve.core.contract.view import View
-from tokensieve.core.pipeline.budgets import whole
+from tokensieve.core.pipeline.budgets import floor_count
 from tokensieve.core.testing.batch import Record, SyntheticBatch
 
 Outcome = dict[str, Tensor]
@@ -32,12 +32,12 @@ def available(batch: SyntheticBatch) -> Tensor:
 
 def selector_counts(batch: SyntheticBatch, share: float) -> list[int]:
     """How many tokens a selector is asked for, per image."""
-    return [whole(share * int(count)) for count in available(batch).sum(dim=1)]
+    return [floor_count(share * int(count)) for count in available(batch).sum(dim=1)]
 
 
 def splits(merger: Any, batch: SyntheticBatch, share: float, has_cls: bool) -> list[Split]:
     """How a merger divides the budget of each image; nothing to merge where all tokens stay."""
-    totals = [max(1, whole(share * size)) for size in sizes(batch)]
+    totals = [max(1, floor_count(share * size)) for size in sizes(batch)]
     return [
         merger.split(total, size, has_cls) if total < size else Split(total, 0, 0)
         for total, size in zip(totals, sizes(batch), strict=True)

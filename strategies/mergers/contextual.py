@@ -10,7 +10,7 @@ from tokensieve.core.contract.components import Merged, Merger, Split
 from tokensieve.core.contract.tensors import at_least_float32, on_device, take_rows, unit
 from tokensieve.core.contract.view import View
 from tokensieve.core.lazy import torch
-from tokensieve.core.pipeline.budgets import whole
+from tokensieve.core.pipeline.budgets import floor_count
 from tokensieve.core.strict import Share, TokenCount
 from tokensieve.strategies.similarity import nearest
 
@@ -54,7 +54,7 @@ class ContextualMerger(Merger):
     def split(self, total: int, available: int, has_cls: bool) -> Split:
         """``total`` = selected + merged + [CLS]; at least one token is selected."""
         extra = int(self.cls and has_cls and total > 1)
-        wanted = self.keep if isinstance(self.keep, int) else whole(self.keep * total)
+        wanted = self.keep if isinstance(self.keep, int) else floor_count(self.keep * total)
         merged = min(wanted, total - extra - 1)
         return Split(total - merged - extra, max(merged, 0), extra)
 

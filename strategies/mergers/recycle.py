@@ -12,7 +12,7 @@ from tokensieve.core.contract.tensors import on_device, take_rows
 from tokensieve.core.contract.ties import above, falling, first_max
 from tokensieve.core.contract.view import View
 from tokensieve.core.lazy import torch
-from tokensieve.core.pipeline.budgets import whole
+from tokensieve.core.pipeline.budgets import floor_count
 from tokensieve.core.strict import Share
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ PER_CLUSTER = 10
 
 def candidates(pruned: int, share: float) -> int:
     """How many of the pruned tokens are recycled."""
-    return min(pruned, whole(share * pruned) + 1)
+    return min(pruned, floor_count(share * pruned) + 1)
 
 
 def clusters(pruned: int, share: float) -> int:

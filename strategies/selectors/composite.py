@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from tokensieve.core.contract.components import Component, LayerRange
 from tokensieve.core.contract.view import View
 from tokensieve.core.gate.selection import asked_turns
-from tokensieve.core.pipeline.budgets import whole
+from tokensieve.core.pipeline.budgets import floor_count
 from tokensieve.core.pipeline.fields import ASelector
 from tokensieve.core.pipeline.scoring import combined_scores
 from tokensieve.core.pipeline.stage import ScoreTerms
@@ -118,7 +118,7 @@ class CompositeSelector(OrderedSelector):
             last = number == len(self.parts) - 1
             share = None if last else part.share
             take = [
-                rest if share is None else min(rest, whole(share * total))
+                rest if share is None else min(rest, floor_count(share * total))
                 for rest, total in zip(left, counts, strict=True)
             ]
             own = combined_scores(part.score, view) if part.score else scores

@@ -11,7 +11,7 @@ from tokensieve.core.contract.ties import above
 from tokensieve.core.contract.view import View
 from tokensieve.core.gate.selection import LARGEST
 from tokensieve.core.lazy import torch
-from tokensieve.core.pipeline.budgets import whole
+from tokensieve.core.pipeline.budgets import floor_count
 from tokensieve.core.strict import TokenCount
 from tokensieve.strategies.ordered import OrderedSelector, top_in_order
 
@@ -90,7 +90,7 @@ class ThresholdSelector(OrderedSelector):
         place = available.long().cumsum(dim=1) - 1
         inside = available & (place < tokens - 1)
         if self.rule == "share":
-            apart = whole(1 / self.value)
+            apart = floor_count(1 / self.value)
             return inside & (place % apart == apart // 2)
         step = (tokens // higher.sum(dim=1, keepdim=True).clamp(min=1) // 3).clamp(min=1)
         return inside & (place % step == 0)

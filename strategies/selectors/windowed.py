@@ -9,7 +9,7 @@ from pydantic import Field
 from tokensieve.core.contract.ranking import selection_order
 from tokensieve.core.contract.tensors import on_device
 from tokensieve.core.contract.view import View
-from tokensieve.core.pipeline.budgets import whole
+from tokensieve.core.pipeline.budgets import floor_count
 from tokensieve.core.strict import Share
 from tokensieve.strategies.falls_short import FallsShort
 from tokensieve.strategies.first_choice import FirstChoiceSelector
@@ -63,14 +63,16 @@ class WindowedSelector(FirstChoiceSelector):
         """All that is left, or the global share."""
         if self.rest == "global":
             return super().fill(counts, first)
-        return on_device([count - whole(count * self.share) for count in counts], first.device)
+        return on_device(
+            [count - floor_count(count * self.share) for count in counts], first.device
+        )
 
     def first(self, scores: Tensor, available: Tensor, counts: list[int], view: View) -> Tensor:
         """Turns of the best of every window, ``[batch, tokens]``."""
         down, across = self.windows
         labels = windows(view, down, across)
         belongs = members(labels, down * across, available)
-        each = [whole(count * self.share) // (down * across) for count in counts]
+        each = [floor_count(count * self.share) // (down * across) for count in counts]
         limits = on_device(each, scores.device)[:, None].expand(-1, down * across)
         chosen = best_of_each(scores, belongs, limits)
         turns = labels * scores.shape[1] + selection_order(scores, chosen) + 1

@@ -12,7 +12,7 @@ from typing import Any
 
 from tokensieve.core.errors import StudyError
 from tokensieve.core.names import BASELINES
-from tokensieve.core.pipeline.budgets import Budget, whole
+from tokensieve.core.pipeline.budgets import Budget, floor_count
 from tokensieve.core.pipeline.loading import load_pipeline
 from tokensieve.core.pipeline.pipeline import Pipeline
 from tokensieve.core.plugins.registry import PROJECT, Registry
@@ -97,7 +97,7 @@ def at_budget(pipeline: Pipeline, budget: Budget) -> Pipeline:
         return pipeline.model_copy(update={"keep": budget})
     early = first.at[0] <= 0
     if budget.kind == "average" and early:
-        own = Budget(kind="tokens", value=whole(budget.value))
+        own = Budget(kind="tokens", value=floor_count(budget.value))
     elif budget.kind == "share" and not early:  # of the layers; a stage's share is of its tokens
         stages = (first.model_copy(update={"keep": (Budget.model_validate(1.0),)}),)
         return pipeline.model_copy(update={"stages": stages, "keep": budget})
