@@ -12,7 +12,14 @@ from collections.abc import Iterator
 from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WrapValidator,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
@@ -37,7 +44,7 @@ Factor = Annotated[float, Field(ge=1e-4, le=1e4)]
 Layer = Annotated[int, Field(ge=0, lt=MOST_LAYERS)]
 Seed = Annotated[int, Field(ge=0, le=MOST_SEED)]
 
-Path = tuple[str | int, ...]
+Place = tuple[str | int, ...]
 NUMBERS = frozenset({int, float})
 
 
@@ -56,11 +63,11 @@ class StrictModel(BaseModel):
                 if field is not None and _reads_itself(field, kinds):
                     kinds = frozenset({StrictModel})
                 for message, path in _misfits(given, kinds, ()):
-                    raise located(message, (str(name), *path))
+                    raise error_at(message, (str(name), *path))
         return value
 
 
-def located(message: str, path: Path, *, at_key: bool = False) -> PydanticCustomError:
+def error_at(message: str, path: Place, *, at_key: bool = False) -> PydanticCustomError:
     """A problem at ``path`` below the validated value; ``at_key`` points at the key itself."""
     context = {"message": message, "path": path, "at_key": at_key}
     return PydanticCustomError("located", "{message}", context)
@@ -68,7 +75,7 @@ def located(message: str, path: Path, *, at_key: bool = False) -> PydanticCustom
 
 def _reads_itself(field: FieldInfo, kinds: frozenset[Any]) -> bool:
     """Whether a field takes spellings of its own, or models: they check what stands in them."""
-    spells = any(isinstance(one, BeforeValidator) for one in field.metadata)
+    spells = any(isinstance(one, BeforeValidator | WrapValidator) for one in field.metadata)
     return spells or any(isinstance(kind, type) and issubclass(kind, BaseModel) for kind in kinds)
 
 
@@ -82,7 +89,7 @@ def leaves(annotation: Any) -> frozenset[Any]:
     return frozenset() if annotation in (NoneType, None) else frozenset({annotation})
 
 
-def _misfits(value: Any, kinds: frozenset[Any], path: Path) -> Iterator[tuple[str, Path]]:
+def _misfits(value: Any, kinds: frozenset[Any], path: Place) -> Iterator[tuple[str, Place]]:
     """What no field takes, and what is of no kind that this one takes."""
     if isinstance(value, list | tuple | dict) and len(value) > MOST_ENTRIES:
         yield f"{len(value):,} entries, allowed: {MOST_ENTRIES:,}", path

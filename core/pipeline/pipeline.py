@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, model_validator
 
 from tokensieve.core.contract.adapted import IMAGE
 from tokensieve.core.contract.components import Component
 from tokensieve.core.contract.dims import DecoderDims
 from tokensieve.core.errors import PipelineError
 from tokensieve.core.pipeline.budgets import BoundaryBudget, Budget, Schedule
-from tokensieve.core.pipeline.fields import located
+from tokensieve.core.pipeline.short_forms import validated
 from tokensieve.core.pipeline.stage import MOST_BOUNDARIES, Stage
-from tokensieve.core.strict import MOST_LAYERS, StrictModel
+from tokensieve.core.strict import MOST_LAYERS, Place, StrictModel, error_at
 
 PositionPolicy = Literal["keep", "reindex"]
 
@@ -70,19 +70,10 @@ class Pipeline(StrictModel):
     keep: Budget | None = None
     stages: Annotated[tuple[Stage, ...], Field(max_length=MOST_BOUNDARIES)] = ()
 
-    @model_validator(mode="before")
-    @classmethod
-    def _short_form(cls, value: Any) -> Any:
-        """Stage keys at the top level describe a pipeline of one stage."""
-        if isinstance(value, dict) and "at" in value and "stages" not in value:
-            own = {key: entry for key, entry in value.items() if key in _PIPELINE_KEYS}
-            return {**own, "stages": [{k: v for k, v in value.items() if k not in own}]}
-        return value
-
     @model_validator(mode="after")
     def _ordered(self) -> Pipeline:
         if self.keep is not None and self.keep.of != "original":
-            raise located(_NO_REFERENCE, ("keep",))
+            raise error_at(_NO_REFERENCE, ("keep",))
         last, share = IMAGE - 1, 1.0
         for number, stage in enumerate(self.stages):
             if stage.at[0] <= last:
@@ -90,7 +81,7 @@ class Pipeline(StrictModel):
                     f"boundary {stage.at[0]} comes after boundary {last}: "
                     "stages must follow each other"
                 )
-                raise located(message, ("stages", number, "at"))
+                raise error_at(message, ("stages", number, "at"))
             last = stage.at[-1]
             for budget in stage.budgets():
                 if budget.kind == "share" and budget.of == "original":
@@ -99,9 +90,23 @@ class Pipeline(StrictModel):
                             f"keeps {budget} but {share:g} are left: "
                             "a later boundary cannot keep more"
                         )
-                        raise located(message, ("stages", number, "keep"))
+                        raise error_at(message, ("stages", number, "keep"))
                     share = budget.value
         return self
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _short_form(cls, value: object, handler: ModelWrapValidatorHandler[Pipeline]) -> Pipeline:
+        """Stage keys at the top level describe a pipeline of one stage."""
+        if not isinstance(value, dict) or "at" not in value or "stages" in value:
+            return handler(value)
+        own = {key: entry for key, entry in value.items() if key in _PIPELINE_KEYS}
+        stage = {key: entry for key, entry in value.items() if key not in own}
+
+        def written(place: Place) -> Place:
+            return place[2:] if place[:2] == ("stages", 0) else place
+
+        return validated(handler, {**own, "stages": [stage]}, written)
 
     def placed_stages(self, depth: int) -> list[PlacedStage]:
         """The pipeline on a decoder of ``depth`` layers; components are rescaled to it."""

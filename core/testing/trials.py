@@ -74,8 +74,8 @@ class Subject:
         try:
             return self.cls.model_validate(parameters, context={"registry": self.registry})
         except ValidationError as error:
-            problem = dict(error.errors()[0])
-            place = ".".join(str(part) for part in error.errors()[0]["loc"]) or "parameters"
+            problem = error.errors()[0]
+            place = ".".join(str(part) for part in problem["loc"]) or "parameters"
             raise CheckFailed(
                 f"{parameters} is refused ({place}: {describe_problem(problem)}): "
                 "let the classmethod `examples` return parameter sets that work"

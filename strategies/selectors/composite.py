@@ -10,7 +10,7 @@ from tokensieve.core.contract.components import Component, LayerRange
 from tokensieve.core.contract.view import View
 from tokensieve.core.gate.selection import asked_turns
 from tokensieve.core.pipeline.budgets import floor_count
-from tokensieve.core.pipeline.fields import ASelector
+from tokensieve.core.pipeline.fields import SelectorField
 from tokensieve.core.pipeline.scoring import combined_scores
 from tokensieve.core.pipeline.stage import ScoreTerms
 from tokensieve.core.strict import Share, StrictModel
@@ -25,7 +25,7 @@ class Part(StrictModel):
 
     share: Share | None = None
     score: ScoreTerms = ()
-    select: ASelector = Field(default="top-k", validate_default=True)
+    select: SelectorField = Field(default="top-k", validate_default=True)
 
 
 class CompositeSelector(OrderedSelector):

@@ -11,8 +11,8 @@ from pydantic import Field, SerializeAsAny, ValidationError, ValidationInfo, mod
 
 from tokensieve.core.contract.tasks import Task
 from tokensieve.core.errors import PluginError, TaskError, did_you_mean
-from tokensieve.core.pipeline.fields import describe_problem, located, registry_of
-from tokensieve.core.strict import MOST_SAMPLES
+from tokensieve.core.pipeline.fields import first_problem, registry_of
+from tokensieve.core.strict import MOST_SAMPLES, error_at
 from tokensieve.core.study.lmms.task import KEYS as BENCHMARK_KEYS
 from tokensieve.core.study.lmms.task import LmmsTask, is_benchmark, read_benchmark
 from tokensieve.core.study.spec.parts import Part, folder_of
@@ -53,11 +53,11 @@ def _file_task(given: dict[str, Any], info: ValidationInfo) -> Task:
     extra = sorted(set(given) - {"file"})
     if extra:
         hint = did_you_mean(extra[0], ["file", "name", "samples"])
-        raise located(f"unknown key{hint}", (extra[0],), at_key=True)
+        raise error_at(f"unknown key{hint}", (extra[0],), at_key=True)
     try:
         file = data_file(Path(os.path.realpath(folder_of(info) / _expanded(given["file"]))))
     except TaskError as error:
-        raise located(str(error), ("file",)) from None
+        raise error_at(str(error), ("file",)) from None
     return FileTask(file=file)
 
 
@@ -69,11 +69,11 @@ def _benchmark(given: dict[str, Any], info: ValidationInfo) -> Task:
     extra = sorted(set(given) - {"task", *BENCHMARK_KEYS})
     if extra:
         hint = did_you_mean(extra[0], ["task", "name", "samples", *BENCHMARK_KEYS])
-        raise located(f"unknown key{hint}", (extra[0],), at_key=True)
+        raise error_at(f"unknown key{hint}", (extra[0],), at_key=True)
     try:
         return read_benchmark(given, folder_of(info))
     except TaskError as error:
-        raise located(str(error), ("task",)) from None
+        raise error_at(str(error), ("task",)) from None
 
 
 def _registered_task(given: dict[str, Any], info: ValidationInfo) -> Task:
@@ -81,18 +81,12 @@ def _registered_task(given: dict[str, Any], info: ValidationInfo) -> Task:
     if isinstance(name, Task):
         return name
     if not isinstance(name, str):
-        raise located("a task is a name, a file, or a mapping with the key 'task' or 'file'", ())
+        raise error_at("a task is a name, a file, or a mapping with the key 'task' or 'file'", ())
     try:
         kind: type[Task] = registry_of(info).get("task", name)
         return kind.model_validate(given, context=info.context)
     except PluginError as error:
-        raise located(f"{error}, or a .jsonl or .parquet file", ("task",)) from None
+        raise error_at(f"{error}, or a .jsonl or .parquet file", ("task",)) from None
     except ValidationError as error:
-        first = error.errors()[0]
-        message, unknown = describe_problem(dict(first)), first["type"] == "extra_forbidden"
-        if unknown:
-            allowed = ["task", "name", "samples", *kind.model_fields]
-            hint = did_you_mean(str(first["loc"][-1]), allowed)
-            message = f"unknown parameter of {name!r}{hint}"
-        inner = (first.get("ctx") or {}).get("path", ())
-        raise located(message, (*first["loc"], *inner), at_key=unknown) from None
+        known = ["task", "name", "samples", *kind.model_fields]
+        raise first_problem(error, given, name, known) from None
