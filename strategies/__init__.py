@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tokensieve.core.plugins.registry import Registry, hookimpl
+from tokensieve.core.plugins.discovery import hookimpl
+from tokensieve.core.plugins.registry import Registry
 from tokensieve.strategies.mergers.absorb import AbsorbMerger
 from tokensieve.strategies.mergers.contextual import ContextualMerger
 from tokensieve.strategies.mergers.knn_weighted import KnnWeightedMerger

@@ -13,7 +13,8 @@ from tokensieve.core.contract.components import Component, Merger, Scorer, Selec
 from tokensieve.core.errors import PluginError, did_you_mean
 from tokensieve.core.foreign import shown
 from tokensieve.core.pipeline.short_forms import place_in
-from tokensieve.core.plugins.registry import Registry, build_registry
+from tokensieve.core.plugins.discovery import build_registry
+from tokensieve.core.plugins.registry import Registry
 from tokensieve.core.strict import error_at
 
 

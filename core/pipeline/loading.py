@@ -17,7 +17,8 @@ from tokensieve.core.pipeline.fields import describe_problem
 from tokensieve.core.pipeline.pipeline import Pipeline
 from tokensieve.core.pipeline.reserved import misnamed
 from tokensieve.core.pipeline.stage import Stage
-from tokensieve.core.plugins.registry import Registry, build_registry
+from tokensieve.core.plugins.discovery import build_registry
+from tokensieve.core.plugins.registry import Registry
 from tokensieve.core.strict import Place
 
 PipelineLike = str | os.PathLike[str] | Mapping[str, object] | Pipeline

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from tokensieve.core.plugins.registry import build_registry
+from tokensieve.core.plugins.discovery import build_registry
 from tokensieve.core.study.executors import Events, ExecutorName, Setting, find_executor
 from tokensieve.core.study.plan.cells import PlannedCell
 from tokensieve.core.study.progress.estimate import Estimate, estimate

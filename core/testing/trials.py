@@ -14,7 +14,8 @@ from pydantic import ValidationError
 from tokensieve.core.contract.components import Component
 from tokensieve.core.contract.signals import HISTORY_SIGNALS
 from tokensieve.core.pipeline.fields import describe_problem
-from tokensieve.core.plugins.registry import Registry, build_registry, kind_of
+from tokensieve.core.plugins.discovery import build_registry
+from tokensieve.core.plugins.registry import Registry, kind_of
 from tokensieve.core.testing.batch import Record, SyntheticBatch
 from tokensieve.core.testing.calls import CALLS, READERS, Outcome
 from tokensieve.core.testing.synthetic import Scene, synthetic_batch

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tokensieve.core.files.yaml_source import Source
-from tokensieve.core.plugins.registry import build_registry
+from tokensieve.core.plugins.discovery import build_registry
 from tokensieve.core.study.executors import Events, Setting
 from tokensieve.core.study.plan.cells import PlannedCell, plan
 from tokensieve.core.study.progress.estimate import Estimate

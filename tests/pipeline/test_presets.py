@@ -13,7 +13,7 @@ from tiny_models import FAMILIES, IMAGE, Prompt, build, continuing, inputs
 from torch.testing import assert_close
 
 import tokensieve
-from tokensieve.core.plugins.registry import build_registry
+from tokensieve.core.plugins.discovery import build_registry
 
 PRESETS = {
     entry.name: tokensieve.load_pipeline(entry.name) for entry in build_registry().all("pipeline")
