@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
 
 from tokensieve.core.contract.adapted import IMAGE, AdaptedModel, Demands
+from tokensieve.core.contract.components import Component
 from tokensieve.core.contract.signals import NEXT_LAYER_SIGNALS
 from tokensieve.core.errors import AttachError
 from tokensieve.core.gate.classes import check_declared
@@ -54,7 +54,7 @@ def _place(pipeline: Pipeline, cut: PlacedStage) -> str:
     return f"stage {cut.number + 1} ({pipeline.name}) at {where}"
 
 
-def _check_component(where: str, component: Any, at: int, bound: AdaptedModel) -> None:
+def _check_component(where: str, component: Component, at: int, bound: AdaptedModel) -> None:
     missing = sorted(component.required() - bound.provides)
     if missing:
         signal = missing[0]

@@ -1,6 +1,6 @@
-"""Pipelines: what stands in a YAML file, validated.
+"""Pipelines: the content of a YAML file, validated.
 
-A :class:`Pipeline` is a list of :class:`Stage`; a stage cuts at one boundary or, with lists, at
+A :class:`Pipeline` is a list of :class:`Stage`; a stage prunes at one boundary or, with lists, at
 several. Components are looked up in the plugin registry while the file is validated, so a wrong
 parameter of a third-party scorer is reported like any other mistake.
 """
@@ -139,7 +139,7 @@ class Pipeline(StrictModel):
         return deepest >= depth and self.depth is not None and self.depth > depth
 
     def scale(self, boundary: int, depth: int) -> int:
-        """Where a boundary tuned for ``self.depth`` layers lies on ``depth`` layers.
+        """The boundary on ``depth`` layers that one tuned for ``self.depth`` layers becomes.
 
         The pipeline's own boundaries are moved apart where proportion alone would join them, and
         layer ranges that end at one have to move along.
@@ -160,7 +160,7 @@ class Pipeline(StrictModel):
         boundaries = tuple(BoundaryBudget(stage.at, stage.budget) for stage in placed)
         return Schedule(boundaries, dims.layers, dims, self.keep)
 
-    def with_keep(self, keep: Any) -> Pipeline:
+    def with_keep(self, keep: object) -> Pipeline:
         """The pipeline with a budget from outside.
 
         With one boundary it replaces the stage's budget; with several it scales them all, and a
@@ -187,11 +187,16 @@ class Pipeline(StrictModel):
 
     def to_plain(self) -> dict[str, Any]:
         """Plain data that :func:`tokensieve.load_pipeline` reads back to an equal pipeline."""
-        plain: dict[str, Any] = self.model_dump(mode="json", exclude_defaults=True)
+        plain = self.model_dump(mode="json", exclude_defaults=True)
         plain.pop("stages", None)
-        if self.stages:
-            plain["stages"] = [_plain_stage(stage) for stage in self.stages]
-        return plain
+        stages = []
+        for stage in self.stages:
+            keys = stage.model_dump(mode="json", exclude_unset=True)
+            for key in {"at", "keep", "score"} & keys.keys():
+                if len(keys[key]) == 1:
+                    (keys[key],) = keys[key]
+            stages.append({key: keys[key] for key in Stage.model_fields if key in keys})
+        return {**plain, "stages": stages} if stages else plain
 
 
 _NO_REFERENCE = "one budget for several boundaries is a share of the original tokens: drop `of`"
@@ -210,21 +215,13 @@ def scaling_notes(pipeline: Pipeline, depth: int, unit: str = "decoder layer") -
 
 
 def end_notes(pipeline: Pipeline, depth: int, unit: str = "decoder layer") -> list[str]:
-    """Say that a boundary lies behind the last layer, where one does."""
+    """Say that a boundary is after the last layer, where one is."""
     if depth not in pipeline.boundaries(depth):
         return []
     return [
         f"boundary {depth} is behind the last {unit}: it removes tokens from what leaves the "
         f"{unit}s, and none runs on fewer of them"
     ]
-
-
-def _plain_stage(stage: Stage) -> dict[str, Any]:
-    plain = stage.model_dump(mode="json", exclude_unset=True)
-    for key in ("at", "keep", "score"):
-        if key in plain and len(plain[key]) == 1:
-            (plain[key],) = plain[key]
-    return {key: plain[key] for key in Stage.model_fields if key in plain}
 
 
 _PIPELINE_KEYS = frozenset(Pipeline.model_fields) - {"stages", "keep"}

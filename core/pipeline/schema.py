@@ -82,7 +82,13 @@ def pipeline_schema(registry: Registry) -> JsonSchemaValue:
     definitions["score-term"] = _score_term(registry, definitions)
     definitions["stage"] = _stage(registry, definitions)
     definitions["pipeline"] = _described(Pipeline, definitions)
-    definitions["pipeline-of-one-stage"] = _short_form(definitions)
+    shared = dict(definitions["pipeline"]["properties"])
+    del shared["stages"], shared["keep"]  # `keep` is the stage's
+    definitions["pipeline-of-one-stage"] = {
+        **definitions["stage"],
+        "description": "A pipeline of one stage: the keys of both on one level.",
+        "properties": {**shared, **definitions["stage"]["properties"]},
+    }
     return {
         "$schema": DIALECT,
         "title": "tokensieve pipeline",
@@ -159,14 +165,6 @@ def _stage(registry: Registry, definitions: JsonSchemaValue) -> JsonSchemaValue:
     unbounded = {"required": ["select"], "properties": {"select": {"anyOf": adaptive}}}
     stage["anyOf"] = [{"required": ["keep"]}, *([unbounded] if adaptive else [])]
     return stage
-
-
-def _short_form(definitions: JsonSchemaValue) -> JsonSchemaValue:
-    """Stage keys at the top level; ``keep`` is then the stage's."""
-    stage, shared = definitions["stage"], dict(definitions["pipeline"]["properties"])
-    del shared["stages"], shared["keep"]
-    about = "A pipeline of one stage: the keys of both on one level."
-    return {**stage, "description": about, "properties": {**shared, **stage["properties"]}}
 
 
 def _described(model: type[BaseModel], definitions: JsonSchemaValue) -> JsonSchemaValue:

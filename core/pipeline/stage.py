@@ -164,9 +164,17 @@ class Stage(StrictModel):
             )
             raise error_at(message, ("keep",))
         if self.shrinks_images:
-            self._refuse_components()
-        elif not self.score and self._reads_scores():
-            raise error_at("is missing: a stage needs a scorer", ("score",))
+            for key in ("score", "select", "merge", "scope", "order"):
+                if key in self.model_fields_set:
+                    message = (
+                        "a smaller image needs no components: a stage at 'image' has `keep` only"
+                    )
+                    raise error_at(message, (key,))
+        elif not self.score:
+            with blamed(self.select, "reads_scores()"):
+                reads_scores = self.select.reads_scores()
+            if reads_scores:
+                raise error_at("is missing: a stage needs a scorer", ("score",))
         if self.merge is not None and self.merge.space == "vision" and self.at != (0,):
             message = (
                 f"{self.merge.name!r} merges before the projector: allowed only in a stage at "
@@ -176,16 +184,6 @@ class Stage(StrictModel):
         if "keep" not in self.model_fields_set and not self.select.adaptive_count:
             raise error_at("is missing: a stage needs a budget", ("keep",))
         return self
-
-    def _reads_scores(self) -> bool:
-        with blamed(self.select, "reads_scores()"):
-            return self.select.reads_scores()
-
-    def _refuse_components(self) -> None:
-        for key in ("score", "select", "merge", "scope", "order"):
-            if key in self.model_fields_set:
-                message = "a smaller image needs no components: a stage at 'image' has `keep` only"
-                raise error_at(message, (key,))
 
     @property
     def shrinks_images(self) -> bool:

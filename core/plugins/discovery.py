@@ -68,7 +68,14 @@ def _build(files: tuple[tuple[Path, bytes], ...]) -> Registry:
             f"{PROJECT} is not installed here, only its source is: run `pip install -e .` in it"
         )
     for point in points:
-        _load_installed(registry, point)
+        owner = str(getattr(point.dist, "name", None) or point.value)
+        try:
+            _register(registry, point.load(), owner)
+        except BaseException as error:  # a broken third-party plugin must not stop the others
+            if owner == PROJECT or by_user(error):
+                raise
+            message = f"plugin {owner!r} ({point.value}) is left out: {first_line(error)}"
+            registry.problems.append(message)
     for (kind, name), owners in registry.claimed.items():
         registry.problems.append(claimed_by(kind, name, owners))
     for path, source in files:
@@ -80,18 +87,6 @@ def _build(files: tuple[tuple[Path, bytes], ...]) -> Registry:
 
 def _built_in(point: EntryPoint) -> bool:
     return bool(point.dist is not None and point.dist.name == PROJECT)
-
-
-def _load_installed(registry: Registry, point: EntryPoint) -> None:
-    owner = str(getattr(point.dist, "name", None) or point.value)
-    try:
-        _register(registry, point.load(), owner)
-    except BaseException as error:  # a broken third-party plugin must not stop the others
-        if owner == PROJECT or by_user(error):
-            raise
-        registry.problems.append(
-            f"plugin {owner!r} ({point.value}) is left out: {first_line(error)}"
-        )
 
 
 def _register(registry: Registry, module: ModuleType, owner: str) -> None:
