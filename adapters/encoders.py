@@ -16,8 +16,8 @@ from tokensieve.adapters.vision import (
     watch_layers,
     watch_projector,
 )
-from tokensieve.core.contract.adapter import VisionRecord
 from tokensieve.core.contract.signals import VISION_SIGNALS
+from tokensieve.core.contract.vision_record import VisionRecord
 from tokensieve.core.errors import AttachError
 
 if TYPE_CHECKING:

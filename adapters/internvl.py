@@ -24,12 +24,13 @@ from tokensieve.adapters.vision import (
     raster,
     seen_heads,
 )
-from tokensieve.core.contract.adapter import AdaptedVlm, Adapter, VisionRecord
+from tokensieve.core.contract.adapter import AdaptedVlm, Adapter
 from tokensieve.core.contract.dims import DecoderDims, ModelSize
 from tokensieve.core.contract.panel import Panel
 from tokensieve.core.contract.shrinking import Grid, ShrinkPlan
 from tokensieve.core.contract.signals import VISION_SIGNALS
 from tokensieve.core.contract.signature import Signature
+from tokensieve.core.contract.vision_record import VisionRecord
 from tokensieve.core.errors import UnsupportedError
 from tokensieve.core.lazy import torch
 

@@ -30,12 +30,13 @@ from tokensieve.adapters.vision import (
     raster,
     rotated_parts,
 )
-from tokensieve.core.contract.adapter import AdaptedVlm, Adapter, VisionRecord
+from tokensieve.core.contract.adapter import AdaptedVlm, Adapter
 from tokensieve.core.contract.dims import DecoderDims, ModelSize
 from tokensieve.core.contract.panel import Panel
 from tokensieve.core.contract.shrinking import ShrinkPlan
 from tokensieve.core.contract.signals import VISION_SIGNALS
 from tokensieve.core.contract.signature import Signature, unknown_release
+from tokensieve.core.contract.vision_record import VisionRecord
 from tokensieve.core.errors import SignalError
 from tokensieve.core.lazy import torch
 

@@ -17,7 +17,7 @@ from tokensieve.core.lazy import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tokensieve.core.contract.adapter import VisionRecord
+    from tokensieve.core.contract.vision_record import VisionRecord
 
 ATTENTION_SIGNALS = frozenset({"vision_attention", "vision_keys", "encoder_layers"})
 """Signals for which queries and keys have to be captured."""

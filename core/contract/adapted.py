@@ -1,4 +1,4 @@
-"""A model as its adapter sees it: what every engine needs, and what the encoder engine needs."""
+"""Models as their adapters see them: for every engine, and for the encoder engine."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from tokensieve.core.contract.dims import DecoderDims
+from tokensieve.core.contract.hooks import Handle
 from tokensieve.core.contract.shrinking import Grid
 from tokensieve.core.contract.signals import HISTORY_SIGNALS, Module
 from tokensieve.core.errors import UnsupportedError
@@ -43,7 +44,7 @@ ATTENTION_SIGNALS = frozenset(
 
 
 IMAGE = -1
-"""The boundary in front of the vision encoder, where pictures are made smaller (``at: image``)."""
+"""The boundary before the vision encoder, where pictures are made smaller (``at: image``)."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ class AdaptedEncoder(AdaptedModel):
     history: frozenset[str] = HISTORY_SIGNALS | ATTENTION_SIGNALS
 
     @abstractmethod
-    def pictures(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor:
+    def pictures(self, args: Sequence[object], kwargs: dict[str, object]) -> Tensor:
         """The pictures ``[batch, ...]`` in the arguments of ``encoder``; refuses other ones."""
 
     @abstractmethod
@@ -145,7 +146,7 @@ class AdaptedEncoder(AdaptedModel):
         """The block after which the share ``depth`` of all blocks has run."""
 
     @abstractmethod
-    def watch_pooling(self, weights: Callable[[], Tensor | None]) -> list[Any]:
+    def watch_pooling(self, weights: Callable[[], Tensor | None]) -> Sequence[Handle]:
         """Register hooks that make the head count row ``i`` ``weights()[:, i]`` times.
 
         ``weights()`` is ``[batch, rows]``: 1 for prefix rows, for a patch the original patches that
@@ -156,7 +157,7 @@ class AdaptedEncoder(AdaptedModel):
         """Where the patches of a picture of ``size`` (width, height) lie on it; empty: unknown."""
         return []
 
-    def shrink_images(self, wanted: Callable[[], Grid | None]) -> list[Any]:
+    def shrink_images(self, wanted: Callable[[], Grid | None]) -> Sequence[Handle]:
         """Register hooks that make the pictures smaller; return their handles.
 
         ``wanted()`` is the grid of patches that those of the running forward are to have; None:

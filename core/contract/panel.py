@@ -1,12 +1,8 @@
-"""Where visual tokens lie on a picture."""
+"""Panels: the places of visual tokens on a picture."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from tokensieve.core.contract.view import Per
+from tokensieve.core.contract.memory import Per
 from tokensieve.core.engine.reduction import Groups
 from tokensieve.core.engine.state import ForwardState
 

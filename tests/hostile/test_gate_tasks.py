@@ -20,8 +20,8 @@ from PIL import Image
 from plugin_sources import install, write
 
 import tokensieve
-from tokensieve.core.contract.adapter import VisionRecord
 from tokensieve.core.contract.tasks import Box, Example
+from tokensieve.core.contract.vision_record import VisionRecord
 from tokensieve.core.errors import TokensieveError
 from tokensieve.core.gate.records import check_record
 from tokensieve.core.gate.tasks import asked_examples, asked_score

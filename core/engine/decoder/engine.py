@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tokensieve.core.contract.adapted import IMAGE
-from tokensieve.core.contract.adapter import AdaptedVlm, VisionRecord
+from tokensieve.core.contract.adapter import AdaptedVlm
 from tokensieve.core.contract.shrinking import Grid
 from tokensieve.core.contract.signals import VISION_SIGNALS
 from tokensieve.core.contract.signature import Signature
+from tokensieve.core.contract.vision_record import VisionRecord
 from tokensieve.core.engine.base import BaseEngine
 from tokensieve.core.engine.call import decided_before, enter
 from tokensieve.core.engine.decision import decide

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from tokensieve.core.contract.adapter import AdaptedVlm, MappedLayer
+from tokensieve.core.contract.adapter import AdaptedVlm
 from tokensieve.core.contract.signals import EncoderLayer, TokenStates
 from tokensieve.core.contract.tensors import at_least_float32
+from tokensieve.core.contract.vision_record import MappedLayer
 from tokensieve.core.engine.board import BoundarySignals, Readers
 from tokensieve.core.engine.decoder.attention import LayerAttention
 from tokensieve.core.engine.decoder.cache import ReducedLayer
