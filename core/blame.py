@@ -22,7 +22,7 @@ def note_owner(part: type, owner: str) -> None:
 
 
 def owner_of(part: type) -> str:
-    """Who registered a class; of one that nobody did, the package that defines it."""
+    """The owner that registered a class; of one that nobody did, the package that defines it."""
     return _OWNERS.get(part) or part.__module__.partition(".")[0]
 
 

@@ -77,7 +77,7 @@ def half_character(text: str) -> str | None:
 
 
 def text_of(error: BaseException) -> str:
-    """What an error says, nothing if it cannot even say that: its ``__str__`` may be anybody's."""
+    """The text of an error, empty if it has none to give: its ``__str__`` may be anybody's."""
     try:
         return str(error).strip()
     except BaseException:
@@ -111,7 +111,7 @@ def reason(error: BaseException) -> str:
 
 @contextmanager
 def foreign(kind: type[TokensieveError], message: str) -> Iterator[None]:
-    """Whatever is raised inside, that is not ours, becomes ``message: reason`` in one line."""
+    """Turn whatever is raised inside, that is not ours, into ``message: reason`` in one line."""
     try:
         yield
     except TokensieveError:

@@ -21,5 +21,7 @@ class LazyModule(ModuleType):
 
 if TYPE_CHECKING:
     import torch as torch  # noqa: PLC0414 - the alias marks a re-export for type checkers
+
+    """PyTorch itself, imported when an attribute of it is first read."""
 else:
     torch = LazyModule("torch")

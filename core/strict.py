@@ -37,11 +37,15 @@ WIDEST = 2**63
 _DEEP = 64
 
 TokenCount = Annotated[int, Field(ge=1, le=MOST_TOKENS)]
+"""A number of visual tokens, at least 1."""
 Share = Annotated[float, Field(gt=0, le=1)]
+"""A part of a whole: above 0, at most 1."""
 Factor = Annotated[float, Field(ge=1e-4, le=1e4)]
 """A temperature or a weight: what it divides or multiplies stays a number of float32."""
 Layer = Annotated[int, Field(ge=0, lt=MOST_LAYERS)]
+"""The number of a layer, counted from 0."""
 Seed = Annotated[int, Field(ge=0, le=MOST_SEED)]
+"""A number by which random draws are repeated."""
 
 Place = tuple[str | int, ...]
 NUMBERS = frozenset({int, float})
@@ -90,7 +94,7 @@ def leaves(annotation: object) -> frozenset[object]:
 
 
 def _misfits(value: object, kinds: frozenset[object], path: Place) -> Iterator[tuple[str, Place]]:
-    """What no field takes, and what is of no kind that this one takes."""
+    """Find what no field takes, and what is of no kind that this one takes."""
     if isinstance(value, list | tuple | dict) and len(value) > MOST_ENTRIES:
         yield f"{len(value):,} entries, allowed: {MOST_ENTRIES:,}", path
     elif kinds == {StrictModel}:

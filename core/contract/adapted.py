@@ -49,7 +49,7 @@ IMAGE = -1
 
 @dataclass(frozen=True)
 class Demands:
-    """What one boundary of a pipeline asks of a model.
+    """Demands of one boundary of a pipeline on a model.
 
     Attributes:
         boundary: number of layers that have run, or ``IMAGE``.
@@ -92,7 +92,7 @@ class AdaptedModel(ABC):
         """The attention and the MLP branch of a layer."""
 
     def refusal(self, demands: Demands) -> str | None:
-        """Why this model cannot run a boundary, missing signals aside; None if it can."""
+        """The reason why this model cannot run a boundary, signals aside; None if it can."""
         return None
 
 
@@ -106,7 +106,7 @@ class AdaptedEncoder(AdaptedModel):
         encoder: the module that is called with the pictures.
         embedding: the module in it that runs first.
         final: the module that gets what leaves the last block.
-        prefix: rows in front of the patches; ``has_cls``: whether the first of them is a [CLS].
+        prefix: rows before the patches; ``has_cls``: whether the first of them is a [CLS].
         mask_argument: the blocks' argument for an attention mask; None if they take none.
     """
 
@@ -123,7 +123,11 @@ class AdaptedEncoder(AdaptedModel):
 
     @abstractmethod
     def pictures(self, args: Sequence[object], kwargs: dict[str, object]) -> Tensor:
-        """The pictures ``[batch, ...]`` in the arguments of ``encoder``; refuses other ones."""
+        """The pictures ``[batch, ...]`` in the arguments of ``encoder``.
+
+        Raises:
+            UnsupportedError: they are in a form that cannot be pruned.
+        """
 
     @abstractmethod
     def grid(self, pictures: Tensor) -> tuple[int, int]:
@@ -154,7 +158,7 @@ class AdaptedEncoder(AdaptedModel):
         """
 
     def panels(self, size: tuple[int, int], processor: Any, inputs: Any) -> list[Panel]:
-        """Where the patches of a picture of ``size`` (width, height) lie on it; empty: unknown."""
+        """The places of the patches of a picture of ``size`` (width, height); empty: unknown."""
         return []
 
     def shrink_images(self, wanted: Callable[[], Grid | None]) -> Sequence[Handle]:

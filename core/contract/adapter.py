@@ -39,7 +39,7 @@ class AdaptedVlm(AdaptedModel):
         decoder: the text model; ``layers`` its decoder layers; ``rotary`` its rotary embedding.
         dims: sizes of the decoder.
         placeholder_ids: token ids that stand for visual tokens.
-        separated: True if other tokens stand between those of one image, so that a run of
+        separated: True if other tokens are between those of one image, so that a run of
             placeholders is a part of an image only.
         mrope: True if positions are three-dimensional.
     """
@@ -90,7 +90,7 @@ class AdaptedVlm(AdaptedModel):
 
     @abstractmethod
     def final_norm(self, hidden: Tensor) -> Tensor:
-        """The norm in front of the output head, on ``[..., dim]``."""
+        """The norm before the output head, on ``[..., dim]``."""
 
     @abstractmethod
     def watch_vision(
@@ -109,7 +109,7 @@ class AdaptedVlm(AdaptedModel):
         """Register hooks that make the vision encoder see smaller images; return their handles.
 
         ``grids`` maps the token grid ``(rows, columns)`` of each image or tile to the smaller one.
-        The features must then stand at the places that ``spread_places`` names, in raster order.
+        The features must then be at the places that ``spread_places`` names, in raster order.
         """
         raise UnsupportedError(f"adapter {self.name} cannot make images smaller")
 
@@ -130,12 +130,12 @@ class AdaptedVlm(AdaptedModel):
         return [length]
 
     def panels(self, size: tuple[int, int], processor: Any, inputs: Any) -> list[Panel]:
-        """Where the visual tokens of a picture of ``size`` (width, height) lie on it."""
+        """The places of the visual tokens of a picture of ``size`` (width, height)."""
         return []
 
 
 class Adapter(ABC):
-    """A model family."""
+    """A plugin that recognizes the models of a family and binds them."""
 
     name: ClassVar[str] = ""
     model_types: ClassVar[frozenset[str]] = frozenset()
@@ -187,8 +187,10 @@ class Adapter(ABC):
 
     @classmethod
     def check_classifier(cls) -> tuple[Any, Tensor]:
-        """Of a family that answers no questions: a small model with random weights in float64, and
-        pictures for it."""
+        """A small model with random weights in float64, and pictures for it.
+
+        For families that answer no questions.
+        """
         raise UnsupportedError(f"adapter {cls.name} builds no model to be checked")
 
     @classmethod
@@ -200,9 +202,9 @@ class Adapter(ABC):
     def synthetic_inputs(
         cls, config: Any, size: ModelSize, text: tuple[int, int], batch: int
     ) -> dict[str, Tensor]:
-        """What the family's processor would make of one image per sample, with random content.
+        """Inputs as the family's processor makes them of one image per sample, with random content.
 
-        ``text`` are the tokens in front of the image and behind it, the family's own image
+        ``text`` are the tokens before the image and after it, the family's own image
         delimiters included. Pixels are float32.
         """
         raise UnsupportedError(f"adapter {cls.name} cannot make synthetic inputs")

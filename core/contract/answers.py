@@ -24,7 +24,7 @@ Shape = tuple[int | None, ...]
 
 
 def described(answer: object) -> str:
-    """What came instead of the tensor that was wanted, in a few words."""
+    """An answer in a few words, where another tensor was wanted."""
     if not isinstance(answer, torch.Tensor):
         return shown(type(answer).__name__ if answer is not None else None).strip("'")
     parts = [str(answer.dtype).removeprefix("torch.")]

@@ -41,7 +41,7 @@ class OwnHook:
         self.__module__ = call.__module__
 
     def __call__(self, *args: object, **kwargs: object) -> object:
-        """Run the hook."""
+        """Run the hook, if it is alive."""
         return self._call(*args, **kwargs) if self._alive() else None
 
     def __deepcopy__(self, memo: object) -> object:

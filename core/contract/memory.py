@@ -29,4 +29,4 @@ class NoMemory:
         return None
 
     def remember(self, key: str, values: Tensor, per: Per) -> None:
-        """Do nothing."""
+        """Forget ``values`` at once."""

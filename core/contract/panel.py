@@ -9,7 +9,9 @@ from dataclasses import dataclass
 class Panel:
     """A rectangle of the picture that consecutive visual tokens cover, row by row.
 
-    ``box`` is ``(left, top, right, bottom)`` as shares of the picture's width and height.
+    Attributes:
+        rows: rows of visual tokens; ``columns`` tokens in each.
+        box: ``(left, top, right, bottom)`` as shares of the picture's width and height.
     """
 
     rows: int

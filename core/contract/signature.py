@@ -54,7 +54,7 @@ class Signature:
 
 
 def unknown_release() -> str:
-    """What to say where a model is not laid out as its adapter knows it."""
+    """The end of an error about a model that is not laid out as its adapter knows it."""
     from transformers import __version__
 
     return (

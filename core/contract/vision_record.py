@@ -64,9 +64,9 @@ class MappedLayer:
     pick: Callable[[Tensor], Tensor]
 
     def attention(self, kind: EncoderAttention = "auto", *, joined: bool = False) -> Tensor:
-        """See :class:`~tokensieve.core.contract.signals.EncoderLayer`."""
+        """Attention of the layer, picked."""
         return self.pick(self.layer.attention(kind, joined=joined))
 
     def keys(self, *, joined: bool = False) -> Tensor:
-        """See :class:`~tokensieve.core.contract.signals.EncoderLayer`."""
+        """Keys of the layer, picked."""
         return self.pick(self.layer.keys(joined=joined))

@@ -131,7 +131,7 @@ def largest(meets: Callable[[int], bool], least: int, most: int) -> int:
 
 @dataclass(frozen=True)
 class BoundaryBudget:
-    """What is left of an image at a boundary: ``budget``, once ``at`` decoder layers have run."""
+    """The ``budget`` of a boundary, at which ``at`` decoder layers have run."""
 
     at: int
     budget: Budget
@@ -182,7 +182,7 @@ class Schedule:
         return layers
 
     def _own_counts(self, original: int) -> list[int]:
-        """What the boundaries' own budgets leave, in order."""
+        """The counts that the boundaries' own budgets leave, in order."""
         counts: list[int] = []
 
         def continued(count: int) -> list[int]:

@@ -98,4 +98,5 @@ ScorerField = Annotated[Scorer, _component("scorer", Scorer), PlainSerializer(du
 SelectorField = Annotated[
     Selector, _component("selector", Selector), PlainSerializer(dump_component)
 ]
+"""A parameter that is a selector: a name, or a mapping with the key ``selector``."""
 MergerField = Annotated[Merger, _component("merger", Merger), PlainSerializer(dump_component)]

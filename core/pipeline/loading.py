@@ -54,7 +54,7 @@ def load_pipeline(
     elif isinstance(source, Mapping):
         pipeline = _validate(Source("<dict>", dict(source)), registry)
     else:
-        path = find_pipeline(source, registry)
+        path = _find(source, registry)
         pipeline = _validate(read_yaml(path), registry, path)
     if keep is None:
         return pipeline
@@ -65,12 +65,8 @@ def load_pipeline(
         raise PipelineError(f"keep: {message}") from None
 
 
-def find_pipeline(source: str | os.PathLike[str], registry: Registry) -> Path:
-    """The file of a preset, or the file of that path.
-
-    Raises:
-        PipelineError: there is no such preset, and it does not look like a path.
-    """
+def _find(source: str | os.PathLike[str], registry: Registry) -> Path:
+    """The file of a preset, or the path itself."""
     text = os.fspath(source)
     presets = registry.entries["pipeline"]
     if isinstance(source, str):

@@ -12,7 +12,7 @@ BUDGET = "keep"
 
 
 def misnamed(name: str, pipeline: Pipeline, registry: Registry) -> str | None:
-    """Why ``pipeline`` cannot have that name; None if it can.
+    """The reason why ``pipeline`` cannot have that name; None if it can.
 
     At another budget it is the same pipeline.
     """
@@ -45,7 +45,7 @@ def _standard(name: str, registry: Registry) -> Pipeline | None:
 
 
 def _content(pipeline: Pipeline) -> dict[str, object]:
-    """What a pipeline does, but for its budget."""
+    """The content of a pipeline that decides what it does, but for its budget."""
     plain = pipeline.to_plain()
     stages = [
         {key: value for key, value in stage.items() if key != BUDGET}

@@ -85,6 +85,7 @@ class OneOrList(WrapValidator):
     """Annotation of a tuple: a single value stands for a list of one.
 
     Attributes:
+        func: the validator.
         filled: the JSON Schema refuses an empty list; the model has to do so itself.
     """
 

@@ -92,6 +92,7 @@ class ScoreTerm(StrictModel):
 
 AScoreTerm = Annotated[ScoreTerm, PlainSerializer(lambda term: term.dump())]
 ScoreTerms = Annotated[tuple[AScoreTerm, ...], Field(max_length=MOST_TERMS), OneOrList()]
+"""A parameter that is one score term or a list of them, as in the ``score`` of a stage."""
 
 
 def _read_image(value: object) -> object:
@@ -105,7 +106,11 @@ def _read_image(value: object) -> object:
 
 @dataclass(frozen=True)
 class OrImage(BeforeValidator):
-    """Annotation: ``image`` is the boundary before the encoder; it has a stage of its own."""
+    """Annotation: ``image`` is the boundary before the encoder; it has a stage of its own.
+
+    Attributes:
+        func: the validator.
+    """
 
     func: Callable[[object], object] = _read_image
 
@@ -126,7 +131,7 @@ Boundary = Annotated[
 class Stage(StrictModel):
     """One reduction, or with lists several alike, at decoder boundaries.
 
-    ``at: image`` is not a boundary of the decoder: the image is made smaller in front of the
+    ``at: image`` is not a boundary of the decoder: the image is made smaller before the
     vision encoder, until it gives as many tokens as the budget says.
     """
 

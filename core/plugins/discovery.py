@@ -31,6 +31,7 @@ from tokensieve.core.plugins.watching import untouched, watched
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
+"""Decorator of a plugin's function ``tokensieve_register(registry)``, by which it is found."""
 
 
 class HookSpecs:
