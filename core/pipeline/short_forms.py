@@ -75,6 +75,7 @@ def as_list(value: object) -> Sequence[object]:
 
 
 def _read_list(value: object, handler: ValidatorFunctionWrapHandler) -> object:
+    """Validate a list, or a single value as a list of one."""
     if isinstance(value, list | tuple):
         return handler(value)
     return validated(handler, [value], lambda place: place[1:])
@@ -85,7 +86,6 @@ class OneOrList(WrapValidator):
     """Annotation of a tuple: a single value stands for a list of one.
 
     Attributes:
-        func: the validator.
         filled: the JSON Schema refuses an empty list; the model has to do so itself.
     """
 

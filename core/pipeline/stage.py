@@ -96,6 +96,7 @@ ScoreTerms = Annotated[tuple[AScoreTerm, ...], Field(max_length=MOST_TERMS), One
 
 
 def _read_image(value: object) -> object:
+    """The boundary that is meant, or ``value`` as it is."""
     if value in ("image", ["image"]):
         return (IMAGE,)
     listed = as_list(value)
@@ -106,11 +107,7 @@ def _read_image(value: object) -> object:
 
 @dataclass(frozen=True)
 class OrImage(BeforeValidator):
-    """Annotation: ``image`` is the boundary before the encoder; it has a stage of its own.
-
-    Attributes:
-        func: the validator.
-    """
+    """Annotation: ``image`` is the boundary before the encoder; it has a stage of its own."""
 
     func: Callable[[object], object] = _read_image
 
@@ -126,6 +123,7 @@ Boundary = Annotated[
     Field(ge=IMAGE, lt=MOST_LAYERS, strict=True),
     WithJsonSchema({"exclusiveMaximum": MOST_LAYERS, "minimum": 0, "type": "integer"}),
 ]
+"""A boundary as a number of decoder layers; ``image`` is read as ``IMAGE``."""
 
 
 class Stage(StrictModel):
