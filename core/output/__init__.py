@@ -1,1 +1,1 @@
-"""What people see and how they stop it: text on the terminal, streams, signals."""
+"""Text on the terminal, standard streams, and the signals that stop a command."""

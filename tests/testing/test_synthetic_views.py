@@ -64,6 +64,15 @@ def test_pruned_scene_has_gaps_and_an_extra_token() -> None:
     assert (view.index[0].diff() > 1).any()
 
 
+def test_every_tensor_is_on_the_device_of_the_scene() -> None:
+    made = synthetic_batch(Scene(device="meta", depths=(0.5,)))
+    tensors = [made.valid, made.index, *made.tensors.values(), *made.text.values()]
+    named = [*made.attention.values(), *made.encoder.values()]
+    tensors += [values for part in named for values in part.values()]
+    tensors += [change.magnitude for change in made.transitions]
+    assert {str(values.device) for values in tensors} == {"meta"}
+
+
 def structure(view: View) -> dict[str, Any]:
     """Signal -> dimensions and type; checks that it has one row per image, one value per token."""
 
