@@ -38,7 +38,7 @@ class PlacedStage:
 
 
 class About(StrictModel):
-    """Facts about a method for people who compare it: the program reads none of them.
+    """Where a method comes from, and what to know before comparing it: for people, not for us.
 
     ``keep`` says what a budget from outside means for this pipeline; ``deviations`` what differs
     from the released code.

@@ -129,7 +129,7 @@ Boundary = Annotated[
 class Stage(StrictModel):
     """One reduction, or with lists several alike, at decoder boundaries.
 
-    ``at: image`` is not a boundary of the decoder: the image is made smaller before the
+    ``at: image`` is not a boundary of the decoder: the image is made smaller in front of the
     vision encoder, until it gives as many tokens as the budget says.
     """
 
