@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from tokensieve.core.study.plan.cells import key_of
+from tokensieve.core.study.store.records import CellDocument
 from tokensieve.core.study.store.store import CellResult, Store
 
 VISUAL = 144
@@ -87,7 +88,8 @@ def write_study(
 
 def cell(config: dict[str, Any], status: str = "done", error: str | None = None) -> CellResult:
     facts = {"status": status, "error": error, "started": "2026-01-01T00:00:00", "summary": {}}
-    return CellResult(key_of(config), {"config": config, **facts})
+    document = CellDocument.model_validate({"config": config, **facts})
+    return CellResult(key_of(config), document)
 
 
 def config(

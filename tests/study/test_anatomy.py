@@ -20,7 +20,8 @@ from tokensieve.core.models.loading import LoadedModel, load_model
 from tokensieve.core.output.quiet import quiet_transformers
 from tokensieve.core.plugins.discovery import build_registry
 from tokensieve.core.run.prompts import VisualQuestion, prepare
-from tokensieve.core.study.work.anatomy import (
+from tokensieve.core.study.work.relevance import relevant_tokens
+from tokensieve.core.study.work.token_attribution import (
     able_terms,
     examine,
     leave_one_out,
@@ -28,7 +29,6 @@ from tokensieve.core.study.work.anatomy import (
     score_tokens,
     term_label,
 )
-from tokensieve.core.study.work.relevance import relevant_tokens
 
 FAMILIES = ("llava", "qwen-vl", "internvl")
 REGISTRY = build_registry()

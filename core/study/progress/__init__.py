@@ -1,1 +1,1 @@
-"""How long cells take, and how much is done."""
+"""Estimates of how long cells take, and of how much is done."""
