@@ -25,3 +25,4 @@ if TYPE_CHECKING:
     """PyTorch itself, imported when an attribute of it is first read."""
 else:
     torch = LazyModule("torch")
+    """PyTorch itself, imported when an attribute of it is first read."""

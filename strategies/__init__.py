@@ -1,15 +1,14 @@
 """The built-in strategies: what to keep. Pure tensor maths; no model names, no hooks.
 
 One published idea a file; a new scorer is one file in ``scorers/`` and one line here. What several
-of them share stands beside this file.
+of them share is beside this file.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from tokensieve.core.plugins.discovery import hookimpl
-from tokensieve.core.plugins.registry import Registry
+from tokensieve.plugin import Registry, hookimpl
 from tokensieve.strategies.mergers.absorb import AbsorbMerger
 from tokensieve.strategies.mergers.contextual import ContextualMerger
 from tokensieve.strategies.mergers.knn_weighted import KnnWeightedMerger

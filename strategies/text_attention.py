@@ -6,13 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from tokensieve.core.contract.components import Scorer
-from tokensieve.core.contract.signals import TextAttention
-from tokensieve.core.contract.tensors import take_rows
-from tokensieve.core.contract.ties import falling
-from tokensieve.core.contract.view import View
-from tokensieve.core.pipeline.budgets import floor_count
-from tokensieve.core.strict import Share
+from tokensieve.plugin import Scorer, Share, TextAttention, View, falling, floor_count, take_rows
 from tokensieve.strategies.raters import raters
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 In pytest, for your own class::
 
-    from tokensieve.core.testing import all_checks
+    from tokensieve.testing import all_checks
 
     @pytest.mark.parametrize("check", all_checks(MyScorer), ids=str)
     def test_conforms(check):

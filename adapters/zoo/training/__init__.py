@@ -1,1 +1,1 @@
-"""How the built-in checkpoints were trained. Not part of the wheel."""
+"""Training of the built-in checkpoints. Not part of the wheel."""
