@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import wraps
 from itertools import pairwise
-from typing import Any
-
-from torch.utils.hooks import RemovableHandle
+from typing import Any, cast
 
 from tokensieve.core.bench.clock import Clock
 from tokensieve.core.bench.model import BenchModel
-from tokensieve.core.engine import transitions as transitions_module
-from tokensieve.core.engine.decoder import engine as engine_module
-from tokensieve.core.engine.session import Session
-
-ENGINE_PACKAGE = engine_module.__name__.rpartition(".")[0]
+from tokensieve.core.engine.timing import Hook, Timer
 
 
 @dataclass(frozen=True)
@@ -61,8 +56,7 @@ def timed_pass(subject: BenchModel, clock: Clock, decode_tokens: int) -> Pass:
     return Pass(clock.seconds(start, end), clock.seconds(*inside), decode)
 
 
-@dataclass
-class HookTime:
+class HookTime(Timer):
     """Time inside tokensieve's own code during a prefill.
 
     ``scoring``: capturing signals (module transitions, vision records), scoring, selecting,
@@ -70,25 +64,32 @@ class HookTime:
     and rotary embeddings.
     """
 
-    clock: Clock
-    _scoring: list[tuple[Any, Any]] = field(default_factory=list)
-    _total: list[tuple[Any, Any]] = field(default_factory=list)
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self._scoring: list[tuple[Any, Any]] = []
+        self._total: list[tuple[Any, Any]] = []
 
-    def around(self, call: Callable[..., Any], *, scoring: bool, hook: bool) -> Callable[..., Any]:
-        """``call``, with its time written down."""
+    def hook(self, call: Hook, *, captures: bool) -> Hook:
+        """A hook whose time is written down; one that captures does nothing but scoring."""
 
-        def timed(*args: Any, **kwargs: Any) -> Any:
-            start = self.clock.mark()
-            try:
+        @wraps(call)
+        def timed(*args: object, **kwargs: object) -> object:
+            with self._written(self._total), self.measured() if captures else nullcontext():
                 return call(*args, **kwargs)
-            finally:
-                span = (start, self.clock.mark())
-                if scoring:
-                    self._scoring.append(span)
-                if hook:
-                    self._total.append(span)
 
-        return timed
+        return cast(Hook, timed)
+
+    def measured(self) -> AbstractContextManager[None]:
+        """A block that is scoring."""
+        return self._written(self._scoring)
+
+    @contextmanager
+    def _written(self, spans: list[tuple[Any, Any]]) -> Iterator[None]:
+        start = self.clock.mark()
+        try:
+            yield
+        finally:
+            spans.append((start, self.clock.mark()))
 
     @property
     def scoring(self) -> float:
@@ -101,36 +102,11 @@ class HookTime:
         return sum(self.clock.seconds(*span) for span in self._total)
 
 
-@contextmanager
-def timed_hooks(session: Session, clock: Clock) -> Iterator[HookTime]:
-    """Time every hook of ``session``; nothing of this is on the model's path outside the block."""
-    times = HookTime(clock)
-    for handle in session._engine._handles:
-        if not isinstance(handle, RemovableHandle):
-            continue  # keeps outputs, and computes nothing
-        hooks: Any = handle.hooks_dict_ref()
-        own = hooks[handle.id].__module__.startswith(ENGINE_PACKAGE)
-        # hooks that an adapter put on the vision encoder do nothing but capture signals
-        hooks[handle.id] = times.around(hooks[handle.id], scoring=not own, hook=True)
-    inner: list[tuple[Any, str, Any]] = [
-        (module, name, getattr(module, name))
-        for module, name in ((engine_module, "decide"), (transitions_module, "change"))
-    ]
-    for module, name, call in inner:
-        setattr(module, name, times.around(call, scoring=True, hook=False))
-    try:
-        yield times
-    finally:
-        for module, name, call in inner:
-            setattr(module, name, call)
-
-
-def hook_seconds(subject: BenchModel, session: Session, clock: Clock) -> tuple[float, float]:
-    """``(scoring, total)`` seconds of one prefill; ``session`` has to be detached afterwards."""
-    with timed_hooks(session, clock) as times:
-        clock.settle()
-        subject.prefill()
-        clock.settle()
+def hook_seconds(subject: BenchModel, times: HookTime) -> tuple[float, float]:
+    """``(scoring, total)`` seconds of one prefill, with a session attached that tells ``times``."""
+    times.clock.settle()
+    subject.prefill()
+    times.clock.settle()
     return times.scoring, times.total
 
 

@@ -11,11 +11,11 @@ from rich.console import Console
 from rich.text import Text
 
 from tokensieve.core.bench.clock import clock_for
-from tokensieve.core.bench.measuring import hook_seconds, timed_pass
+from tokensieve.core.bench.measuring import HookTime, hook_seconds, timed_pass
 from tokensieve.core.bench.model import BenchModel
 from tokensieve.core.bench.result import FORMAT, Spread, paired
 from tokensieve.core.bench.runner import describe
-from tokensieve.core.engine.session import attach
+from tokensieve.core.engine.session import attach_timed
 from tokensieve.core.errors import TokensieveError
 from tokensieve.core.foreign import plain
 from tokensieve.core.output.markdown import escaped, pipe_table
@@ -82,8 +82,11 @@ def measure_overheads(
                 if refused[pipeline.name]:
                     continue
                 try:
-                    with attach(measured.model, pipeline, plugins=plugins) as session:
-                        seconds = hook_seconds(measured, session, clock)
+                    hook_time = HookTime(clock)
+                    with attach_timed(
+                        measured.model, pipeline, hook_time, plugins=plugins
+                    ) as session:
+                        seconds = hook_seconds(measured, hook_time)
                         tokens[pipeline.name] = session.trace.per_layer[0][-1]
                 except TokensieveError as error:
                     refused[pipeline.name] = str(error)

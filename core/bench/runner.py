@@ -15,12 +15,18 @@ from typing import Any
 import torch
 
 from tokensieve.core.bench.clock import clock_for
-from tokensieve.core.bench.measuring import Pass, cache_bytes, hook_seconds, timed_pass
+from tokensieve.core.bench.measuring import (
+    HookTime,
+    Pass,
+    cache_bytes,
+    hook_seconds,
+    timed_pass,
+)
 from tokensieve.core.bench.memory import MEASURES, peak_bytes
 from tokensieve.core.bench.model import BenchModel, memory_errors
 from tokensieve.core.bench.result import BenchResult, Spread, Variant, VariantComparison
 from tokensieve.core.engine.decoder.cache import find_cache
-from tokensieve.core.engine.session import Session, attach
+from tokensieve.core.engine.session import Session, attach, attach_timed
 from tokensieve.core.errors import AttachError
 from tokensieve.core.models.host import processor_name
 from tokensieve.core.pipeline.fit import check
@@ -136,8 +142,9 @@ class Bench:
         if entry.pipeline is not None and entry.pipeline.stages:
             pairs = []
             for _ in range(HOOK_RUNS):
-                with attach(measured.model, entry.pipeline, plugins=self.plan.plugins) as watched:
-                    pairs.append(hook_seconds(measured, watched, self.clock))
+                times, plugins = HookTime(self.clock), self.plan.plugins
+                with attach_timed(measured.model, entry.pipeline, times, plugins=plugins):
+                    pairs.append(hook_seconds(measured, times))
             scoring, hooks = (Spread.of(seconds) for seconds in zip(*pairs, strict=True))
         per_layer = [[measured.size.visual_tokens] * dims.layers] * measured.setup.batch
         notes: list[str] = []

@@ -1,4 +1,4 @@
-"""What all engines do alike: hooks in and out, carrying a reduction out, the trace."""
+"""The part that all engines share: hooks in and out, carrying a reduction out, the trace."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch.utils.hooks import RemovableHandle
@@ -15,12 +15,15 @@ from tokensieve.core.contract.adapted import IMAGE, AdaptedModel, Branch
 from tokensieve.core.contract.boundary_log import settle
 from tokensieve.core.contract.hooks import all_or_none, own
 from tokensieve.core.contract.signature import Signature
-from tokensieve.core.contract.tensors import on_device
+from tokensieve.core.engine.boundary_signals import BoundarySignals
 from tokensieve.core.engine.call import Call, current, enter, leave
+from tokensieve.core.engine.capture_plan import CapturePlan
+from tokensieve.core.engine.decision import decide
 from tokensieve.core.engine.guard import ForwardGuard, refuse
-from tokensieve.core.engine.needs import CapturePlan
 from tokensieve.core.engine.reduction import Reduction
-from tokensieve.core.engine.state import SIZES, ForwardState
+from tokensieve.core.engine.rows import Rows
+from tokensieve.core.engine.state import ForwardState
+from tokensieve.core.engine.timing import NO_TIMER, Timer
 from tokensieve.core.engine.trace import StageTrace, Trace
 from tokensieve.core.engine.transitions import watch
 from tokensieve.core.pipeline.pipeline import Pipeline, PlacedStage, end_notes, scaling_notes
@@ -33,6 +36,13 @@ SEEN = -1
 """Instead of a number of forwards: the last one was seen, and something is wrong with it."""
 
 
+class Handle(Protocol):
+    """What registering a hook gives, or watching something else."""
+
+    def remove(self) -> None:
+        """Take it off again."""
+
+
 class BaseEngine(ABC):
     """Runs one pipeline on one bound model.
 
@@ -40,17 +50,22 @@ class BaseEngine(ABC):
         called: whether the model was called since the pipeline is on it.
         forwards: how many forwards have been seen and checked.
         removed: whether the hooks were taken away; compiled code may still run them.
+        timer: told when the engine's own code runs.
     """
 
-    def __init__(self, bound: AdaptedModel, pipeline: Pipeline, seed: int) -> None:
+    def __init__(
+        self, bound: AdaptedModel, pipeline: Pipeline, seed: int, timer: Timer = NO_TIMER
+    ) -> None:
         self._bound = bound
         self.pipeline = pipeline
         self.seed = seed
+        self.timer = timer
         depth = bound.dims.layers
         self.placed: dict[int, tuple[int, PlacedStage]] = {
-            cut.at: (number, cut) for number, cut in enumerate(pipeline.placed_stages(depth))
+            placed.at: (number, placed)
+            for number, placed in enumerate(pipeline.placed_stages(depth))
         }
-        self.needs = CapturePlan([cut for _, cut in self.placed.values()], depth)
+        self.plan = CapturePlan([placed for _, placed in self.placed.values()], depth)
         self.schedule = pipeline.schedule(bound.dims)
         notes = (scaling_notes, end_notes)
         self.notes = [line for note in notes for line in note(pipeline, depth, bound.layer_word)]
@@ -60,7 +75,8 @@ class BaseEngine(ABC):
         self._latest = Trace(notes=list(self.notes))
         self._here = threading.local()
         self._watched: frozenset[tuple[int, str]] = frozenset()
-        self._handles: list[Any] = []
+        self._handles: list[Handle] = []
+        self._recorders: list[Handle] = []  # those that an adapter registered
 
     # ------------------------------------------------------------------ what a call knows
 
@@ -84,15 +100,13 @@ class BaseEngine(ABC):
     def _publish(self, trace: Trace) -> None:
         self._latest = self._here.trace = trace
 
-    def _end_state(self) -> ForwardState | None:
-        """Take the state of the forward that ends from its call."""
+    def _forget_forward(self) -> None:
+        """The forward of this context is over, and the call if it was all of it."""
         call = current(self)
-        if call is None:
-            return None
-        state, call.state = call.state, None
-        if call.owner == "inner":
-            leave(self, call)
-        return state
+        if call is not None:
+            call.state = None
+            if call.owner == "inner":
+                leave(self, call)
 
     # ------------------------------------------------------------------ hooks in and out
 
@@ -103,8 +117,11 @@ class BaseEngine(ABC):
         try:
             with all_or_none(self._bound.model):
                 self._install()
-                for handle in self._handles:
+                for handle in [*self._handles, *self._recorders]:
                     if isinstance(handle, RemovableHandle):
+                        hooks: Any = handle.hooks_dict_ref()
+                        captures = handle in self._recorders
+                        hooks[handle.id] = self.timer.hook(hooks[handle.id], captures=captures)
                         own(handle, lambda: not self.removed)
         except BaseException:
             self.remove()
@@ -112,28 +129,29 @@ class BaseEngine(ABC):
 
     @abstractmethod
     def _install(self) -> None:
-        """Register the hooks of a pipeline that has cuts."""
+        """Register the hooks of a pipeline that has boundaries."""
 
     def _watch_transitions(self) -> None:
         branches: list[tuple[int, Branch]] = []
-        for layer in self.needs.layers("transitions"):
+        for layer in self.plan.layers("transitions"):
             branches += [(layer, branch) for branch in self._bound.branches(layer)]
-        for layer in self.needs.layers("block_transitions"):
+        for layer in self.plan.layers("block_transitions"):
             block = self._bound.layers[layer]
             branches.append((layer, ("block", block, block)))
         self._watched = frozenset((layer, branch[0]) for layer, branch in branches)
         for layer, branch in branches:
-            self._handles += watch(layer, branch, lambda: self.state)
+            self._handles += watch(layer, branch, lambda: self.state, self.timer)
 
     def remove(self) -> None:
         """Take every hook away and forget all tensors."""
         self.removed = True
-        while self._handles:
-            self._handles.pop().remove()
+        for handles in (self._recorders, self._handles):
+            while handles:
+                handles.pop().remove()
         leave(self, current(self))
 
     @contextmanager
-    def expecting(self, prompt: Any, asked: dict[str, Any]) -> Iterator[Call]:
+    def expecting(self, prompt: object, asked: dict[str, object]) -> Iterator[Call]:
         """The call of one ``generate``; it remembers the ids that it was given, and the rest."""
         call = enter(self, "generate")
         call.asked = asked
@@ -147,7 +165,7 @@ class BaseEngine(ABC):
 
     def _new_guard(self) -> ForwardGuard:
         bound = self._bound
-        first, depth = self.needs.first_layer, bound.dims.layers
+        first, depth = self.plan.first_layer, bound.dims.layers
         return ForwardGuard(first, depth, bound.layer_word, self._watched, depth in self.placed)
 
     def _watch_model(self, inner: nn.Module) -> None:
@@ -155,12 +173,14 @@ class BaseEngine(ABC):
 
         arguments = Signature.of(self._bound.model)
 
-        def begin(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        def begin(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
             self.called = True
             call = enter(self, "model")
             call.before, call.arguments = call.forwards, arguments.named(args, kwargs)
 
-        def end(module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
+        def end(
+            module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object], output: object
+        ) -> None:
             call = current(self)
             if call is not None and call.owner == "model":
                 leave(self, call)
@@ -179,22 +199,22 @@ class BaseEngine(ABC):
             call.forwards += 1
 
     def _settle(self, state: ForwardState) -> None:
-        """Look at what was doubted; if it is so, the model's own hook has nothing to add."""
+        """Look at what was to be checked; if it fails, the model's own hook adds nothing."""
         call = current(self)
         if call is None:
-            settle(state.checks)
+            settle(state.later_checks)
             return
         before, call.before = call.before, SEEN
-        settle(state.checks)
+        settle(state.later_checks)
         call.before = before
 
     def _conclude(self, state: ForwardState) -> None:
-        """Look at what was doubted, and publish the trace."""
+        """Look at what was to be checked, and publish the trace."""
         self._settle(state)
         self._count()
         self._publish(state.trace)
         trace, depth = state.trace, self._bound.dims.layers
-        for sample in range(state.batch):
+        for sample in range(state.prompt.batch):
             layers: list[int] = []
             stages = {stage.boundary: stage.after[sample] for stage in trace.stages}
             alive = stages.get(IMAGE, trace.visual_tokens[sample])
@@ -203,55 +223,44 @@ class BaseEngine(ABC):
                 layers.append(alive)
             trace.per_layer.append(layers)
 
-    def _traced(
-        self, state: ForwardState, cut: PlacedStage, reduction: Reduction | None, hidden: Tensor
-    ) -> Tensor:
-        """Carry a reduction out, if there is one, and write down what it did."""
-        assert state.layout is not None and state.origin is not None
-        before = [state.layout.visual(sample) for sample in range(state.batch)]
+    # ------------------------------------------------------------------ one boundary
+
+    def _decide(
+        self, state: ForwardState, boundary: int, signals: BoundarySignals
+    ) -> Reduction | None:
+        """What the stage of a boundary makes of its signals."""
+        number, placed = self.placed[boundary]
+        targets, notes = state.prompt.targets_of(number), state.trace.notes
+        with self.timer.measured(), torch.no_grad():
+            decision = decide(placed, signals.tokens(), targets)
+        state.later_checks.extend(decision.later_checks)
+        notes.extend(note for note in decision.notes if note not in notes)
+        return decision.reduction
+
+    def _carry_out(
+        self,
+        state: ForwardState,
+        rows: Rows,
+        boundary: int,
+        reduction: Reduction | None,
+        hidden: Tensor,
+    ) -> tuple[Tensor, Rows]:
+        """Reduce what the rows hold, and the rows, if there is a reduction; write it down."""
+        _, placed = self.placed[boundary]
+        before = rows.layout.visual_tokens()
         if reduction is not None:
-            hidden = self._apply(state, max(cut.at, 0), reduction, hidden)
+            state.guard.reduced = True
+            rows = rows.reduced(reduction, state.prompt.past, max(boundary, 0))
+            hidden = reduction.hidden(hidden)
         else:
-            where = "the image stage" if cut.at == IMAGE else f"boundary {cut.at}"
+            where = "the image stage" if boundary == IMAGE else f"boundary {boundary}"
             state.trace.notes.append(
-                f"{where} removes nothing: its budget ({cut.budget}) is not below the "
+                f"{where} removes nothing: its budget ({placed.budget}) is not below the "
                 f"tokens of any image"
             )
-        after = [state.layout.visual(sample) for sample in range(state.batch)]
-        sizes = state.carried.get(SIZES)
+        state.rows = rows
+        after = rows.layout.visual_tokens()
         state.trace.stages.append(
-            StageTrace(cut.at, cut.written_at, before, after, state.origin, sizes)
+            StageTrace(boundary, placed.written_at, before, after, rows.origin, rows.sizes)
         )
-        return hidden
-
-    def _apply(
-        self, state: ForwardState, index: int, reduction: Reduction, hidden: Tensor
-    ) -> Tensor:
-        """Carry every per-row tensor of the forward over to the surviving rows."""
-        assert state.origin is not None and state.layout is not None
-        state.guard.reduced = True
-        rows = torch.arange(state.layout.length, device=hidden.device)[None]
-        now = state.columns if state.columns is not None else rows.expand(state.batch, -1)
-        state.columns = reduction.rows(now)
-        padding = state.valid if state.lineage else state.new_padding
-        kept = None if padding is None else reduction.rows(padding)
-        if reduction.valid is not None:
-            kept = reduction.valid if kept is None else kept & reduction.valid
-        state.valid = kept
-        state.origin = reduction.rows(reduction.relabel(state.origin))
-        if kept is not None and reduction.layout.ragged():
-            state.origin = state.origin.masked_fill(~kept.to(state.origin.device), -1)
-        for seen in state.transitions:
-            seen.rows = reduction.rows(seen.rows)
-        if reduction.sizes is not None:
-            state.carried[SIZES] = reduction.sizes
-        state.carried = {name: reduction.rows(rows) for name, rows in state.carried.items()}
-        changed = [
-            reduction.layout.used(sample) != state.layout.used(sample)
-            for sample in range(state.batch)
-        ]
-        lost = on_device(changed, hidden.device)
-        state.removed = lost if state.removed is None else state.removed | lost
-        state.lineage = (*state.lineage, (state.past, index))
-        state.layout = reduction.layout
-        return reduction.hidden(hidden)
+        return hidden, rows

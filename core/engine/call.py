@@ -1,4 +1,4 @@
-"""What belongs to one call of a model, and to nobody else: kept in the context that runs it.
+"""State of one call of a model, and of nobody else: kept in the context that runs it.
 
 An engine is shared by everybody who uses its model; what a call knows is not. Threads that generate
 on one model, and tasks that take turns in one thread, each find their own.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from tokensieve.core.engine.decided import Decided
 
@@ -35,11 +35,11 @@ class Call:
         decided: what its prompt's forward decided, if it runs without a cache.
     """
 
-    engine: Any
+    engine: object
     owner: Owner
     prompt: Tensor | None = None
-    asked: dict[str, Any] = field(default_factory=dict)
-    arguments: dict[str, Any] = field(default_factory=dict)
+    asked: dict[str, object] = field(default_factory=dict)
+    arguments: dict[str, object] = field(default_factory=dict)
     forwards: int = 0
     before: int = 0
     state: ForwardState | None = None
@@ -50,7 +50,7 @@ class Call:
 _CALLS: ContextVar[tuple[Call, ...]] = ContextVar("tokensieve_calls", default=())
 
 
-def current(engine: Any) -> Call | None:
+def current(engine: object) -> Call | None:
     """The call of this engine that runs in this context."""
     for call in reversed(_CALLS.get()):
         if call.engine is engine:
@@ -58,7 +58,7 @@ def current(engine: Any) -> Call | None:
     return None
 
 
-def enter(engine: Any, owner: Owner) -> Call:
+def enter(engine: object, owner: Owner) -> Call:
     """The running call, or a new one of ``owner``; one that was cut off is forgotten.
 
     A ``generate`` is never cut off: who runs one inside of a call goes on with that afterwards.
@@ -73,19 +73,19 @@ def enter(engine: Any, owner: Owner) -> Call:
     return call
 
 
-def leave(engine: Any, call: Call | None) -> None:
+def leave(engine: object, call: Call | None) -> None:
     """Forget a call."""
     if call is not None:
         _CALLS.set(tuple(other for other in _CALLS.get() if other is not call))
 
 
-def decided_before(call: Call, state: ForwardState, ids: Tensor | None) -> Decided | None:
-    """What was decided for this prompt, if its forwards repeat it.
+def decided_before(call: Call, ids: Tensor | None) -> Decided | None:
+    """What was decided for the prompt of a call without a cache, if its forwards repeat it.
 
     The first forward of a call is its own; others may run other prompts in between (guidance,
     criteria that ask the model).
     """
-    if state.cache is not None or call.owner != "generate" or ids is None:
+    if call.owner != "generate" or ids is None:
         return None
     if call.decided is None and not call.forwards:
         call.decided = Decided(ids)

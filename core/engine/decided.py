@@ -1,4 +1,4 @@
-"""What a prompt's forward decided, for forwards that repeat it."""
+"""Decisions of a prompt's forward, for forwards that repeat it."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class Decided:
     reductions: dict[int, Reduction | None] = field(default_factory=dict)
 
     def holds(self, ids: Tensor) -> bool:
-        """Whether ``ids`` are this prompt, with or without tokens behind it."""
+        """Whether ``ids`` are this prompt, with or without tokens after it."""
         batch, rows = self.ids.shape
         return ids.shape[0] == batch and torch.equal(ids[:, :rows], self.ids)
 
     def decide(
         self, boundary: int, layout: Layout, fresh: Callable[[], Reduction | None]
     ) -> Reduction | None:
-        """What was decided at a boundary, for today's rows; ``fresh`` decides the first time."""
+        """What was decided at a boundary, for the current rows; ``fresh`` decides once."""
         if boundary not in self.reductions:
             self.reductions[boundary] = fresh()
             return self.reductions[boundary]

@@ -1,8 +1,25 @@
-"""One boundary's decision: scores, selection, merging -> a :class:`Reduction`, or nothing."""
+"""Deciding which tokens stay: signals in, a :class:`Reduction` out.
+
+Nothing here knows a model, a hook or a cache. Whoever has signals of the visual tokens of some
+sequences can ask :func:`decide`: the engines of this project do, between the layers of a model that
+runs, and so can another runtime, or a test with a few tensors::
+
+    layout = Layout(((Segment("text", 2), Segment("image", 9, 0), Segment("text", 3)),), 14)
+    groups = Groups.of(layout, "image", device)
+    index = torch.arange(9)[None]
+    tokens = BoundaryTokens(layout, groups, index, {"hidden": hidden})
+    for placed in pipeline.placed_stages(depth):
+        decision = decide(placed, tokens, targets={(0, 0): 4})
+
+A reduction is applied to whatever has rows: ``reduction.rows(tensor)`` keeps those that stay, and
+``reduction.hidden(hidden_states)`` also writes merged vectors in.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,12 +27,13 @@ import torch
 from tokensieve.core.blame import titled
 from tokensieve.core.contract.answers import FLOATS, checked
 from tokensieve.core.contract.components import Merged, Merger, Split
+from tokensieve.core.contract.memory import Memory
 from tokensieve.core.contract.tensors import on_device
 from tokensieve.core.contract.ties import first_max
 from tokensieve.core.contract.view import View
-from tokensieve.core.engine.board import BoundarySignals
 from tokensieve.core.engine.layout import Layout
 from tokensieve.core.engine.reduction import Groups, Reduction, reduce_rows
+from tokensieve.core.errors import SignalError
 from tokensieve.core.gate.mergers import Room, asked_merged, asked_split
 from tokensieve.core.gate.selection import asked_mask, asked_turns
 from tokensieve.core.pipeline.pipeline import PlacedStage
@@ -25,123 +43,191 @@ from tokensieve.core.pipeline.stage import Stage
 if TYPE_CHECKING:
     from torch import Tensor
 
-Checks = list[tuple[str, "Tensor"]]
-Counts = dict[tuple[int, int], int]
-
-
-def decide(
-    cut: PlacedStage,
-    board: BoundarySignals,
-    layout: Layout,
-    targets: Counts,
-    checks: Checks,
-    notes: list[str],
-) -> Reduction | None:
-    """Run the stage of ``cut``; None if every token stays.
-
-    ``targets`` are the tokens to leave of each image; ``checks`` collects conditions that are
-    looked at once, after the forward, so that the device is not waited for here; ``notes`` what
-    components have to say.
-    """
-    stage, groups = cut.stage, board.groups
-    wanted = [
-        sum(min(targets[b.sample, b.image], b.length) for b in group) for group in groups.blocks
-    ]
-    if not stage.select.adaptive_count and wanted == groups.sizes:
-        return None
-    view = board.view()
-    view.place = f"stage {cut.number + 1}, boundary {cut.at}"
-    splits = [
-        _split(stage, total, size, view) for total, size in zip(wanted, groups.sizes, strict=True)
-    ]
-    scores = combined_scores(stage.score, view)
-    chosen = _chosen(stage, scores, groups, [split.selected for split in splits], view)
-    kept, arranged = chosen.kept, chosen.arranged
-    merged = None
-    if stage.merge is not None:
-        room = _room(board, stage.merge, view)
-        merged = asked_merged(stage.merge, kept, scores, splits, view, room)
-    checks.extend(view.later_checks)
-    notes.extend(note for note in view.notes if note not in notes)
-    return _reduction(board, layout, Outcome(kept, merged, arranged, splits), stage)
+Counts = Mapping[tuple[int, int], int]
+"""Tokens of each image, by its sample and its number there."""
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """``[batch, tokens]``: which tokens stay, and their turns if the order of selection counts."""
+class BoundaryTokens:
+    """The visual tokens at a boundary, and what is known of them.
 
-    kept: Tensor
-    arranged: Tensor | None = None
+    Attributes:
+        layout: which rows of the sequences are visual tokens of which image.
+        groups: those tokens as a batch, a row for each image, or for each sample where the stage
+            has ``scope: sample``.
+        index: ``[batch, tokens]`` place of each among the original visual tokens of its sample, -1
+            for one that is none of them.
+        signals: by name, the value in the order of ``groups`` (``[batch, tokens, ...]`` for most),
+            or a function without arguments that computes it when it is first read.
+        keys: an integer for each row of the batch, by which scorers draw random numbers; none: 0.
+        sizes: ``[batch, tokens]`` original tokens that each stands for; None: one.
+        memory: what components remember from an earlier boundary to a later one; None: nothing.
+        hidden: ``[samples, rows, dim]`` the vectors among which a merger's are written.
+        project: turns the vectors of a merger that works before the projector into such vectors.
+    """
+
+    layout: Layout
+    groups: Groups
+    index: Tensor
+    signals: Mapping[str, object]
+    keys: list[int] | None = None
+    sizes: Tensor | None = None
+    memory: Memory | None = None
+    hidden: Tensor | None = None
+    project: Callable[[Tensor], Tensor] | None = None
+
+    def view(self, placed: PlacedStage) -> View:
+        """The tokens as components see them; nothing is computed yet."""
+        readers: dict[str, Callable[[], object]] = {}
+        for name, value in self.signals.items():
+            readers[name] = value if callable(value) else partial(_given, value)
+        view = View(
+            self.groups.valid,
+            self.index,
+            readers,
+            keys=self.keys,
+            boundary=placed.at,
+            memory=self.memory,
+        )
+        view.place = f"stage {placed.number + 1}, boundary {placed.at}"
+        return view
+
+
+def _given(value: object) -> object:
+    return value
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a stage decided at a boundary.
+
+    Attributes:
+        reduction: which rows stay, in which order; None if every token stays.
+        later_checks: conditions that must not hold, with what to say if one does. They are on the
+            device, and nothing has waited for it: pass all of them to ``settle`` before the answer
+            is used.
+        notes: what components have to say about it.
+    """
+
+    reduction: Reduction | None
+    later_checks: list[tuple[str, Tensor]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def decide(placed: PlacedStage, tokens: BoundaryTokens, targets: Counts) -> Decision:
+    """Score, select and merge as a stage says.
+
+    Args:
+        placed: the stage, and the boundary that it is at.
+        tokens: what it chooses among.
+        targets: tokens to leave of each image; an adaptive selector may leave fewer.
+
+    Raises:
+        PluginError: a component broke the contract.
+        SignalError: a component read what is not there.
+    """
+    stage, groups = placed.stage, tokens.groups
+    wanted = [
+        sum(min(targets[b.sample, b.image], b.length) for b in group) for group in groups.blocks
+    ]
+    adaptive = stage.select.adaptive_count
+    if not adaptive and wanted == groups.sizes:
+        return Decision(None)
+    view = tokens.view(placed)
+    splits = [
+        Split(total, 0, 0)
+        if stage.merge is None or (total == size and not adaptive)
+        else asked_split(stage.merge, total, size, view.has("cls_feature"), view.place)
+        for total, size in zip(wanted, groups.sizes, strict=True)
+    ]
+    counts = [split.selected for split in splits]
+    scores = combined_scores(stage.score, view)
+    if stage.order == "raster":
+        turns = None
+        kept = asked_mask(stage.select, scores, groups.valid, counts, view)
+    else:
+        turns = asked_turns(stage.select, scores, groups.valid, counts, view)
+        kept = turns > 0
+    merged = None
+    if stage.merge is not None:
+        room = _room(stage.merge, tokens, view)
+        merged = asked_merged(stage.merge, kept, scores, splits, view, room)
+    outcome = Outcome(kept, turns, merged, splits)
+    return Decision(_reduction(stage, tokens, outcome), view.later_checks, view.notes)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the components of a stage decided; ``arranged`` orders the kept tokens, if it does."""
+    """What the components of a stage answered, ``[batch, tokens]`` each.
+
+    Attributes:
+        kept: whether a token was selected.
+        turns: 1, 2, ... in the order of selection, 0 for the others; None if it does not count.
+    """
 
     kept: Tensor
+    turns: Tensor | None
     merged: Merged | None
-    arranged: Tensor | None
     splits: list[Split]
 
 
-def _split(stage: Stage, total: int, available: int, view: View) -> Split:
-    if stage.merge is None or (total >= available and not stage.select.adaptive_count):
-        return Split(total, 0, 0)
-    total, has_cls = min(total, available), view.has("cls_feature")
-    return asked_split(stage.merge, total, available, has_cls, view.place)
-
-
-def _chosen(stage: Stage, scores: Tensor, groups: Groups, counts: list[int], view: View) -> Chosen:
-    """The selector's choice, and its order if the stage wants it."""
-    selector, valid = stage.select, groups.valid
-    if stage.order == "raster":
-        return Chosen(asked_mask(selector, scores, valid, counts, view))
-    turns = asked_turns(selector, scores, valid, counts, view)
-    return Chosen(turns > 0, turns)
-
-
-def _room(board: BoundarySignals, merger: Merger, view: View) -> Room:
+def _room(merger: Merger, tokens: BoundaryTokens, view: View) -> Room:
     """What a merger's vectors replace: hidden states, or what enters the projector."""
-    tokens, hidden = board.sizes().sum(dim=1), board.hidden
+    if tokens.hidden is None or (merger.space == "vision" and tokens.project is None):
+        missing = "hidden" if tokens.hidden is None else "project"
+        raise SignalError(f"{titled(merger)} at {view.place} merges: its tokens need {missing!r}")
+    originals = _sizes_before(tokens).sum(dim=1)
     if merger.space == "decoder":
-        return Room(hidden.dtype, hidden.shape[-1], tokens)
+        return Room(tokens.hidden.dtype, tokens.hidden.shape[-1], originals)
     if not view.has("vision_features"):
-        return Room(hidden.dtype, None, tokens)
+        return Room(tokens.hidden.dtype, None, originals)
     features: Tensor = view.read("vision_features")
-    return Room(features.dtype, features.shape[-1], tokens)
+    return Room(features.dtype, features.shape[-1], originals)
 
 
-def _reduction(board: BoundarySignals, layout: Layout, outcome: Outcome, stage: Stage) -> Reduction:
-    groups, merged = board.groups, outcome.merged
+def _sizes_before(tokens: BoundaryTokens) -> Tensor:
+    """``[batch, tokens]`` original tokens that each stands for; 0 for padding."""
+    return tokens.groups.valid.float() if tokens.sizes is None else tokens.sizes
+
+
+def _reduction(stage: Stage, tokens: BoundaryTokens, outcome: Outcome) -> Reduction:
+    """Which rows stay, in which order, and the vectors that are written into them."""
+    layout, groups, merged = tokens.layout, tokens.groups, outcome.merged
     stay = outcome.kept if merged is None else outcome.kept | merged.targets
     extra = None
     if merged is not None and merged.extra is not None:
-        extra = _extra_places(stay, groups, outcome.splits)
+        # an extra token has no row of its own: the first dropped one of its image lends it one
+        free = (~stay & groups.valid).to(torch.uint8)
+        first = torch.zeros_like(stay).scatter(1, first_max(free)[:, None], True)
+        promised = on_device([bool(split.extra) for split in outcome.splits], stay.device)
+        extra = first & promised[:, None] & (free > 0)
         stay = stay | extra
     counts = _counts(groups, stay, outcome.splits, adaptive=stage.select.adaptive_count)
-    empty = torch.zeros(len(layout.samples), layout.length, dtype=torch.bool, device=stay.device)
-    drop = groups.put(empty, ~stay)
-    rank = _ranks(groups, layout, outcome, stay, extra)
-    reduction = reduce_rows(layout, drop, counts, rank)
+    shape, device = (len(layout.samples), layout.length), stay.device
+    nowhere = torch.zeros(shape, dtype=torch.bool, device=device)
+    rank = None
+    appended = None if merged is None else merged.appended
+    if outcome.turns is not None or appended is not None or extra is not None:
+        places = _rearranged(groups, outcome, stay, extra)
+        rank = groups.put(torch.arange(layout.length, device=device).expand(shape), places)
+    reduction = reduce_rows(layout, groups.put(nowhere, ~stay), counts, rank)
     if merged is None or stage.merge is None:
         return reduction
+    before = _sizes_before(tokens)
+    sizes = torch.where(merged.targets, merged.sizes.to(before.dtype), before)
+    if extra is not None:
+        sizes = sizes.masked_fill(extra, 1.0)
     return replace(
         reduction,
-        written=_written(board, stage.merge, merged, extra),
-        unplaced=None if extra is None else groups.put(empty, extra),
-        sizes=_sizes(board, merged, extra),
+        written=_written(tokens, stage.merge, merged, extra),
+        unplaced=None if extra is None else groups.put(nowhere, extra),
+        sizes=groups.put(before.new_ones(shape), sizes),
     )
 
 
-def _extra_places(stay: Tensor, groups: Groups, splits: list[Split]) -> Tensor:
-    """One dropped place per image that lends its row to the extra token."""
-    free = (~stay & groups.valid).to(torch.uint8)
-    first = torch.zeros_like(stay).scatter(1, first_max(free)[:, None], True)
-    wanted = on_device([bool(split.extra) for split in splits], stay.device)
-    return first & wanted[:, None] & (free > 0)
-
-
-def _counts(groups: Groups, stay: Tensor, splits: list[Split], *, adaptive: bool) -> Counts:
+def _counts(
+    groups: Groups, stay: Tensor, splits: list[Split], *, adaptive: bool
+) -> dict[tuple[int, int], int]:
     """Tokens left per image: known beforehand, or counted where the data decides."""
     one_image = all(len(group) == 1 for group in groups.blocks)
     if one_image and not adaptive:
@@ -157,40 +243,42 @@ def _counts(groups: Groups, stay: Tensor, splits: list[Split], *, adaptive: bool
     return counts
 
 
-def _ranks(
-    groups: Groups, layout: Layout, outcome: Outcome, stay: Tensor, extra: Tensor | None
-) -> Tensor | None:
-    """``[samples, rows]`` order of the rows, where it is not the raster order.
+FIRST, SELECTED, OTHERS, APPENDED, LAST = range(5)
+"""The parts of an image's tokens, one after the other, where their order is not the raster's: an
+extra token in front, selected tokens by turn, others that stay, appended ones, an extra one."""
 
-    The tokens of an image change places among themselves: an extra token in front, the kept ones
-    as the selector arranged them, appended ones, an extra token behind. Others that stay because
-    vectors merge into them follow the kept ones.
+
+def _rearranged(groups: Groups, outcome: Outcome, stay: Tensor, extra: Tensor | None) -> Tensor:
+    """``[batch, tokens]`` the row that each token moves to; read where it stays.
+
+    The tokens of an image change places among themselves: they are sorted by the start of their
+    image, then by part, then by their place in the part, and get the rows that stay one by one.
     """
-    merged, width = outcome.merged, groups.valid.shape[1]
-    appended = None if merged is None else merged.appended
-    if outcome.arranged is None and appended is None and extra is None:
-        return None
-    raster = torch.arange(width, device=groups.rows.device).expand(groups.valid.shape)
-    own = raster
-    if outcome.arranged is not None:
-        own = torch.where(outcome.arranged > 0, outcome.arranged, width + 1 + raster)
-    if appended is not None:
-        own = torch.where(appended > 0, 2 * width + appended, own)
+    part = torch.full_like(groups.rows, OTHERS)
+    place = torch.zeros_like(part)  # alike: the order that they had
+    if outcome.turns is not None:
+        selected = outcome.turns > 0
+        part, place = part.masked_fill(selected, SELECTED), outcome.turns
+    merged = outcome.merged
+    if merged is not None and merged.appended is not None:
+        appended = merged.appended > 0
+        part = part.masked_fill(appended, APPENDED)
+        place = torch.where(appended, merged.appended, place)
     if extra is not None and merged is not None:
-        own = torch.where(extra, 3 * width + 1 if merged.extra_last else -1, own)
-    last = torch.iinfo(groups.rows.dtype).max
-    turns = (groups.image_starts * (4 * width + 4) + 1 + own).masked_fill(~stay, last)
-    places = groups.rows.masked_fill(~stay, last).sort(dim=1).values
-    taken = torch.empty_like(places).scatter(1, turns.argsort(dim=1, stable=True), places)
-    rows = torch.arange(layout.length, device=own.device)
-    return groups.put(rows.expand(len(layout.samples), -1), taken)
+        part = part.masked_fill(extra, LAST if merged.extra_last else FIRST)
+    order = place.argsort(dim=1, stable=True)
+    for key in (part, groups.image_starts, (~stay).to(torch.uint8)):
+        order = order.gather(1, key.gather(1, order).argsort(dim=1, stable=True))
+    gone = torch.iinfo(groups.rows.dtype).max
+    rows = groups.rows.masked_fill(~stay, gone).sort(dim=1).values
+    return torch.empty_like(rows).scatter(1, order, rows)
 
 
 def _written(
-    board: BoundarySignals, merger: Merger, merged: Merged, extra: Tensor | None
+    tokens: BoundaryTokens, merger: Merger, merged: Merged, extra: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Decoder inputs of merged and extra tokens, and the rows they replace."""
-    groups = board.groups
+    """The rows that merged and extra vectors replace, as samples and rows, and these vectors."""
+    groups = tokens.groups
     row, token = merged.targets.nonzero(as_tuple=True)
     vectors = merged.vectors[row, token]
     samples, rows = groups.sample[row], groups.rows[row, token]
@@ -199,18 +287,8 @@ def _written(
         samples = torch.cat([samples, groups.sample[extra_row]])
         rows = torch.cat([rows, groups.rows[extra_row, extra_token]])
         vectors = torch.cat([vectors, merged.extra[extra_row, 0].to(vectors.dtype)])
-    if merger.space == "vision":
-        vectors = board.project(vectors)
-        shape, device = (len(samples), board.hidden.shape[-1]), vectors.device
+    if merger.space == "vision" and tokens.project is not None and tokens.hidden is not None:
+        vectors = tokens.project(vectors)
+        shape, device = (len(samples), tokens.hidden.shape[-1]), vectors.device
         vectors = checked(vectors, f"the projector behind {titled(merger)}", shape, FLOATS, device)
     return samples, rows, vectors
-
-
-def _sizes(board: BoundarySignals, merged: Merged, extra: Tensor | None) -> Tensor:
-    """``[samples, rows]`` original tokens in each row, after merging."""
-    before = board.sizes()
-    after = torch.where(merged.targets, merged.sizes.to(before.dtype), before)
-    if extra is not None:
-        after = after.masked_fill(extra, 1.0)
-    shape = (len(board.layout.samples), board.layout.length)
-    return board.groups.put(before.new_ones(shape), after)

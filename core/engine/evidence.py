@@ -1,4 +1,4 @@
-"""Which picture's evidence belongs to which tokens: by identity, never by counting.
+"""Finding the evidence of every picture among the tokens: by identity, never by counting.
 
 A record of the vision encoder holds the features that came out of the projector. The decoder's
 input holds them too, at the rows of the pictures. Rows and features that are equal bit by bit are
@@ -42,7 +42,7 @@ class Found:
         return {self.start, self.start + tokens} <= edges
 
     def looks_like(self, other: Found, tokens: int) -> bool:
-        """Whether the tokens here stand in the same rows and columns as those there."""
+        """Whether the tokens here are in the same rows and columns as those there."""
         here, there = (
             None if at.record.grid is None else at.record.grid[at.start : at.start + tokens]
             for at in (self, other)
@@ -127,41 +127,35 @@ def find_evidence(
         SignalError: the features of an image are in no record, or in several of other shapes.
     """
     blocks = layout.blocks()
-    rows = [_rows(block, embeds, separators) for block in blocks]
-    found = None if len(own) != 1 else _in_order(rows, own[0])
-    if found is None:
-        records = [record for record in (*reversed(own), *reversed(ahead)) if _usable(record)]
+    rows: list[Tensor] = []
+    for block in blocks:
+        span = slice(block.rows.start, block.rows.stop)
+        part = embeds[block.sample, span]
+        if block.separators and separators is not None:
+            part = part[~separators[block.sample, span].to(part.device)]
+        rows.append(part)
+    records = [
+        record for record in (*reversed(own), *reversed(ahead)) if record.outputs is not None
+    ]
+    found: list[Found] = []
+    if len(own) == 1 and own[0].outputs is not None and sum(map(len, rows)) == sum(own[0].images):
+        # the plain case: they are all that a pass encoded, in its order
+        ends = accumulate(map(len, rows))
+        found = [Found(own[0], end - len(part)) for end, part in zip(ends, rows, strict=True)]
+    if not found or not all(map(_same, rows, found)):
         found = [_found(block, part, records) for block, part in zip(blocks, rows, strict=True)]
     images = {(b.sample, b.image): place for b, place in zip(blocks, found, strict=True)}
     return Evidence(images, _places(blocks, len(layout.samples), images, embeds.device))
 
 
-def _usable(record: VisionRecord) -> bool:
-    return record.outputs is not None
-
-
-def _rows(block: Block, embeds: Tensor, separators: Tensor | None) -> Tensor:
-    """``[tokens, dim]`` what enters the decoder for an image."""
-    span = slice(block.rows.start, block.rows.stop)
-    rows = embeds[block.sample, span]
-    if not block.separators:
-        return rows
-    assert separators is not None  # an image has some
-    return rows[~separators[block.sample, span].to(rows.device)]
-
-
-def _in_order(rows: list[Tensor], record: VisionRecord) -> list[Found] | None:
-    """The images of a prompt are all that a pass encoded, in its order: the plain case."""
-    if not _usable(record) or sum(map(len, rows)) != sum(record.images):
-        return None
-    ends = accumulate(map(len, rows))
-    found = [Found(record, end - len(part)) for end, part in zip(ends, rows, strict=True)]
-    return found if all(map(_same, rows, found)) else None
-
-
 def _found(block: Block, rows: Tensor, records: list[VisionRecord]) -> Found:
     """Where an image is, the newest place first; pictures of one color look alike in any shape."""
-    places = [place for record in records for place in _candidates(rows, record)]
+    places: list[Found] = []
+    for record in records:
+        assert record.outputs is not None
+        outputs = record.outputs.to(rows.device, rows.dtype)
+        starts = (outputs == rows[0]).all(dim=1).nonzero()[:, 0].tolist()
+        places += [place for start in starts if _same(rows, place := Found(record, start))]
     whole = [place for place in places if place.is_whole(len(rows))] or places
     what = f"sample {block.sample + 1}: the {block.length} tokens of image {block.image + 1}"
     if not whole:
@@ -175,13 +169,6 @@ def _found(block: Block, rows: Tensor, records: list[VisionRecord]) -> Found:
             "is not known: ask about one of them at a time, without beams"
         )
     return whole[0]
-
-
-def _candidates(rows: Tensor, record: VisionRecord) -> list[Found]:
-    assert record.outputs is not None
-    outputs = record.outputs.to(rows.device, rows.dtype)
-    starts = (outputs == rows[0]).all(dim=1).nonzero()[:, 0].tolist()
-    return [found for start in starts if _same(rows, found := Found(record, start))]
 
 
 def _same(rows: Tensor, found: Found) -> bool:

@@ -1,7 +1,7 @@
-"""Whether a forward ran as pruning needs it: checked after every forward, else no answer.
+"""Checks that a forward ran as pruning needs it: made after every forward, else no answer.
 
 Nothing here knows a version of transformers. A layer whose hook did not run, a cache that was
-copied or hidden, and rows that nobody stored are seen by what they leave behind; all comparisons
+copied or hidden, and rows that nobody stored are noticed by their effects; all comparisons
 are of integers on the host.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tokensieve.core.errors import GuardError
 
@@ -33,7 +33,7 @@ class ForwardGuard:
 
     Attributes:
         first, depth: hooks are on the layers ``first`` to ``depth - 1``.
-        behind: whether one is behind the last of them; it counts as that of layer ``depth``.
+        after_last: whether one runs after the last of them; it counts as that of layer ``depth``.
         word: what a layer is called.
         watched: layers and branches whose transitions are recorded.
         layer: the layer that has to run next.
@@ -46,7 +46,7 @@ class ForwardGuard:
     depth: int
     word: str
     watched: frozenset[tuple[int, str]] = frozenset()
-    behind: bool = False
+    after_last: bool = False
     layer: int = -1
     stored: dict[int, int] = field(default_factory=dict)
     cached: bool = False
@@ -62,7 +62,7 @@ class ForwardGuard:
             raise refuse(f"the hook of {self.word} {index} ran where {self.layer} was to be next")
         self.layer += 1
 
-    def require(self, names: Set[str], given: Mapping[str, Any], title: str) -> None:
+    def require(self, names: Set[str], given: Mapping[str, object], title: str) -> None:
         """A module was called with what is replaced in its arguments."""
         if not names <= given.keys():
             raise refuse(f"{title} was called without {min(names - given.keys())!r}")
@@ -86,9 +86,9 @@ class ForwardGuard:
 
     def check_layers(self) -> None:
         """Every hooked layer ran its hook."""
-        if self.behind and self.layer == self.depth:
+        if self.after_last and self.layer == self.depth:
             raise refuse(f"the hook behind the last {self.word} did not run")
-        if self.layer != self.depth + self.behind:
+        if self.layer != self.depth + self.after_last:
             raise refuse(
                 f"the hook of {self.word} {self.layer} did not run "
                 f"(of {self.word}s {self.first} to {self.depth - 1})"

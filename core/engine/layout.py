@@ -1,4 +1,4 @@
-"""Which rows of a batch are visual tokens of which image: plain integers on the host.
+"""The rows of a batch, and the images that they belong to: plain integers on the host.
 
 Known once per prefill from ``input_ids``; every later reduction only changes the lengths, so the
 decoder loop needs no transfer from the device.
@@ -24,7 +24,7 @@ class Segment:
     """A run of alike rows. ``image`` numbers the images of a sample, -1 for text and padding.
 
     Of the rows of an image, ``separators`` are none of its tokens: the ends of its rows, the
-    words between its frames. Where among the others they stand is known on the device only.
+    words between its frames. Where they are among the others is known on the device only.
     """
 
     kind: Kind
@@ -58,7 +58,7 @@ class Block:
 class Layout:
     """Segments of each sample, aligned to the right of ``length`` rows.
 
-    Rows in front of a sample's first segment are filler: left-over rows of samples that kept
+    Rows before a sample's first segment are filler: left-over rows of samples that kept
     fewer tokens than the longest one.
     """
 
@@ -94,6 +94,10 @@ class Layout:
     def visual(self, sample: int) -> int:
         """Visual tokens of a sample."""
         return sum(s.tokens for s in self.samples[sample] if s.kind == "image")
+
+    def visual_tokens(self) -> list[int]:
+        """Visual tokens of each sample."""
+        return [self.visual(sample) for sample in range(len(self.samples))]
 
     def text(self, sample: int) -> int:
         """Text tokens of a sample, separators included."""
@@ -139,7 +143,7 @@ class Images:
         """Layout of the rows of one forward.
 
         Args:
-            marks: per sample and row, the placeholder that stands there, or ``TEXT``.
+            marks: per sample and row, the placeholder that is there, or ``TEXT``.
             real: per sample and row, whether it is not padding.
 
         Raises:
@@ -150,9 +154,8 @@ class Images:
         for row, flags in zip(marks, real, strict=True):
             seen = [mark if flag else TEXT for mark, flag in zip(row, flags, strict=True)]
             found = self._runs(seen) if self.counts is None else _told(row, queues)
-            samples.append(
-                _segments([rows for image in found if (rows := _seen(image, seen))], flags)
-            )
+            images = [[row for row in image if seen[row] != TEXT] for image in found]
+            samples.append(_segments([rows for rows in images if rows], flags))
         if any(map(any, queues.values())):
             raise UnsupportedError(MISMATCH)
         return Layout(tuple(samples), len(marks[0]))
@@ -196,13 +199,8 @@ def _told(marks: list[int], queues: dict[int, deque[int]]) -> list[range]:
     return found
 
 
-def _seen(image: range, marks: list[int]) -> list[int]:
-    """Rows of an image's tokens that are not masked."""
-    return [row for row in image if marks[row] != TEXT]
-
-
 def _segments(images: list[list[int]], real: list[bool]) -> tuple[Segment, ...]:
-    """The images of a sample, by the rows of their tokens, and what stands around them."""
+    """The images of a sample, by the rows of their tokens, and what is around them."""
     segments: list[Segment] = []
     row = 0
     for number, rows in enumerate(images):

@@ -49,7 +49,9 @@ class Groups:
         padded = on_device([row + [-1] * (widest - len(row)) for row in rows], device)
         sample = on_device([group[0].sample for group in grouped], device)
         if separators is not None:
-            padded = _tokens_first(padded, separators.to(device)[sample[:, None], padded])
+            padded = padded.masked_fill(separators.to(device)[sample[:, None], padded], -1)
+            tokens_first = (padded < 0).to(torch.uint8).sort(dim=1, stable=True).indices
+            padded = padded.gather(1, tokens_first)
             padded = padded[:, : max(sum(block.length for block in group) for group in grouped)]
         return cls(grouped, sample, padded.clamp(min=0), padded >= 0)
 
@@ -79,13 +81,6 @@ class Groups:
         return on_device(padded, self.rows.device)
 
 
-def _tokens_first(rows: Tensor, separators: Tensor) -> Tensor:
-    """``rows`` ``[batch, n]`` (-1: none) without the separators, in their order, then -1."""
-    rows = rows.masked_fill(separators, -1)
-    order = (rows < 0).to(torch.uint8).sort(dim=1, stable=True).indices
-    return rows.gather(1, order)
-
-
 @dataclass(frozen=True)
 class Reduction:
     """New row ``i`` of a sample is old row ``order[sample, i]``; ``valid`` marks real ones.
@@ -103,7 +98,7 @@ class Reduction:
     sizes: Tensor | None = None
 
     def extended(self, layout: Layout) -> Reduction:
-        """The same for ``layout``, which has more text behind the same prompt."""
+        """The same for ``layout``, which has more text after the same prompt."""
         length, samples = layout.length, len(layout.samples)
         counts = {(block.sample, block.image): block.length for block in self.layout.blocks()}
         after = layout.with_images(counts)
@@ -114,10 +109,10 @@ class Reduction:
         return replace(
             self,
             order=torch.cat([self.order, new], dim=1),
-            valid=_behind(self.valid, ones.bool()),
+            valid=_followed(self.valid, ones.bool()),
             layout=after,
-            unplaced=_behind(self.unplaced, ones.bool() & False),
-            sizes=_behind(self.sizes, ones),
+            unplaced=_followed(self.unplaced, ones.bool() & False),
+            sizes=_followed(self.sizes, ones),
         )
 
     def relabel(self, origin: Tensor) -> Tensor:
@@ -140,7 +135,7 @@ class Reduction:
         return self.rows(hidden.index_put((sample, row), values.to(hidden.dtype)))
 
 
-def _behind(flags: Tensor | None, more: Tensor) -> Tensor | None:
+def _followed(flags: Tensor | None, more: Tensor) -> Tensor | None:
     return None if flags is None else torch.cat([flags, more.to(flags)], dim=1)
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import importlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from functools import wraps
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from tokensieve.core.contract.adapted import AdaptedModel
 from tokensieve.core.contract.hooks import NOT_PICKLED, forget_hooks
+from tokensieve.core.engine.timing import NO_TIMER, Timer
 from tokensieve.core.errors import AttachError, GuardError, UnsupportedError, did_you_mean
 from tokensieve.core.models.binding import bind, layout_errors
 from tokensieve.core.pipeline.fit import check
@@ -27,8 +28,9 @@ if TYPE_CHECKING:
 _SLOT = "_tokensieve_session"
 """Where a model carries its session; a plain attribute, so that both are freed together."""
 _ABSENT = object()
+Generate = Callable[..., object]
 _ENGINES = {
-    "decoder": ("tokensieve.core.engine.decoder.engine", "Engine"),
+    "decoder": ("tokensieve.core.engine.decoder.engine", "DecoderEngine"),
     "encoder": ("tokensieve.core.engine.encoder.engine", "EncoderEngine"),
 }
 """Modules that the first ``attach`` imports: they are heavy."""
@@ -51,8 +53,8 @@ class Session:
         self.bound = bound
         self._engine = engine
         self._plugins: Sequence[str | Path] = ()
-        self._wrapper: Any = None
-        self._own_generate: Any = _ABSENT
+        self._wrapper: Generate | None = None
+        self._own_generate: object = _ABSENT
         self._entered = 0
 
     @property
@@ -111,18 +113,32 @@ class Session:
             self._wrapper = self._wrapped(generate)
             self.model.__dict__["generate"] = self._wrapper
 
-    def _wrapped(self, generate: Any) -> Any:
+    def _wrapped(self, generate: Generate) -> Generate:
         """``generate`` that is watched; as it was once the session is over, whoever keeps it."""
 
         @wraps(generate)
-        def watched(*args: Any, **kwargs: Any) -> Any:
+        def watched(*args: object, **kwargs: object) -> object:
             if not self.attached:
                 return generate(*args, **kwargs)
-            return self._generate(generate, *args, **kwargs)
+            engine = self._engine
+            engine.called = True
+            _refuse_modes(self.model, kwargs)
+            # images are encoded before the model runs on the prompt
+            prompt = kwargs.get("input_ids", kwargs.get("inputs", args[0] if args else None))
+            with engine.expecting(prompt, kwargs) as call:
+                output = generate(*args, **kwargs)
+            if engine.removed:
+                raise GuardError(
+                    f"there is no answer: pipeline {self.pipeline.name!r} was detached while "
+                    "generate ran, so a part of it was not pruned: detach afterwards"
+                )
+            if not call.forwards:
+                raise GuardError(f"there is no answer: {self._nothing_ran()}")
+            return output
 
         return watched
 
-    def _copied_model(self, memo: dict[int, Any]) -> Any:
+    def _copied_model(self, memo: dict[int, object]) -> object:
         """``copy.deepcopy`` of the model: the copy gets the pipeline in a session of its own."""
         model = self.model
         kind: Any = type(model)
@@ -141,30 +157,15 @@ class Session:
         attach(twin, self.pipeline, seed=self._engine.seed, plugins=self._plugins)
         return twin
 
-    def __reduce_ex__(self, protocol: Any) -> Any:
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
         """A session is for one model in one process."""
         raise UnsupportedError(NOT_PICKLED)
-
-    def _generate(self, generate: Any, *args: Any, **kwargs: Any) -> Any:
-        """``model.generate``: it encodes images before it runs the model on the prompt."""
-        engine = self._engine
-        engine.called = True
-        prompt = kwargs.get("input_ids", kwargs.get("inputs", args[0] if args else None))
-        with engine.expecting(prompt, kwargs) as call:
-            output = _checked_generate(self.model, generate, *args, **kwargs)
-        if engine.removed:
-            raise GuardError(
-                f"there is no answer: pipeline {self.pipeline.name!r} was detached while generate "
-                "ran, so a part of it was not pruned: detach afterwards"
-            )
-        if not call.forwards:
-            raise GuardError(f"there is no answer: {self._nothing_ran()}")
-        return output
 
     def __enter__(self) -> Session:
         if not self.attached:  # left once, or detached: it goes on the model again
             refuse_second(self.model)
-            self._engine = _build_engine(self.bound, self.pipeline, self._engine.seed)
+            old = self._engine
+            self._engine = _build_engine(self.bound, self.pipeline, old.seed, old.timer)
             self._attach()
         self._entered += 1
         return self
@@ -211,28 +212,46 @@ def attach(
         PipelineError: the pipeline is wrong.
         AttachError: the pipeline cannot run on this model.
     """
+    return _attached(model, pipeline, keep, seed, plugins, NO_TIMER)
+
+
+def attach_timed(
+    model: Any, pipeline: PipelineLike, timer: Timer, *, plugins: Sequence[str | Path] = ()
+) -> Session:
+    """As :func:`attach`, with a timer that is told when the engine's own code runs."""
+    return _attached(model, pipeline, None, 0, plugins, timer)
+
+
+def _attached(
+    model: Any,
+    pipeline: PipelineLike,
+    keep: Any,
+    seed: int,
+    plugins: Sequence[str | Path],
+    timer: Timer,
+) -> Session:
     registry = build_registry(plugins)
     for problem in registry.problems:
-        warnings.warn(problem, stacklevel=2)
+        warnings.warn(problem, stacklevel=3)
     loaded = load_pipeline(pipeline, keep=keep, registry=registry)
     bound = bind(model, registry)
     refuse_second(model)
     check(loaded, bound)
     with layout_errors(model):
-        engine = _build_engine(bound, loaded, seed)
-        session = Session(model, loaded, bound, engine)
+        session = Session(model, loaded, bound, _build_engine(bound, loaded, seed, timer))
         session._plugins = tuple(plugins)
         session._attach()
     return session
 
 
-def _build_engine(bound: AdaptedModel, pipeline: Pipeline, seed: int) -> BaseEngine:
+def _build_engine(bound: AdaptedModel, pipeline: Pipeline, seed: int, timer: Timer) -> BaseEngine:
     module, name = _ENGINES[bound.engine]
-    engine: BaseEngine = getattr(importlib.import_module(module), name)(bound, pipeline, seed)
+    build = getattr(importlib.import_module(module), name)
+    engine: BaseEngine = build(bound, pipeline, seed, timer)
     return engine
 
 
-def refuse_second(model: Any) -> None:
+def refuse_second(model: object) -> None:
     """One pipeline at a time.
 
     Raises:
@@ -246,7 +265,7 @@ def refuse_second(model: Any) -> None:
         )
 
 
-def session_of(model: Any) -> Session | None:
+def session_of(model: object) -> Session | None:
     """The session on a model, if there is one."""
     session: Session | None = getattr(model, "__dict__", {}).get(_SLOT)
     return session
@@ -260,8 +279,12 @@ _REFUSED = {
 }
 
 
-def _checked_generate(model: Any, generate: Any, *args: Any, **kwargs: Any) -> Any:
-    """``model.generate``, refusing decoding modes that prune wrongly."""
+def _refuse_modes(model: object, kwargs: dict[str, Any]) -> None:
+    """Refuse what ``generate`` would do by its arguments, or the model's config, and prune wrongly.
+
+    Raises:
+        UnsupportedError: it names the option.
+    """
     config = kwargs.get("generation_config") or getattr(model, "generation_config", None)
     for option, meaning in _REFUSED.items():
         if kwargs.get(option, getattr(config, option, None)) is not None:
@@ -274,4 +297,3 @@ def _checked_generate(model: Any, generate: Any, *args: Any, **kwargs: Any) -> A
             f"cache_implementation={cache!r} is not supported while pruning"
             f"{did_you_mean(str(cache), ['dynamic'])}"
         )
-    return generate(*args, **kwargs)

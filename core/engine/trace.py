@@ -1,4 +1,4 @@
-"""What the last prefill did."""
+"""The trace of the last prefill."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class StageTrace:
     """One boundary of the last prefill.
 
     Attributes:
-        boundary: decoder layers that had run; -1 for a smaller image in front of the encoder.
+        boundary: decoder layers that had run; -1 for a smaller image before the encoder.
         written_boundary: the boundary as the pipeline states it (differs on shallow models).
         before: visual tokens per sample that reached the boundary.
         after: visual tokens per sample that left it, merged and extra tokens included.
@@ -42,7 +42,7 @@ class StageTrace:
     def kept(self) -> list[LongTensor]:
         """Per sample, ascending indices into its original visual tokens.
 
-        A merged token is listed by its anchor; an extra token ([CLS]) stands at no visual token's
+        A merged token is listed by its anchor; an extra token ([CLS]) is at no visual token's
         place and is not listed.
         """
         rows = self._origin.cpu()
@@ -50,7 +50,7 @@ class StageTrace:
 
     @cached_property
     def order(self) -> list[LongTensor]:
-        """``kept`` in the order in which the tokens now stand."""
+        """``kept`` in the order in which the tokens are now."""
         return [row[row >= 0] for row in self._origin.cpu()]
 
     @cached_property

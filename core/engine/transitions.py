@@ -6,17 +6,21 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.utils.hooks import RemovableHandle
 
 from tokensieve.core.contract.adapted import Branch
 from tokensieve.core.contract.signature import Signature
 from tokensieve.core.contract.tensors import at_least_float32
 from tokensieve.core.engine.state import ForwardState, RecordedTransition
+from tokensieve.core.engine.timing import Timer
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-def watch(layer: int, branch: Branch, current: Callable[[], ForwardState | None]) -> list[Any]:
+def watch(
+    layer: int, branch: Branch, current: Callable[[], ForwardState | None], timer: Timer
+) -> list[RemovableHandle]:
     """Hooks that record the transition of every token of a prefill; return their handles.
 
     The transition goes from the input of the branch's first module to the output of its last one.
@@ -24,25 +28,26 @@ def watch(layer: int, branch: Branch, current: Callable[[], ForwardState | None]
     kind, entry, last = branch
     call = Signature.of(entry)
 
-    def enter(_: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+    def enter(_: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
         state = current()
-        if state is not None and state.layout is not None:
-            state.entered[layer, kind] = call.first(args, kwargs)
+        if state is not None and state.rows is not None:
+            state.captures.entered[layer, kind] = call.first(args, kwargs)
 
-    def leave(_: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
+    def leave(
+        _: nn.Module, args: tuple[object, ...], kwargs: dict[str, object], output: Any
+    ) -> None:
         state = current()
-        if state is None or (layer, kind) not in state.entered:
+        if state is None or state.rows is None or (layer, kind) not in state.captures.entered:
             return
-        before = state.entered.pop((layer, kind))
-        after = output[0] if isinstance(output, tuple) else output
-        with torch.no_grad():
+        before = state.captures.entered.pop((layer, kind))
+        after: Tensor = output[0] if isinstance(output, tuple) else output
+        with timer.measured(), torch.no_grad():
             magnitude, cosine = change(before, after)
-        rows = torch.arange(before.shape[1], device=before.device).expand(state.batch, -1)
-        valid = state.valid if state.columns is not None else state.new_padding
-        real = torch.ones_like(magnitude, dtype=torch.bool) if valid is None else valid
-        state.transitions.append(
-            RecordedTransition(layer, kind, magnitude, cosine, real.to(before.device), rows)
-        )
+        valid, device = state.rows.valid, before.device
+        real = torch.ones_like(magnitude, dtype=torch.bool) if valid is None else valid.to(device)
+        seen = RecordedTransition(layer, kind, magnitude, cosine, real)
+        state.captures.transitions.append(seen)
+        state.rows = state.rows.marking(seen.places, device)
 
     return [
         entry.register_forward_pre_hook(enter, with_kwargs=True),
@@ -53,18 +58,14 @@ def watch(layer: int, branch: Branch, current: Callable[[], ForwardState | None]
 CPU_ROWS = 64  # the products of so many rows stay in a core's cache
 
 
-def _dot(before: Tensor, after: Tensor) -> Tensor:
-    """Row by row; the product of two whole sequences would go through the main memory twice."""
-    if before.device.type != "cpu":
-        return (before * after).sum(dim=-1)
-    spans = [slice(start, start + CPU_ROWS) for start in range(0, before.shape[1], CPU_ROWS)]
-    return torch.cat([(before[:, span] * after[:, span]).sum(dim=-1) for span in spans], dim=1)
-
-
 def change(before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
     """Change of length and direction, each ``[batch, rows]``: ``|after| / |before|``, cosine."""
     before, after = at_least_float32(before), at_least_float32(after)
     length_before, length_after = before.norm(dim=-1), after.norm(dim=-1)
     tiny = torch.finfo(before.dtype).tiny
-    cosine = _dot(before, after) / (length_before * length_after).clamp(min=tiny)
+    # row by row: the product of two whole sequences would go through the main memory twice
+    step = CPU_ROWS if before.device.type == "cpu" else before.shape[1]
+    spans = [slice(start, start + step) for start in range(0, before.shape[1], step)]
+    dot = torch.cat([(before[:, span] * after[:, span]).sum(dim=-1) for span in spans], dim=1)
+    cosine = dot / (length_before * length_after).clamp(min=tiny)
     return length_after / length_before.clamp(min=tiny), cosine

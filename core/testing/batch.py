@@ -21,6 +21,9 @@ from tokensieve.core.contract.signals import (
 )
 from tokensieve.core.contract.tensors import at_least_float32
 from tokensieve.core.contract.view import View
+from tokensieve.core.engine.decision import BoundaryTokens
+from tokensieve.core.engine.layout import Layout, Segment
+from tokensieve.core.engine.reduction import Groups
 from tokensieve.core.errors import SignalError
 
 STATES = ("normed_states", "embeddings", "previous_keys")
@@ -170,6 +173,44 @@ class SyntheticBatch:
         names the component in errors.
         """
         log = record or Record()
+        view = View(
+            log.give("valid", self.valid),
+            log.give("index", self.index),
+            {
+                name: partial(log.read, name, read)
+                for name, read in self._readers(log).items()
+                if name not in hidden
+            },
+            keys=log.give_list("keys", self.keys),
+            boundary=self.boundary,
+        )
+        return view.restricted(reader, frozenset(SIGNALS))
+
+    def tokens(self) -> BoundaryTokens:
+        """The same for the deciding function of the engine: every image is all of a sample."""
+        counts = [int(count) for count in self.valid.sum(dim=1)]
+        layout = Layout(tuple((Segment("image", count, 0),) for count in counts), max(counts))
+        groups = Groups.of(layout, "image", self.valid.device)
+        padding = (0, self.valid.shape[1] - groups.valid.shape[1])
+        rows, valid = (
+            torch.nn.functional.pad(part, padding) for part in (groups.rows, groups.valid)
+        )
+        groups = Groups(groups.blocks, groups.sample, rows, valid)
+        hidden = self.tensors["hidden"]
+        empty = hidden.new_zeros(len(counts), layout.length, hidden.shape[-1])
+        return BoundaryTokens(
+            layout,
+            groups,
+            self.index,
+            self._readers(Record()),
+            keys=list(self.keys),
+            sizes=self.tensors["sizes"] * self.valid,
+            hidden=groups.put(empty, hidden),
+            project=lambda vectors: vectors.new_zeros(len(vectors), hidden.shape[-1]),
+        )
+
+    def _readers(self, log: Record) -> dict[str, Callable[[], object]]:
+        """By signal that there is, what hands out a copy of it."""
         plain = [name for name in self.tensors if name in SIGNALS]
         between, words = self.text[TEXT_ATTENTION], self.text["valid"]
         readers: dict[str, Callable[[], object]] = {
@@ -183,19 +224,8 @@ class SyntheticBatch:
             "transitions": partial(self._transitions, ("attention", "mlp"), log),
             "block_transitions": partial(self._transitions, ("block",), log),
         }
-        absent = hidden if self.boundary else hidden | HISTORY_SIGNALS
-        view = View(
-            log.give("valid", self.valid),
-            log.give("index", self.index),
-            {
-                name: partial(log.read, name, read)
-                for name, read in readers.items()
-                if name not in absent
-            },
-            keys=log.give_list("keys", self.keys),
-            boundary=self.boundary,
-        )
-        return view.restricted(reader, frozenset(SIGNALS))
+        absent = frozenset() if self.boundary else HISTORY_SIGNALS
+        return {name: read for name, read in readers.items() if name not in absent}
 
     def _states(self, name: str, log: Record) -> TokenStates:
         return TokenStates(

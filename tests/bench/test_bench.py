@@ -17,16 +17,17 @@ from typer.testing import CliRunner
 
 import tokensieve
 from tokensieve.core.bench.clock import Clock
-from tokensieve.core.bench.measuring import cache_bytes, hook_seconds, timed_pass
+from tokensieve.core.bench.measuring import HookTime, cache_bytes, hook_seconds, timed_pass
 from tokensieve.core.bench.memory import peak_tensor_bytes
 from tokensieve.core.bench.model import BenchModel, Setup, build_model
 from tokensieve.core.bench.result import BenchResult, Spread, Variant, VariantComparison, paired
 from tokensieve.core.bench.runner import Bench, Plan
 from tokensieve.core.cli.bench import register
 from tokensieve.core.contract.dims import DecoderDims, ModelSize
+from tokensieve.core.engine import base as engine_module
 from tokensieve.core.engine import transitions as transitions_module
-from tokensieve.core.engine.decoder import engine as engine_module
 from tokensieve.core.engine.decoder import prompt as prompt_module
+from tokensieve.core.engine.session import attach_timed
 from tokensieve.core.errors import TokensieveError
 from tokensieve.core.models.sizes import SIZES
 from tokensieve.core.plugins.discovery import build_registry
@@ -214,8 +215,14 @@ def test_bench_leaves_the_model_and_the_engine_as_they_were(
     for module in subjects["llava"].model.modules():
         hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
         assert not [hook for hook in hooks if hook.__module__.startswith("tokensieve")]
-    assert engine_module.decide.__module__ == "tokensieve.core.engine.decision"
-    assert transitions_module.change.__module__ == "tokensieve.core.engine.transitions"
+    clock = ByHand()
+    with attach_timed(subjects["llava"].model, "transprune", HookTime(clock)), torch.no_grad():
+        subjects["llava"].prefill()
+    assert clock.marks > 0  # whoever times a session sees its hooks
+    before = clock.marks
+    with tokensieve.attach(subjects["llava"].model, "transprune"), torch.no_grad():
+        subjects["llava"].prefill()
+    assert clock.marks == before  # and nobody times the next one
 
 
 def test_what_cannot_run_fails_before_anything_is_timed(subjects: dict[str, BenchModel]) -> None:
@@ -231,10 +238,12 @@ class ByHand(Clock):
 
     def __init__(self) -> None:
         self.now = 0.0
+        self.marks = 0
 
     def settle(self) -> None: ...
 
     def mark(self) -> float:
+        self.marks += 1
         return self.now
 
     def seconds(self, start: float, end: float) -> float:
@@ -278,8 +287,9 @@ def test_overhead_counts_exactly_our_own_time(
         "decoder": (subject.bound.layers[3], "forward"),
     }[place]
     clock.delay(monkeypatch, *where, by=1.0)
-    with tokensieve.attach(subject.model, pipeline) as session, torch.no_grad():
-        assert hook_seconds(subject, session, clock) == (scoring, total)
+    times = HookTime(clock)
+    with attach_timed(subject.model, pipeline, times), torch.no_grad():
+        assert hook_seconds(subject, times) == (scoring, total)
 
 
 def test_decoder_time_is_part_of_the_prefill(

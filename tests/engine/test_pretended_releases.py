@@ -13,7 +13,7 @@ from tiny_models import DEFAULT_IMAGES, SPECIAL, Prompt, build, inputs
 import tokensieve
 from tokensieve.core.contract.signature import Signature
 from tokensieve.core.engine.base import BaseEngine
-from tokensieve.core.engine.decoder import engine, masks, rows
+from tokensieve.core.engine.decoder import engine, layer_arguments, masks
 from tokensieve.core.engine.guard import ForwardGuard
 
 FAMILIES = ("llava", "qwen-vl", "internvl", "llava-pixtral")
@@ -113,7 +113,7 @@ def switch_off(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(engine, "check_forward", lambda *_: None)
     patch.setattr(ForwardGuard, "same_cache", lambda self, known, given: given)
     patch.setattr(BaseEngine, "_watch_model", lambda *_: None)
-    patch.setattr(rows, "_refuse_row_arguments", lambda *_: None)
+    patch.setattr(layer_arguments, "_refuse_row_arguments", lambda *_: None)
     patch.setattr(masks, "check_own", lambda *_: None)
 
 

@@ -13,7 +13,7 @@ from command_line import Call, one_line
 from transformers import AutoConfig, Qwen2_5_VLConfig, Qwen3Config
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
-from tokensieve.core.engine.decoder import masks, rows
+from tokensieve.core.engine.decoder import layer_arguments, masks
 from tokensieve.core.plugins.discovery import build_registry
 from tokensieve.core.testing import oracle
 from tokensieve.core.testing.doctor import BATCHES, POLICIES, Case, examine, prepare
@@ -97,8 +97,8 @@ def test_unknown_model_and_backend_are_the_users(call: Call) -> None:
 
 def shifted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Positions of the tokens after the prefill are one too low."""
-    right = rows.next_shift
-    monkeypatch.setattr(rows, "next_shift", lambda *args: right(*args) + 1)
+    right = layer_arguments.next_offset
+    monkeypatch.setattr(layer_arguments, "next_offset", lambda *args: right(*args) + 1)
 
 
 def unmasked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,1 +1,1 @@
-"""Reducing the sequence in front of the layers of a decoder."""
+"""Reducing the sequence before the layers of a decoder."""

@@ -15,6 +15,7 @@ import torch
 from tokensieve.core.contract.adapter import AdaptedVlm
 from tokensieve.core.contract.signals import QueryRows
 from tokensieve.core.contract.tensors import at_least_float32, on_device, take_rows
+from tokensieve.core.engine.decoder.state import Embeddings
 from tokensieve.core.engine.decoder.text import TextRows, query_rows
 from tokensieve.core.engine.layout import Layout
 from tokensieve.core.engine.reduction import Groups
@@ -25,119 +26,105 @@ if TYPE_CHECKING:
 CHUNK_ELEMENTS = 16_000_000  # 64 MB of float32 scores at a time
 
 
-@dataclass
+@dataclass(frozen=True)
+class LayerInputs:
+    """What a decoder layer computes its attention from, a row for each sample.
+
+    Attributes:
+        hidden: ``[samples, rows, dim]`` hidden states that enter the layer.
+        angles: rotary embeddings of these rows.
+        keys: ``[samples, kv heads, past + rows, head dim]`` after RoPE.
+        key_valid: ``[samples, past + rows]`` bool; None if all are real.
+    """
+
+    hidden: Tensor
+    angles: Embeddings
+    keys: Tensor
+    key_valid: Tensor | None
+
+
 class LayerAttention:
     """Attention of one decoder layer; implements :class:`~tokensieve.plugin.TextAttention`.
 
-    Attributes:
-        hidden: ``[samples, rows, dim]`` hidden states that enter ``layer``.
-        cos, sin: rotary embeddings of those rows.
-        keys: ``[samples, kv heads, past + rows, head dim]`` after RoPE, or None to compute them.
-        past: cached rows in front of these rows.
-        key_valid: ``[samples, past + rows]`` bool or None.
+    Everything is a batch of images from here on: the inputs of the sample that an image is in.
     """
 
-    bound: AdaptedVlm
-    layer: int
-    hidden: Tensor
-    cos: Tensor
-    sin: Tensor
-    keys: Tensor | None
-    past_keys: Tensor | None
-    key_valid: Tensor | None
-    layout: Layout
-    groups: Groups
+    def __init__(
+        self, bound: AdaptedVlm, layer: int, inputs: LayerInputs, layout: Layout, groups: Groups
+    ) -> None:
+        self._bound = bound
+        self._layer = layer
+        self._layout = layout
+        self._groups = groups
+        self._samples = [group[0].sample for group in groups.blocks]
+        one_each = self._samples == list(range(len(layout.samples)))
+
+        def per_image(part: Tensor) -> Tensor:
+            if part.shape[0] == 1:  # rotary embeddings are often shared; or there is one sample
+                return part.expand(len(self._samples), *part.shape[1:])
+            return part if one_each else part[groups.sample]
+
+        self._hidden = per_image(inputs.hidden)
+        self._cos, self._sin = map(per_image, inputs.angles)
+        self._keys = per_image(at_least_float32(inputs.keys))
+        self._key_valid = None if inputs.key_valid is None else per_image(inputs.key_valid)
+        self._past = self._keys.shape[2] - self._hidden.shape[1]
 
     def received(self, rows: QueryRows | Tensor, *, gravity: bool = False) -> Tensor:
         """Mean over the asked rows of the attention to each visual token.
 
         Softmax over all keys (system, image and text), causal. ``[batch, heads, tokens]``.
         """
-        asked, weights = self._asked(rows)
-        groups = self.groups
-        owners = [group[0].sample for group in groups.blocks]
-        one_each = owners == list(range(len(self.layout.samples)))
-        sample = None if one_each else groups.sample
-        keys = _of(at_least_float32(self.all_keys()), sample)
-        total = None
-        step = max(
-            1, CHUNK_ELEMENTS // max(1, keys.shape[0] * self.bound.dims.heads * keys.shape[2])
-        )
-        for start in range(0, asked.shape[1], step):
-            span = slice(start, start + step)
-            summed = self._attention(asked[:, span], weights[:, span], keys, sample, gravity)
-            total = summed if total is None else total + summed
-        assert total is not None  # a sample always has a last row
-        mean = total / weights.sum(dim=1)[:, None, None]
-        columns = groups.rows[:, None].expand(-1, mean.shape[1], -1)
-        return mean.gather(2, columns)
-
-    def _asked(self, rows: QueryRows | Tensor) -> tuple[Tensor, Tensor]:
-        """Rows that ask ``[batch, rows]`` and their weights, 0 for padding."""
-        samples = [group[0].sample for group in self.groups.blocks]
-        device = self.hidden.device
+        layout, device = self._layout, self._hidden.device
         if isinstance(rows, str):
-            lists = [query_rows(self.layout, sample, rows) for sample in samples]
+            lists = [query_rows(layout, sample, rows) for sample in self._samples]
             widest = max(map(len, lists))
             padded = on_device([row + [-1] * (widest - len(row)) for row in lists], device)
-            return padded.clamp(min=0), (padded >= 0).float()
-        text = TextRows.of(self.layout, self.groups)
-        weights = at_least_float32(rows).masked_fill(~text.valid, 0)
-        last = on_device([query_rows(self.layout, s, "last") for s in samples], device)
-        nobody = weights.sum(dim=1, keepdim=True) == 0
-        return torch.cat([text.rows, last], dim=1), torch.cat([weights, nobody.float()], dim=1)
+            asked, weights = padded.clamp(min=0), (padded >= 0).float()
+        else:
+            text = TextRows.of(layout, self._groups)
+            weights = at_least_float32(rows).masked_fill(~text.valid, 0)
+            last = on_device([query_rows(layout, s, "last") for s in self._samples], device)
+            nobody = weights.sum(dim=1, keepdim=True) == 0
+            asked = torch.cat([text.rows, last], dim=1)
+            weights = torch.cat([weights, nobody.float()], dim=1)
+        batch, _, length, _ = self._keys.shape
+        step = max(1, CHUNK_ELEMENTS // max(1, batch * self._bound.dims.heads * length))
+        spans = [slice(start, start + step) for start in range(0, asked.shape[1], step)]
+        total = self._summed(asked[:, spans[0]], weights[:, spans[0]], gravity)
+        for span in spans[1:]:  # a sample always has a last row, so there is a first span
+            total = total + self._summed(asked[:, span], weights[:, span], gravity)
+        mean = total / weights.sum(dim=1)[:, None, None]
+        columns = self._groups.rows[:, None].expand(-1, mean.shape[1], -1)
+        return mean.gather(2, columns)
 
-    def all_keys(self) -> Tensor:
-        """``[samples, kv heads, past + rows, head dim]`` after RoPE."""
-        if self.keys is not None:
-            return self.keys
-        fresh = self.bound.rotate(self.bound.keys(self.layer, self.hidden), self.cos, self.sin)
-        if self.past_keys is None or self.past_keys.numel() == 0:
-            return fresh
-        return torch.cat([self.past_keys.to(fresh.device), fresh], dim=2)
+    def _summed(self, rows: Tensor, weights: Tensor, gravity: bool) -> Tensor:
+        """Weighted sum of the attention of ``rows`` ``[batch, n]``: ``[batch, heads, new rows]``.
 
-    def _attention(
-        self, rows: Tensor, weights: Tensor, keys: Tensor, sample: Tensor | None, gravity: bool
-    ) -> Tensor:
-        """Weighted sum over ``rows`` of their attention: ``[batch, heads, new rows]``."""
-        hidden, cos, sin = (_of(part, sample) for part in (self.hidden, self.cos, self.sin))
-        cos, sin = (part.expand(rows.shape[0], -1, -1) for part in (cos, sin))
-        row_cos, row_sin = take_rows(cos, rows), take_rows(sin, rows)
-        queries = at_least_float32(
-            self.bound.rotate(
-                self.bound.queries(self.layer, take_rows(hidden, rows)), row_cos, row_sin
-            )
-        )
+        ``weights`` are 0 for padding.
+        """
+        bound, keys = self._bound, self._keys
+        row_cos, row_sin = take_rows(self._cos, rows), take_rows(self._sin, rows)
+        queries = bound.queries(self._layer, take_rows(self._hidden, rows))
+        queries = at_least_float32(bound.rotate(queries, row_cos, row_sin))
         batch, heads, count, width = queries.shape
         kv_heads, length = keys.shape[1], keys.shape[2]
         grouped = queries.reshape(batch, kv_heads, heads // kv_heads * count, width)
         scores = (grouped @ keys.transpose(2, 3)).view(batch, heads, count, length)
-        scores *= self.bound.attention_scale(self.layer)
-        past = length - self.hidden.shape[1]
-        unseen = torch.arange(length, device=keys.device) > (rows + past)[..., None]
-        if self.key_valid is not None:
-            unseen = unseen | ~_of(self.key_valid, sample)[:, None, :]
+        scores *= bound.attention_scale(self._layer)
+        unseen = torch.arange(length, device=keys.device) > (rows + self._past)[..., None]
+        if self._key_valid is not None:
+            unseen = unseen | ~self._key_valid[:, None, :]
         unseen = unseen & (weights > 0)[..., None]  # no empty rows, even where nobody asks
         scores.masked_fill_(unseen[:, None], float("-inf"))
-        probabilities = scores.softmax(dim=-1)[..., past:]
-        if gravity:
-            probabilities = probabilities / self._gravity((row_cos, row_sin), (cos, sin))[:, None]
+        probabilities = scores.softmax(dim=-1)[..., self._past :]
+        if gravity:  # product of rotated all-ones vectors over sqrt(width)
+            asking, asked = self._turned(row_cos, row_sin), self._turned(self._cos, self._sin)
+            pull = (asking @ asked.transpose(2, 3))[:, 0] / math.sqrt(asking.shape[-1])
+            probabilities = probabilities / pull[:, None]
         return (probabilities * weights[:, None, :, None]).sum(dim=2)
 
-    def _gravity(self, queries: tuple[Tensor, Tensor], keys: tuple[Tensor, Tensor]) -> Tensor:
-        """``[batch, rows, new rows]`` product of rotated all-ones vectors over sqrt(width)."""
-        turned = []
-        for cos, sin in (queries, keys):
-            ones = at_least_float32(cos).new_ones(cos.shape[0], 1, *cos.shape[1:])
-            turned.append(self.bound.rotate(ones, at_least_float32(cos), at_least_float32(sin)))
-        products: Tensor = (turned[0] @ turned[1].transpose(2, 3))[:, 0]
-        return products / math.sqrt(turned[0].shape[-1])
-
-
-def _of(tensor: Tensor, sample: Tensor | None) -> Tensor:
-    """Rows of ``tensor`` for the asked samples; None means all of them, in order."""
-    if sample is None:
-        return tensor
-    if tensor.shape[0] == 1:  # rotary embeddings are often shared; one sample may hold all images
-        return tensor.expand(sample.shape[0], *tensor.shape[1:])
-    return tensor[sample]
+    def _turned(self, cos: Tensor, sin: Tensor) -> Tensor:
+        """``[batch, 1, rows, width]`` rotated all-ones vectors."""
+        cos, sin = at_least_float32(cos), at_least_float32(sin)
+        return self._bound.rotate(cos.new_ones(cos.shape[0], 1, *cos.shape[1:]), cos, sin)

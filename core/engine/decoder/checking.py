@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from transformers.cache_utils import Cache
 
 
-def check_forward(guard: ForwardGuard, output: Any, cache: Cache | None, seen: int) -> None:
+def check_forward(guard: ForwardGuard, output: object, cache: Cache | None, seen: int) -> None:
     """Layers, rows of the output and cache.
 
     Args:
@@ -29,24 +29,21 @@ def check_forward(guard: ForwardGuard, output: Any, cache: Cache | None, seen: i
     given_back = find_cache(output)
     if given_back is not None and given_back is not cache:
         raise refuse("the output holds another KV cache than the layers were given")
-    if cache is not None:
-        _check_cache(guard, cache, seen)
-
-
-def _check_cache(guard: ForwardGuard, cache: Cache, seen: int) -> None:
-    layers = cache.layers
-    if len(layers) < guard.depth:
-        raise refuse(f"the KV cache has {len(layers)} layers, the decoder {guard.depth}")
+    if cache is None:
+        return
+    if len(cache.layers) < guard.depth:
+        raise refuse(f"the KV cache has {len(cache.layers)} layers, the decoder {guard.depth}")
     for index in range(guard.first, guard.depth):
-        layer: Any = layers[index]
+        layer: Any = cache.layers[index]
         if layer.get_seq_length() != seen:
             raise refuse(
                 f"the KV cache of {guard.word} {index} reports {layer.get_seq_length()} tokens "
                 f"where {seen} were seen"
             )
         rows = guard.stored.get(index)
-        if rows is not None and (type(layer) is not ReducedLayer or layer.rows != rows):
-            held = layer.rows if type(layer) is ReducedLayer else layer.get_seq_length()
+        held = layer.rows if type(layer) is ReducedLayer else None
+        if rows is not None and held != rows:
+            held = layer.get_seq_length() if held is None else held
             raise refuse(
                 f"the KV cache of {guard.word} {index} holds {held} rows where {rows} were kept"
             )

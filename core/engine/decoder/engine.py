@@ -1,73 +1,79 @@
-"""The hooks that reduce a running model, and nothing the model could notice besides."""
+"""Hooks that reduce a running model, and change nothing else that it could notice."""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from tokensieve.core.contract.adapted import IMAGE
 from tokensieve.core.contract.adapter import AdaptedVlm
-from tokensieve.core.contract.shrinking import Grid
-from tokensieve.core.contract.signals import VISION_SIGNALS
 from tokensieve.core.contract.signature import Signature
-from tokensieve.core.contract.vision_record import VisionRecord
 from tokensieve.core.engine.base import BaseEngine
 from tokensieve.core.engine.call import decided_before, enter
-from tokensieve.core.engine.decision import decide
 from tokensieve.core.engine.decoder import masks
-from tokensieve.core.engine.decoder.cache import check_cache, find_cache
+from tokensieve.core.engine.decoder.cache import check_cache, find_cache, reduced_layer
 from tokensieve.core.engine.decoder.checking import check_forward
+from tokensieve.core.engine.decoder.layer_arguments import (
+    REPLACED,
+    RowArguments,
+)
+from tokensieve.core.engine.decoder.pictures import Pictures
 from tokensieve.core.engine.decoder.prompt import (
     INNER_ARGUMENTS,
     begin_forward,
     check_whole,
-    image_sizes,
     with_prompt,
 )
 from tokensieve.core.engine.decoder.restoring import restored
-from tokensieve.core.engine.decoder.rows import REPLACED, RowSubstitution
-from tokensieve.core.engine.decoder.shrinker import Shrinker
-from tokensieve.core.engine.decoder.signals import Embeddings, SignalBoard
-from tokensieve.core.engine.evidence import find_evidence
+from tokensieve.core.engine.decoder.shrinker import unfilled
+from tokensieve.core.engine.decoder.signals import INPUT_ROWS, DecoderSignals
+from tokensieve.core.engine.decoder.state import DecoderState, Embeddings
 from tokensieve.core.engine.guard import refuse
 from tokensieve.core.engine.reduction import Groups, Reduction
-from tokensieve.core.engine.state import INPUT_ROWS, ForwardState, LayerInput
+from tokensieve.core.engine.rows import Rows
+from tokensieve.core.engine.state import LayerInput
+from tokensieve.core.engine.timing import NO_TIMER, Timer
 from tokensieve.core.errors import AttachError, UnsupportedError
-from tokensieve.core.gate.records import check_record
 from tokensieve.core.models.backends import check_backend
-from tokensieve.core.pipeline.pipeline import Pipeline, PlacedStage
+from tokensieve.core.pipeline.pipeline import Pipeline
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+Args = tuple[object, ...]
+Kwargs = dict[str, object]
+PreHook = Callable[["nn.Module", Args, Kwargs], tuple[Args, Kwargs]]
 CHANGING_ROPE = ("dynamic", "longrope", "unknown")
 """Kinds of RoPE whose angles depend on how long the sequence is, or may."""
-KEPT_AHEAD = 16
-"""Passes of the encoder that are remembered for prompts to come."""
 
 
-class Engine(BaseEngine):
+class DecoderEngine(BaseEngine):
     """Runs one pipeline on one vision-language model."""
 
-    def __init__(self, bound: AdaptedVlm, pipeline: Pipeline, seed: int) -> None:
-        super().__init__(bound, pipeline, seed)
+    def __init__(
+        self, bound: AdaptedVlm, pipeline: Pipeline, seed: int, timer: Timer = NO_TIMER
+    ) -> None:
+        super().__init__(bound, pipeline, seed, timer)
         self.bound = bound
-        self.shrinker = Shrinker() if IMAGE in self.placed else None
         policy = pipeline.positions
         if bound.mrope and pipeline.mrope_positions is not None:
             policy = pipeline.mrope_positions
-        self.rows = RowSubstitution(bound, reindex=policy == "reindex")
+        self.row_arguments = RowArguments(bound, reindex=policy == "reindex")
         kind = str(getattr(bound.rotary, "rope_type", "unknown"))
         if policy == "reindex" and any(word in kind for word in CHANGING_ROPE):
             raise AttachError(
                 f"RoPE of type {kind!r} turns by the length of the sequence, so positions cannot "
                 "be counted anew: use `positions: keep`"
             )
-        self._vision_signals = self.needs.signals & bound.provides & VISION_SIGNALS
-        self._ahead: deque[VisionRecord] = deque(maxlen=KEPT_AHEAD)
+        image_stage, _ = self.placed.get(IMAGE, (None, None))
+        self.pictures = Pictures(
+            bound,
+            self.plan,
+            lambda: self.call,
+            None if image_stage is None else lambda size: self.schedule.counts(size)[image_stage],
+        )
         if not bound.placeholder_ids:
             raise AttachError(
                 f"adapter {bound.name} names no placeholder_ids: no token would be a visual one"
@@ -79,6 +85,12 @@ class Engine(BaseEngine):
         kinds = {type(layer): layer for layer in bound.layers}
         self._layer_calls = {kind: Signature.of(layer, REPLACED) for kind, layer in kinds.items()}
 
+    @property
+    def state(self) -> DecoderState | None:
+        """The forward that runs in this context; None between forwards."""
+        state = super().state
+        return state if isinstance(state, DecoderState) else None
+
     # ------------------------------------------------------------------ hooks in and out
 
     def _install(self) -> None:
@@ -87,29 +99,27 @@ class Engine(BaseEngine):
         keep(bound.inner.register_forward_pre_hook(self._begin, with_kwargs=True))
         keep(bound.inner.register_forward_hook(self._end, with_kwargs=True, always_call=True))
         self._watch_model(bound.inner)
-        keep(bound.decoder.register_forward_hook(self._restore_length, with_kwargs=True))
-        keep(bound.rotary.register_forward_hook(self._positions, with_kwargs=True))
-        if self.shrinker is not None:  # before the hooks that look at what the encoder is given
-            self._handles += bound.shrink_images(self._shrunk)
-        for index in range(self.needs.first_layer, bound.dims.layers):
-            before = self._before_layer(index, remember=index + 1 in self.needs.last_layer)
+        keep(bound.decoder.register_forward_hook(self._restore_length))
+        keep(bound.rotary.register_forward_hook(self._note_positions, with_kwargs=True))
+        for index in range(self.plan.first_layer, bound.dims.layers):
+            before = self._before_layer(index, remember=index + 1 in self.plan.last_layer)
             keep(bound.layers[index].register_forward_pre_hook(before, with_kwargs=True))
         self._watch_transitions()
-        if bound.dims.layers in self.placed:  # behind the hooks that look at what the layer gives
-            keep(bound.layers[-1].register_forward_hook(self._behind_last))
-        if self._vision_signals or self.shrinker is not None:
-            signals, depths = self._vision_signals, self.needs.depths
-            self._handles += bound.watch_vision(signals, depths, self._see)
+        if bound.dims.layers in self.placed:  # after the hooks that look at what the layer gives
+            keep(bound.layers[-1].register_forward_hook(self._after_last))
+        self._recorders += self.pictures.shrink()
+        self._recorders += self.pictures.record()
+        if self.pictures.wanted:
             keep(bound.decoder.register_forward_pre_hook(self._identify, with_kwargs=True))
 
     def remove(self) -> None:
         """Take every hook away and forget all tensors."""
         super().remove()
-        self._ahead.clear()
+        self.pictures.forget()
 
     # ------------------------------------------------------------------ one forward
 
-    def _refuse_training(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+    def _refuse_training(self, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
         self.called = True
         if module.training:
             raise UnsupportedError(
@@ -120,7 +130,7 @@ class Engine(BaseEngine):
                 "labels are not supported while pruning: detach to compute a loss"
             )
 
-    def _begin(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+    def _begin(self, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
         self.called = True
         check_backend(self.bound.attention_backend)
         call = enter(self, "inner")
@@ -128,90 +138,67 @@ class Engine(BaseEngine):
         call.state = state = begin_forward(
             self.bound, self.schedule, given, self.notes, self.seed, self._new_guard()
         )
-        if state is not None and state.past == 0 and not call.forwards:  # others may run later
-            check_whole(state.length, call.prompt)
-        if state is not None and state.layout is not None:
-            state.decided = decided_before(call, state, given.get("input_ids"))
+        if state is None:
+            return
+        if state.prompt.past == 0 and not call.forwards:  # others may run later
+            check_whole(state.prompt.length, call.prompt)
+        if state.rows is not None and state.cache is None:
+            state.decided = decided_before(call, given.get("input_ids"))
 
-    def _positions(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
+    def _note_positions(
+        self, module: nn.Module, args: Args, kwargs: Kwargs, output: object
+    ) -> None:
         state = self.state
         if state is None:
             return
-        ids = self._rotary_call.named(args, kwargs)["position_ids"]
+        ids: Tensor = self._rotary_call.named(args, kwargs)["position_ids"]
         # [axes, batch, rows] with M-RoPE (one axis where there is no image), else [batch, rows]
-        if ids.shape[-1] != state.length or (ids.ndim == 3) != self.bound.mrope:  # noqa: PLR2004
+        if ids.shape[-1] != state.prompt.length or (ids.ndim == 3) != self.bound.mrope:  # noqa: PLR2004
             raise refuse(f"the decoder's positions have the shape {list(ids.shape)}")
         axes = ids if self.bound.mrope else ids[None]
-        state.positions = axes.expand(-1, state.batch, -1)
+        state.positions = axes.expand(-1, state.prompt.batch, -1)
 
-    def _end(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
-        call, state = self.call, self._end_state()
+    def _end(self, module: nn.Module, args: Args, kwargs: Kwargs, output: object) -> None:
+        call, state = self.call, self.state
+        self._forget_forward()
         if state is None or output is None:  # the forward raised
             return
         if call is not None and state.cache is not None and call.decided is None:
             call.records.clear()
-        check_forward(state.guard, output, state.cache, state.past + state.length)
-        masks.check_own(state.odd_mask)
-        if state.layout is not None:
+        prompt = state.prompt
+        check_forward(state.guard, output, state.cache, prompt.past + prompt.length)
+        masks.check_own(state.other_mask)
+        if state.rows is not None:
             self._conclude(state)
             return
         self._count()
-        if state.past == 0 and state.length > 1:  # a new prompt without images, no decode step
-            state.trace.visual_tokens = [0] * state.batch
-            state.trace.per_layer = [[0] * self.bound.dims.layers for _ in range(state.batch)]
+        if prompt.past == 0 and prompt.length > 1:  # a new prompt without images, no decode step
+            state.trace.visual_tokens = [0] * prompt.batch
+            state.trace.per_layer = [[0] * self.bound.dims.layers for _ in range(prompt.batch)]
             self._publish(state.trace)
 
-    def _restore_length(
-        self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any
-    ) -> Any:
+    def _restore_length(self, module: nn.Module, args: Args, output: object) -> object:
         state, call = self.state, self.call
-        if state is None or call is None or state.columns is None:
+        if state is None or call is None or state.rows is None or state.rows.input_rows is None:
             return None
-        return restored(state, call, output)
+        return restored(state, call, state.rows, state.rows.input_rows, output)
 
-    def _see(self, record: VisionRecord) -> None:
-        """A pass of the encoder is over: it belongs to the running call, or to one to come."""
-        if self.shrinker is not None:
-            record = self.shrinker.spread(record)
-        check_record(record, self.bound.name)
-        call = self.call
-        if call is None:
-            self._ahead.append(record)
-        else:
-            call.records.append(record)
-
-    def _identify(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        """Which pictures' features went into which rows; looked at once per prompt."""
-        call = self.call
-        state = None if call is None else call.state
-        if call is None or state is None or state.layout is None:
+    def _identify(self, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
+        """Find the pictures whose features went into the rows; looked at once per prompt."""
+        call, state = self.call, self.state
+        if call is None or state is None or state.rows is None:
             return
         embeds = self._decoder_call.named(args, kwargs).get("inputs_embeds")
         if embeds is None:
             raise refuse("the decoder was called without 'inputs_embeds'")
-        own, ahead = call.records, list(self._ahead)
-        state.evidence = find_evidence(state.layout, embeds, own, ahead, state.separators)
-
-    def _shrunk(self, grids: list[Grid], *, square: bool = False) -> list[Grid]:
-        """The grids that the images of this forward are to have."""
-        assert self.shrinker is not None
-        original, call = {}, self.call
-        if call is not None and call.state is not None:
-            original = call.state.original
-        elif call is not None and call.prompt is not None and not call.forwards:
-            original = image_sizes(self.bound, call.prompt)
-        if not original:  # nothing is known of the prompt: every grid is an image
-            original = {(0, n): rows * columns for n, (rows, columns) in enumerate(grids)}
-        number, _ = self.placed[IMAGE]
-        targets = {key: self.schedule.counts(size)[number] for key, size in original.items()}
-        return self.shrinker.plan(grids, original, targets, square=square)
+        state.evidence = self.pictures.find(call, state.rows, embeds)
 
     # ------------------------------------------------------------------ one layer
 
-    def _before_layer(self, index: int, *, remember: bool) -> Callable[..., Any]:
+    def _before_layer(self, index: int, *, remember: bool) -> PreHook:
         call = self._layer_calls[type(self.bound.layers[index])]
 
-        def hook(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
+        def hook(module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
             state = self.state
             self.called = True
             if state is None:
@@ -224,81 +211,77 @@ class Engine(BaseEngine):
             if state.guard.same_cache(state.cache, cache) is not state.cache:
                 check_cache(cache)  # the decoder made one
                 state.cache = cache
-            original = rest["position_embeddings"]
-            if state.layout is not None:
-                if index == 0 and self.shrinker is not None:
-                    hidden = self._leave_out(state, hidden)
+            original: Embeddings = rest["position_embeddings"]
+            if state.rows is not None:
+                if index == 0 and IMAGE in self.placed:
+                    hidden = self._drop_unfilled(state, state.rows, hidden)
                 if index in self.placed:
-                    hidden = self._cut(state, index, hidden, original)
-                if index == 0 and self.needs.inputs:
-                    rows = torch.arange(hidden.shape[1], device=hidden.device)
-                    state.inputs = hidden
-                    state.carried[INPUT_ROWS] = rows.expand(state.batch, -1)
-            self.rows.substitute(state, index, hidden, rest)
-            if remember and state.layout is not None:
-                state.previous = LayerInput(index, hidden, rest["position_embeddings"])
+                    hidden = self._reduce(state, state.rows, index, hidden, original)
+                if index == 0 and self.plan.inputs:
+                    state.captures.inputs = hidden
+                    state.rows = state.rows.marking(INPUT_ROWS, hidden.device)
+            rest = self.row_arguments.fitted(state, index, hidden, rest)
+            if remember and state.rows is not None:
+                state.captures.previous = LayerInput(index, hidden, rest["position_embeddings"])
             return (hidden,), rest
 
         return hook
 
-    def _behind_last(self, module: nn.Module, args: Any, output: Any) -> Any:
+    def _after_last(self, module: nn.Module, args: Args, output: object) -> object:
         state, depth = self.state, self.bound.dims.layers
         if state is None:
             return None
         state.guard.enter(depth)
-        if state.layout is None:
+        if state.rows is None:
             return None
-        whole = isinstance(output, tuple)
-        hidden = self._cut(state, depth, output[0] if whole else output, None)
-        return (hidden, *output[1:]) if whole else hidden
+        if isinstance(output, tuple):
+            return (self._reduce(state, state.rows, depth, output[0], None), *output[1:])
+        assert isinstance(output, torch.Tensor)
+        return self._reduce(state, state.rows, depth, output, None)
 
-    def _cut(
-        self, state: ForwardState, index: int, hidden: Tensor, original: Embeddings | None
+    def _reduce(
+        self,
+        state: DecoderState,
+        rows: Rows,
+        index: int,
+        hidden: Tensor,
+        original: Embeddings | None,
     ) -> Tensor:
         """Reduce what enters layer ``index``; without ``original`` embeddings there is none."""
-        number, cut = self.placed[index]
-        layout = state.layout
-        assert layout is not None and state.origin is not None
-        groups = Groups.of(layout, cut.stage.scope, hidden.device, state.separators)
-        targets = {key: counts[number] for key, counts in state.targets.items()}
+        _, placed = self.placed[index]
+        groups = Groups.of(rows.layout, placed.stage.scope, hidden.device, rows.separators)
 
         def embeddings() -> Embeddings:
             assert original is not None  # what no layer reads is not offered
-            return self.rows.embeddings(state, index, hidden, original)
+            stored = None if state.cache is None else reduced_layer(state.cache, index, swap=False)
+            offset = None if stored is None else stored.position_offset
+            return self.row_arguments.embeddings(state, offset, hidden, original)
 
-        board = SignalBoard(self.bound, state, groups, index, hidden, embeddings)
-        with torch.no_grad():
-            notes = state.trace.notes
-            reduction = self._decide(
-                state, cut, lambda: decide(cut, board, layout, targets, state.checks, notes)
-            )
-        merge = cut.stage.merge
+        signals = DecoderSignals(self.bound, state, rows, groups, index, hidden, embeddings)
+        reduction = self._once(state, rows, index, lambda: self._decide(state, index, signals))
+        merge = placed.stage.merge
         if reduction is not None and merge is not None and merge.proportional():
-            notes.append(
+            state.trace.notes.append(
                 f"{merge.name!r} at boundary {index}: a decoder's attention counts a merged token "
                 "once, whatever its size"
             )
-        return self._traced(state, cut, reduction, hidden)
+        return self._carry_out(state, signals.rows_after(), index, reduction, hidden)[0]
 
-    def _leave_out(self, state: ForwardState, hidden: Tensor) -> Tensor:
+    def _drop_unfilled(self, state: DecoderState, rows: Rows, hidden: Tensor) -> Tensor:
         """Remove the placeholders that a smaller image does not fill."""
-        layout = state.layout
-        assert layout is not None and self.shrinker is not None
-        groups = Groups.of(layout, "image", hidden.device, state.separators)
+        groups = Groups.of(rows.layout, "image", hidden.device, rows.separators)
+        evidence = state.evidence
+        assert evidence is not None  # identified at the decoder's entry
         with torch.no_grad():
-            assert state.evidence is not None  # identified at the decoder's entry
-            shrinker, evidence = self.shrinker, state.evidence
-            reduction = self._decide(
-                state,
-                self.placed[IMAGE][1],
-                lambda: shrinker.reduction(layout, groups, evidence),
+            reduction = self._once(
+                state, rows, IMAGE, lambda: unfilled(rows.layout, groups, evidence)
             )
-        return self._traced(state, self.placed[IMAGE][1], reduction, hidden)
+        return self._carry_out(state, rows, IMAGE, reduction, hidden)[0]
 
-    def _decide(
-        self, state: ForwardState, cut: PlacedStage, fresh: Callable[[], Reduction | None]
+    def _once(
+        self, state: DecoderState, rows: Rows, at: int, fresh: Callable[[], Reduction | None]
     ) -> Reduction | None:
-        """Once per prompt: a call without a cache runs it again for every token."""
-        if state.decided is None or state.layout is None:
+        """Decide once per prompt: a call without a cache runs it again for every token."""
+        if state.decided is None:
             return fresh()
-        return state.decided.decide(cut.at, state.layout, fresh)
+        return state.decided.decide(at, rows.layout, fresh)

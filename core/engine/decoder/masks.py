@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -37,7 +37,7 @@ def visible(
 ) -> Tensor:
     """``[batch, queries, keys]`` bool: causal by row order, real rows only.
 
-    Padding rows see what is real in front of them, as in the model itself: a later mask may show
+    Padding rows see what is real before them, as in the model itself: a later mask may show
     them. One with nothing in front sees itself, so that no row is empty and nothing becomes NaN.
     """
     key = torch.arange(keys, device=device)
@@ -51,7 +51,7 @@ def visible(
 
 
 def differs(
-    mask: Any, valid: Tensor | None, batch: int, queries: int, keys: int, like: Tensor
+    mask: object, valid: Tensor | None, batch: int, queries: int, keys: int, like: Tensor
 ) -> Tensor:
     """Whether a mask that the model made is another one than that of ``visible``; bool scalar.
 

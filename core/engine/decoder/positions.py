@@ -14,21 +14,21 @@ if TYPE_CHECKING:
 
 
 def reindexed(
-    positions: Tensor, valid: Tensor | None, removed: Tensor, shift: Tensor | None
+    positions: Tensor, valid: Tensor | None, removed: Tensor, offset: Tensor | None
 ) -> Tensor:
     """Contiguous ids for the samples that lost rows; the others keep theirs.
 
-    The first real row of a sample keeps its id (less ``shift``), every further one counts up by
-    one on all axes. So a one-dimensional id becomes ``id - rows removed in front of it``, as in
+    The first real row of a sample keeps its id (less ``offset``), every further one counts up by
+    one on all axes. So a one-dimensional id becomes ``id - rows removed before it``, as in
     TransPrune and PyramidDrop, whatever the padding.
 
     Args:
         positions: ``[axes, batch, rows]`` ids that the model gave these rows.
         valid: ``[batch, rows]`` bool or None.
         removed: ``[batch]`` bool, whether the sample lost rows in this forward.
-        shift: ``[batch]`` what earlier turns removed, or None.
+        offset: ``[batch]`` what earlier turns removed, or None.
     """
-    base = positions if shift is None else positions - shift[:, None]
+    base = positions if offset is None else positions - offset[:, None]
     real = torch.ones_like(positions[0], dtype=torch.bool) if valid is None else valid
     rank = real.long().cumsum(dim=1) - 1
     far = torch.iinfo(base.dtype).max
@@ -37,7 +37,7 @@ def reindexed(
     return torch.where(removed[:, None], contiguous, base)
 
 
-def next_shift(
+def next_offset(
     original: Tensor, original_valid: Tensor | None, current: Tensor, valid: Tensor | None
 ) -> Tensor:
     """``[batch]``: how far the ids of tokens to come have to move.

@@ -1,26 +1,28 @@
-"""Reading a prompt: which of its tokens are visual, padded, and of which image."""
+"""Reading a prompt: its visual tokens, its padding and its images."""
 
 from __future__ import annotations
 
 import warnings
 import zlib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from tokensieve.core.contract.adapter import AdaptedVlm
 from tokensieve.core.engine.decoder.cache import check_cache, find_cache
+from tokensieve.core.engine.decoder.state import DecoderState
 from tokensieve.core.engine.guard import ForwardGuard
 from tokensieve.core.engine.layout import TEXT, Images
-from tokensieve.core.engine.state import SEPARATORS, ForwardState
+from tokensieve.core.engine.rows import Rows
+from tokensieve.core.engine.state import Prompt
 from tokensieve.core.engine.trace import Trace
 from tokensieve.core.errors import UnsupportedError
 from tokensieve.core.pipeline.budgets import Schedule
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers.cache_utils import Cache
 
 
 INNER_ARGUMENTS = ("input_ids", "inputs_embeds", "attention_mask")
@@ -40,11 +42,11 @@ NO_IDS = (
 def begin_forward(
     bound: AdaptedVlm,
     schedule: Schedule,
-    given: dict[str, Any],
+    given: Mapping[str, Any],
     notes: list[str],
     seed: int,
     guard: ForwardGuard,
-) -> ForwardState | None:
+) -> DecoderState | None:
     """The state of a forward called with the arguments ``given``; None if it has no tokens.
 
     Which rows are visual is read off ``input_ids`` alone, never guessed from embeddings.
@@ -53,7 +55,13 @@ def begin_forward(
         UnsupportedError: a cache, a mask or pictures that pruning cannot handle.
     """
     ids, embeds, mask = (given.get(name) for name in INNER_ARGUMENTS)  # each may be left out
-    cache = _given_cache(given)
+    for name, value in given.items():
+        if _tuples_of_tensors(value):
+            raise UnsupportedError(
+                f"{name}: pruning needs a DynamicCache, got a {type(value).__name__} of tensors"
+            )
+    cache = find_cache(given)
+    check_cache(cache)
     shaped = ids if ids is not None else embeds
     if shaped is None:
         return None
@@ -67,29 +75,33 @@ def begin_forward(
             f"{past} in the KV cache: pruning needs one column for each"
         )
     padding = None if mask is None or bool((mask != 0).all()) else mask.bool()
+    prompt, rows = Prompt(batch, length, past, padding), None
     trace = Trace(notes=list(notes))
-    state = ForwardState(batch, length, past, cache, padding, None, trace, [], guard)
     if length > 1 and ids is not None:
-        _read(state, bound, schedule, given, ids, seed)
+        prompt, rows = _read(prompt, bound, schedule, given, ids, seed)
     elif length > 1:
-        if any(_holds_something(given.get(name)) for name in VISION_ARGUMENTS):
+        pictures = [given.get(name) for name in VISION_ARGUMENTS]
+        if any(
+            part is not None
+            for held in pictures
+            for part in (held.values() if isinstance(held, Mapping) else (held,))
+        ):
             raise UnsupportedError(
                 "inputs_embeds with pictures beside them: which rows are theirs is not known: give "
                 "the input_ids"
             )
-        state.trace.notes.append(NO_IDS)
+        trace.notes.append(NO_IDS)
         warnings.warn(NO_IDS, RuntimeWarning, stacklevel=2)
-    return state
-
-
-def _holds_something(value: Any) -> bool:
-    values = value.values() if isinstance(value, Mapping) else (value,)
-    return any(part is not None for part in values)
+    if rows is not None:
+        samples = range(batch)
+        trace.visual_tokens = rows.layout.visual_tokens()
+        trace.text_tokens = [rows.layout.text(sample) for sample in samples]
+    return DecoderState(prompt, rows, guard, trace, cache=cache)
 
 
 def with_prompt(
-    given: dict[str, Any], prompt: Tensor | None, asked: Mapping[str, Any]
-) -> dict[str, Any]:
+    given: Mapping[str, Any], prompt: Tensor | None, asked: Mapping[str, object]
+) -> Mapping[str, Any]:
     """The arguments of a forward on ``inputs_embeds``, with what ``generate`` was given beside.
 
     That are the ids, and what describes pictures (``image_sizes``), which the model's own forward
@@ -112,40 +124,28 @@ def with_prompt(
     }
 
 
-def _given_cache(given: dict[str, Any]) -> Cache | None:
-    """The cache among the arguments, known by its type; tuples of tensors are one of old."""
-    for name, value in given.items():
-        if _tuples_of_tensors(value):
-            raise UnsupportedError(
-                f"{name}: pruning needs a DynamicCache, got a {type(value).__name__} of tensors"
-            )
-    cache = find_cache(given)
-    check_cache(cache)
-    return cache
-
-
-def _tuples_of_tensors(value: Any) -> bool:
+def _tuples_of_tensors(value: object) -> bool:
     """Whether it is a cache of old; sizes of pictures are pairs of numbers."""
     first = value[0] if isinstance(value, (tuple, list)) and value else None
     return isinstance(first, (tuple, list)) and any(isinstance(p, torch.Tensor) for p in first)
 
 
 def _marks(bound: AdaptedVlm, rows: list[list[int]]) -> list[list[int]]:
-    """Per sample and row, the placeholder that stands for a visual token, ``TEXT`` elsewhere."""
+    """Per sample and row, the placeholder of a visual token, ``TEXT`` elsewhere."""
     placeholders = frozenset(bound.placeholder_ids)
     return [[token if token in placeholders else TEXT for token in row] for row in rows]
 
 
 def _read(
-    state: ForwardState,
+    prompt: Prompt,
     bound: AdaptedVlm,
     schedule: Schedule,
     given: Mapping[str, Any],
     ids: Tensor,
     seed: int,
-) -> None:
-    """Fill in the layout, if there are visual tokens: the one transfer from the device."""
-    padding, rows = state.new_padding, ids.tolist()
+) -> tuple[Prompt, Rows | None]:
+    """The images of a prompt, and its rows if it has some: the one transfer from the device."""
+    padding, rows = prompt.new_padding, ids.tolist()
     marks = _marks(bound, rows)
     real = [[True] * len(row) for row in rows] if padding is None else padding.tolist()
     flags = [
@@ -153,26 +153,25 @@ def _read(
         for row, own in zip(marks, real, strict=True)
     ]
     if not any(map(any, flags)):
-        return
-    state.tail = min(map(_tail, flags))
+        return prompt, None
     layout = Images(bound.picture_tokens(given), bound.split_run).read(marks, real)
+    blocks = layout.blocks()
     visual = torch.tensor(flags, device=ids.device)
-    state.layout = layout
-    state.origin = torch.where(visual, visual.long().cumsum(dim=1) - 1, -1)
-    if any(block.separators for block in layout.blocks()):
-        state.carried[SEPARATORS] = ~visual
-    state.keys = prompt_keys(rows, real, seed)
-    for block in layout.blocks():
-        state.original[block.sample, block.image] = block.length
-        state.targets[block.sample, block.image] = schedule.counts(block.length)
-    samples = range(state.batch)
-    state.trace.visual_tokens = [layout.visual(sample) for sample in samples]
-    state.trace.text_tokens = [layout.text(sample) for sample in samples]
-
-
-def _tail(flags: list[bool]) -> int:
-    """How many rows at the end are not flagged."""
-    return next((n for n, flag in enumerate(reversed(flags)) if flag), len(flags))
+    sizes = {(block.sample, block.image): block.length for block in blocks}
+    tails = [next((n for n, flag in enumerate(reversed(row)) if flag), len(row)) for row in flags]
+    read = replace(
+        prompt,
+        tail=min(tails),
+        keys=prompt_keys(rows, real, seed),
+        image_sizes=sizes,
+        targets={image: schedule.counts(size) for image, size in sizes.items()},
+    )
+    return read, Rows(
+        layout,
+        origin=torch.where(visual, visual.long().cumsum(dim=1) - 1, -1),
+        valid=padding,
+        separators=~visual if any(block.separators for block in blocks) else None,
+    )
 
 
 def image_sizes(bound: AdaptedVlm, ids: Tensor) -> dict[tuple[int, int], int]:
@@ -188,12 +187,12 @@ def image_sizes(bound: AdaptedVlm, ids: Tensor) -> dict[tuple[int, int], int]:
     return {(block.sample, block.image): block.length for block in layout.blocks()}
 
 
-def prompt_keys(rows: list[list[int]], real: list[list[bool]], seed: int) -> list[int]:
+def prompt_keys(rows: list[list[int]], real: list[list[bool]], seed: int) -> tuple[int, ...]:
     """One integer per sample from its unpadded prompt and the seed."""
-    return [
+    return tuple(
         zlib.crc32(repr((seed, [t for t, r in zip(row, flags, strict=True) if r])).encode())
         for row, flags in zip(rows, real, strict=True)
-    ]
+    )
 
 
 def check_whole(rows: int, prompt: Tensor | None) -> None:

@@ -2,38 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from tokensieve.core.engine.call import Call
 from tokensieve.core.engine.guard import refuse
-from tokensieve.core.engine.state import ForwardState
+from tokensieve.core.engine.rows import Rows
+from tokensieve.core.engine.state import ForwardState, Prompt
 from tokensieve.core.errors import UnsupportedError
 
+if TYPE_CHECKING:
+    from torch import Tensor
 
-def restored(state: ForwardState, call: Call, output: Any) -> Any:
+
+def restored(
+    state: ForwardState, call: Call, rows: Rows, input_rows: Tensor, output: Any
+) -> object:
     """What the decoder's hook returns: rows of dropped tokens are zero.
 
     Raises:
         UnsupportedError: the caller reads such a row.
     """
-    assert state.columns is not None
     state.guard.restored = True
     whole = isinstance(output, tuple)  # with return_dict=False
-    hidden = output[0] if whole else output.last_hidden_state
-    if hidden.shape[:2] != state.columns.shape:
+    hidden: Tensor = output[0] if whole else output.last_hidden_state
+    if hidden.shape[:2] != input_rows.shape:
         raise refuse(
-            f"the decoder gave {list(hidden.shape[:2])} rows where {list(state.columns.shape)} "
+            f"the decoder gave {list(hidden.shape[:2])} rows where {list(input_rows.shape)} "
             "were kept"
         )
-    _check_read(state, call)
-    columns = state.columns.to(hidden.device)
-    if state.layout is not None and state.layout.ragged():
-        assert state.valid is not None
-        hidden = hidden.masked_fill(~state.valid.to(hidden.device)[..., None], 0)
-    full = hidden.new_zeros(hidden.shape[0], state.length, hidden.shape[2])
-    index = columns[..., None].expand(*columns.shape, hidden.shape[2])
+    _check_read(state.prompt, call, rows, input_rows)
+    if rows.layout.ragged() and rows.valid is not None:
+        hidden = hidden.masked_fill(~rows.valid.to(hidden.device)[..., None], 0)
+    full = hidden.new_zeros(hidden.shape[0], state.prompt.length, hidden.shape[2])
+    index = input_rows.to(hidden.device)[..., None].expand(*input_rows.shape, hidden.shape[2])
     full.scatter_(1, index, hidden)
     if whole:
         return (full, *output[1:])
@@ -41,28 +44,28 @@ def restored(state: ForwardState, call: Call, output: Any) -> Any:
     return None
 
 
-def _check_read(state: ForwardState, call: Call) -> None:
+def _check_read(prompt: Prompt, call: Call, rows: Rows, input_rows: Tensor) -> None:
     """Rows that the caller is known to read are rows that are there."""
-    assert state.columns is not None
-    wanted = call.arguments.get("logits_to_keep")
+    wanted: Any = call.arguments.get("logits_to_keep")
     if wanted is None:
         wanted = 0
+    device = input_rows.device
+    where = wanted.device if isinstance(wanted, torch.Tensor) else device
     if isinstance(wanted, int):
         last = wanted or int(call.owner == "generate")
-        if 0 <= last <= state.tail:  # known without a look at the device
+        if 0 <= last <= prompt.tail:  # known without a look at the device
             return
         wanted = slice(-last, None)
     try:
-        where = wanted.device if isinstance(wanted, torch.Tensor) else state.columns.device
-        rows = torch.arange(state.length, device=where)[wanted]
+        read = torch.arange(prompt.length, device=where)[wanted]
     except IndexError:  # there is no such row: the model says so itself
         return
-    there = torch.zeros(state.batch, state.length, dtype=torch.bool, device=state.columns.device)
-    valid = torch.ones_like(state.columns).bool() if state.valid is None else state.valid
-    there.scatter_(1, state.columns.to(there.device), valid.to(there.device))
-    if state.new_padding is not None:
-        there |= ~state.new_padding.to(there.device)
-    if not bool(there[:, rows.to(there.device)].all()):
+    there = torch.zeros(prompt.batch, prompt.length, dtype=torch.bool, device=device)
+    valid = torch.ones_like(input_rows).bool() if rows.valid is None else rows.valid
+    there.scatter_(1, input_rows, valid.to(device))
+    if prompt.new_padding is not None:
+        there |= ~prompt.new_padding.to(device)
+    if not bool(there[:, read.to(device)].all()):
         raise UnsupportedError(
             "logits of removed visual tokens are read (the prompt ends with an image, or "
             "logits_to_keep reaches into one): put text behind the image"

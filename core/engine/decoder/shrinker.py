@@ -1,7 +1,8 @@
-"""The stage in front of the vision encoder: which placeholders a smaller image fills."""
+"""The stage before the vision encoder: smaller images, and the placeholders that they fill."""
 
 from __future__ import annotations
 
+import math
 import threading
 from dataclasses import replace
 from itertools import accumulate
@@ -13,7 +14,7 @@ from tokensieve.core.contract.shrinking import Grid, small_grid, spread_places
 from tokensieve.core.contract.tensors import on_device
 from tokensieve.core.contract.vision_record import MappedLayer, VisionRecord
 from tokensieve.core.engine.evidence import Evidence
-from tokensieve.core.engine.layout import Block, Layout
+from tokensieve.core.engine.layout import Layout
 from tokensieve.core.engine.reduction import Groups, Reduction, reduce_rows
 from tokensieve.core.errors import SignalError
 
@@ -47,7 +48,13 @@ class Shrinker(threading.local):
             key = budgets[len(self.sizes) % len(budgets)]
             tokens, places, start = original[key], [], 0
             while start < tokens:
-                grid = self._next(grids, len(small), tokens - start)
+                number = len(small)
+                if number == len(grids) or math.prod(grids[number]) > tokens - start:
+                    raise SignalError(
+                        "the images of this call do not fill the prompt's placeholders: smaller "
+                        "images need the images to pass through the model's own vision encoder"
+                    )
+                grid = grids[number]
                 share = targets[key] * grid[0] * grid[1] / tokens
                 small.append(small_grid(grid, share, square=square))
                 places += [start + place for place in spread_places(grid, small[-1])]
@@ -55,32 +62,6 @@ class Shrinker(threading.local):
             self.places.append(places)
             self.sizes.append(tokens)
         return small
-
-    def _next(self, grids: list[Grid], number: int, left: int) -> Grid:
-        if number >= len(grids) or grids[number][0] * grids[number][1] > left:
-            raise SignalError(
-                "the images of this call do not fill the prompt's placeholders: smaller images "
-                "need the images to pass through the model's own vision encoder"
-            )
-        return grids[number]
-
-    def reduction(self, layout: Layout, groups: Groups, evidence: Evidence) -> Reduction | None:
-        """Drops the placeholders that nothing fills; None if all are filled."""
-        own = [_filled(evidence, group[0]) for group in groups.blocks]
-        counts = {
-            (group[0].sample, group[0].image): len(places)
-            for group, places in zip(groups.blocks, own, strict=True)
-        }
-        if list(counts.values()) == groups.sizes:
-            return None
-        flags = torch.zeros(groups.valid.shape, dtype=torch.bool)
-        for row, places in enumerate(own):
-            flags[row, places] = True
-        stay = flags.to(groups.rows.device)
-        empty = torch.zeros(
-            len(layout.samples), layout.length, dtype=torch.bool, device=stay.device
-        )
-        return reduce_rows(layout, groups.put(empty, ~stay), counts, None)
 
     def spread(self, record: VisionRecord) -> VisionRecord:
         """The record of the smaller images, at the places they take among the full tokens."""
@@ -110,9 +91,23 @@ class Shrinker(threading.local):
         )
 
 
-def _filled(evidence: Evidence, block: Block) -> list[int]:
-    """The places of an image that its smaller picture fills."""
-    found = evidence.images[block.sample, block.image]
-    if found.record.filled is None:
-        return list(range(block.length))
-    return found.record.filled[found.record.picture_at(found.start)]
+def unfilled(layout: Layout, groups: Groups, evidence: Evidence) -> Reduction | None:
+    """Drops the placeholders that no smaller picture fills; None if all are filled."""
+    own: list[list[int]] = []
+    for group in groups.blocks:
+        found = evidence.images[group[0].sample, group[0].image]
+        filled = found.record.filled
+        whole = list(range(group[0].length))
+        own.append(whole if filled is None else filled[found.record.picture_at(found.start)])
+    counts = {
+        (group[0].sample, group[0].image): len(places)
+        for group, places in zip(groups.blocks, own, strict=True)
+    }
+    if list(counts.values()) == groups.sizes:
+        return None
+    flags = torch.zeros(groups.valid.shape, dtype=torch.bool)
+    for row, places in enumerate(own):
+        flags[row, places] = True
+    stay = flags.to(groups.rows.device)
+    empty = torch.zeros(len(layout.samples), layout.length, dtype=torch.bool, device=stay.device)
+    return reduce_rows(layout, groups.put(empty, ~stay), counts, None)

@@ -6,41 +6,52 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import torch
+from transformers.cache_utils import DynamicLayer
+
 from tokensieve.core.contract.adapter import AdaptedVlm
 from tokensieve.core.contract.signals import EncoderLayer, TokenStates
 from tokensieve.core.contract.tensors import at_least_float32
 from tokensieve.core.contract.vision_record import MappedLayer
-from tokensieve.core.engine.board import BoundarySignals, Readers
-from tokensieve.core.engine.decoder.attention import LayerAttention
+from tokensieve.core.engine.boundary_signals import BoundarySignals, Readers
+from tokensieve.core.engine.decoder.attention import LayerAttention, LayerInputs
 from tokensieve.core.engine.decoder.cache import ReducedLayer
 from tokensieve.core.engine.decoder.masks import join_valid
+from tokensieve.core.engine.decoder.state import DecoderState, Embeddings
 from tokensieve.core.engine.decoder.text import TextRows
 from tokensieve.core.engine.evidence import UNKNOWN, Evidence
 from tokensieve.core.engine.reduction import Groups
-from tokensieve.core.engine.state import INPUT_ROWS, ForwardState
+from tokensieve.core.engine.rows import Rows
 from tokensieve.core.errors import SignalError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Embeddings = tuple["Tensor", "Tensor"]
 FAR = 1 << 30
+INPUT_ROWS = "rows of the inputs"
+"""Name of the row tensor that says where the current rows were in what entered layer 0."""
 
 
-class SignalBoard(BoundarySignals):
-    """Everything the view of a boundary of a decoder can be asked for."""
+class DecoderSignals(BoundarySignals):
+    """Everything the view of a boundary of a decoder can be asked for.
+
+    Attributes:
+        embeddings: computes the rotary embeddings of the current rows.
+    """
 
     def __init__(
         self,
         bound: AdaptedVlm,
-        state: ForwardState,
+        state: DecoderState,
+        rows: Rows,
         groups: Groups,
         boundary: int,
         hidden: Tensor,
         embeddings: Callable[[], Embeddings],
     ) -> None:
-        super().__init__(bound, state, groups, boundary, hidden)
+        super().__init__(bound, state, rows, groups, boundary, hidden)
         self.bound = bound
+        self.decoder = state
         self.embeddings = embeddings
 
     def project(self, vectors: Tensor) -> Tensor:
@@ -52,9 +63,12 @@ class SignalBoard(BoundarySignals):
         return super().readers() | {
             "normed_states": lambda: self._states(self.hidden, self.bound.final_norm),
             "embeddings": self._embeddings,
-            "previous_keys": self._previous_keys,
+            "previous_keys": lambda: self._states(
+                self._previous_inputs()[1].keys[:, :, -self.hidden.shape[1] :]
+                .transpose(1, 2).flatten(2)
+            ),
             "next_attention": self._next_attention,
-            "previous_attention": self._previous_attention,
+            "previous_attention": lambda: self._attention(*self._previous_inputs()),
             "vision_attention": lambda: self._encoder_layer(None).attention(),
             "vision_keys": lambda: self._encoder_layer(None).keys(),
             "vision_features": lambda: self._field("features"),
@@ -63,12 +77,12 @@ class SignalBoard(BoundarySignals):
             "clip_relevance": lambda: self._field("clip_relevance"),
             "encoder_layers": lambda: self._encoder_layer,
             "cls_feature": self._cls_feature,
-        }
+        }  # fmt: skip
 
     @cached_property
     def text(self) -> TextRows:
-        """The text rows of today's sequence."""
-        return TextRows.of(self.layout, self.groups)
+        """The text among the current rows."""
+        return TextRows.of(self.rows.layout, self.groups)
 
     def _states(
         self, hidden: Tensor, norm: Callable[[Tensor], Tensor] | None = None
@@ -91,7 +105,7 @@ class SignalBoard(BoundarySignals):
         )
 
     def _embeddings(self) -> TokenStates:
-        inputs, rows = self.state.inputs, self.state.carried.get(INPUT_ROWS)
+        inputs, rows = self.state.captures.inputs, self.rows.row_tensors.get(INPUT_ROWS)
         if inputs is None or rows is None:  # this is layer 0
             return self._states(self.hidden)
         device = self.hidden.device
@@ -101,65 +115,50 @@ class SignalBoard(BoundarySignals):
             inputs[sample, self.groups.take(rows)], inputs, rows[sample, self.text.rows]
         )
 
-    def _previous_keys(self) -> TokenStates:
-        keys = self._previous_attention().all_keys().transpose(1, 2).flatten(2)
-        return self._states(keys[:, -self.hidden.shape[1] :])
-
     def _next_attention(self) -> LayerAttention:
-        cos, sin = self.embeddings()
-        cached = self._cache_keys(self.boundary)
-        return LayerAttention(
-            bound=self.bound,
-            layer=self.boundary,
-            hidden=self.hidden,
-            cos=cos,
-            sin=sin,
-            keys=None,
-            past_keys=cached,
-            key_valid=self._key_valid(self.boundary, 0 if cached is None else cached.shape[2]),
-            layout=self.layout,
-            groups=self.groups,
-        )
+        """Of the layer about to run: its keys are not in its cache yet."""
+        layer, hidden, angles = self.boundary, self.hidden, self.embeddings()
+        keys = self.bound.rotate(self.bound.keys(layer, hidden), *angles)
+        cached = self._cache_keys(layer)
+        if cached is not None:
+            keys = torch.cat([cached.to(keys.device), keys], dim=2)
+        return self._attention(layer, self._inputs(layer, hidden, angles, keys))
 
-    def _previous_attention(self) -> LayerAttention:
-        previous = self._previous()
-        assert previous.angles is not None
-        keys = self._cache_keys(previous.layer)
-        rows = previous.hidden.shape[1]
-        past = 0 if keys is None else keys.shape[2] - rows
-        return LayerAttention(
-            bound=self.bound,
-            layer=previous.layer,
-            hidden=previous.hidden,
-            cos=previous.angles[0],
-            sin=previous.angles[1],
-            keys=keys,
-            past_keys=None,
-            key_valid=self._key_valid(previous.layer, past),
-            layout=self.layout,
-            groups=self.groups,
+    def _previous_inputs(self) -> tuple[int, LayerInputs]:
+        """The layer that has run, and what it computed attention from."""
+        previous = self.previous()
+        assert previous.angles is not None  # a decoder has some
+        layer, hidden, angles = previous.layer, previous.hidden, previous.angles
+        keys = self._cache_keys(layer)
+        if keys is None:
+            keys = self.bound.rotate(self.bound.keys(layer, hidden), *angles)
+        return layer, self._inputs(layer, hidden, angles, keys)
+
+    def _attention(self, layer: int, inputs: LayerInputs) -> LayerAttention:
+        return LayerAttention(self.bound, layer, inputs, self.rows.layout, self.groups)
+
+    def _inputs(self, layer: int, hidden: Tensor, angles: Embeddings, keys: Tensor) -> LayerInputs:
+        """With the keys that are real: what the cache says of old ones, and the current rows."""
+        rows, state = self.hidden.shape[1], self.decoder
+        past = keys.shape[2] - rows
+        old = state.prompt.past_padding if past else None
+        stored = state.cache.layers[layer] if past and state.cache is not None else None
+        if isinstance(stored, ReducedLayer):
+            old = stored.real(old, past)
+        batch, device = state.prompt.batch, self.hidden.device
+        return LayerInputs(
+            hidden, angles, keys, join_valid(old, state.valid, batch, past, rows, device)
         )
 
     def _cache_keys(self, layer: int) -> Tensor | None:
-        cache = self.state.cache
-        if cache is None or layer >= len(cache.layers) or not cache.layers[layer].is_initialized:
+        layers = [] if self.decoder.cache is None else self.decoder.cache.layers
+        stored = layers[layer] if layer < len(layers) else None
+        if not isinstance(stored, DynamicLayer) or stored.keys is None:
             return None
-        keys: Tensor = cache.layers[layer].keys
-        return keys.to(self.hidden.device) if keys.numel() else None
-
-    def _key_valid(self, layer: int, past: int) -> Tensor | None:
-        """Which of ``past`` cached and all new keys are real."""
-        state = self.state
-        stored = state.cache.layers[layer] if past else None
-        old = state.past_padding if past else None
-        if isinstance(stored, ReducedLayer):
-            old = stored.real(old, past)
-        new = state.valid if state.columns is not None else state.new_padding
-        rows = self.hidden.shape[1]
-        return join_valid(old, new, state.batch, past, rows, self.hidden.device)
+        return stored.keys.to(self.hidden.device) if stored.keys.numel() else None
 
     def _evidence(self) -> Evidence:
-        evidence = self.state.evidence
+        evidence = self.decoder.evidence
         if evidence is None:
             raise SignalError(f"no vision encoder ran: {UNKNOWN}")
         return evidence

@@ -1,4 +1,4 @@
-"""Which rows of the sequence are the prompt's text, for every image of a boundary."""
+"""The text of a prompt: its rows, for every image of a boundary."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class TextRows:
     Attributes:
         rows: ``[batch, text]`` sequence rows (0 where not valid).
         valid: ``[batch, text]`` bool.
-        instruction: ``[batch, text]`` bool, behind the last image.
+        instruction: ``[batch, text]`` bool, after the last image.
     """
 
     rows: Tensor
@@ -34,13 +34,13 @@ class TextRows:
         """The text of ``layout``, once for every row of ``groups``."""
         samples = [group[0].sample for group in groups.blocks]
         texts = [layout.rows(sample, "text") for sample in samples]
-        behind = []
+        after = []
         for sample, text in zip(samples, texts, strict=True):
             last = max(layout.rows(sample, "image"), default=-1)
-            behind.append([row > last for row in text])
+            after.append([row > last for row in text])
         device = groups.rows.device
         rows = _padded(texts, -1, device)
-        return cls(rows.clamp(min=0), rows >= 0, _padded(behind, False, device))
+        return cls(rows.clamp(min=0), rows >= 0, _padded(after, False, device))
 
 
 def _padded(rows: list[list[int]] | list[list[bool]], fill: int, device: torch.device) -> Tensor:
@@ -50,7 +50,8 @@ def _padded(rows: list[list[int]] | list[list[bool]], fill: int, device: torch.d
 
 
 def query_rows(layout: Layout, sample: int, rows: QueryRows) -> list[int]:
-    """Rows of a sample that ask: ``last`` prompt token, text ``after-image``, or ``all`` text."""
+    """Rows of a sample that ask: the ``last`` token of the prompt, the ``after-image-text``, or
+    ``all-text``."""
     text = layout.rows(sample, "text")
     images = layout.rows(sample, "image")
     last = max([*text, *images], default=layout.length - 1)

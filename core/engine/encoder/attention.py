@@ -31,7 +31,7 @@ class BlockAttention:
         mask: what the block was given: ``[samples, 1, 1, rows]`` addends; None for nothing.
         valid: ``[samples, rows]`` bool, rows that are no filler; None if none is.
         cls: ``[samples]`` row of the [CLS]; None if there is none.
-        pick: ``[samples, rows, n]`` -> ``[batch, tokens, n]`` at today's tokens.
+        pick: ``[samples, rows, n]`` -> ``[batch, tokens, n]`` at the current tokens.
     """
 
     all_queries: Tensor

@@ -2,14 +2,14 @@
 
 Less is to be done than in a decoder: there is no cache, no causal mask and no position that a later
 layer would ask for. Rows that kept fewer tokens than others of their batch are filled up, and the
-filler is hidden by an attention mask; behind the last block it is moved to the end, so that the
-prefix rows stand where the head looks for them.
+filler is hidden by an attention mask; after the last block it is moved to the end, so that the
+prefix rows are where the head looks for them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -17,8 +17,7 @@ from tokensieve.core.contract.adapted import ATTENTION_SIGNALS, IMAGE, AdaptedEn
 from tokensieve.core.contract.signature import Signature
 from tokensieve.core.engine.base import BaseEngine
 from tokensieve.core.engine.call import enter
-from tokensieve.core.engine.decision import decide
-from tokensieve.core.engine.encoder.signals import EncoderBoard
+from tokensieve.core.engine.encoder.signals import EncoderSignals
 from tokensieve.core.engine.encoder.state import (
     CapturedBlock,
     EncoderState,
@@ -27,20 +26,28 @@ from tokensieve.core.engine.encoder.state import (
 )
 from tokensieve.core.engine.guard import refuse
 from tokensieve.core.engine.reduction import Groups
-from tokensieve.core.engine.state import SIZES, LayerInput
+from tokensieve.core.engine.rows import Rows
+from tokensieve.core.engine.state import LayerInput
+from tokensieve.core.engine.timing import NO_TIMER, Timer
 from tokensieve.core.engine.trace import StageTrace
 from tokensieve.core.errors import UnsupportedError
-from tokensieve.core.pipeline.pipeline import Pipeline, PlacedStage
+from tokensieve.core.pipeline.pipeline import Pipeline
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
+Args = tuple[object, ...]
+Kwargs = dict[str, object]
+
+
 class EncoderEngine(BaseEngine):
     """Runs one pipeline on one encoder."""
 
-    def __init__(self, bound: AdaptedEncoder, pipeline: Pipeline, seed: int) -> None:
-        super().__init__(bound, pipeline, seed)
+    def __init__(
+        self, bound: AdaptedEncoder, pipeline: Pipeline, seed: int, timer: Timer = NO_TIMER
+    ) -> None:
+        super().__init__(bound, pipeline, seed, timer)
         self.bound = bound
 
     @property
@@ -59,25 +66,22 @@ class EncoderEngine(BaseEngine):
             self._handles += bound.shrink_images(
                 lambda: None if self.state is None else self.state.small
             )
-        for index in range(self.needs.first_layer, bound.dims.layers):
-            before = self._before_block(index, remember=index + 1 in self.needs.last_layer)
+        for index in range(self.plan.first_layer, bound.dims.layers):
+            before = self._before_block(index, remember=index + 1 in self.plan.last_layer)
             keep(bound.layers[index].register_forward_pre_hook(before, with_kwargs=True))
         self._watch_transitions()
-        for layer in self._attended():
+        attended = {at - 1 for at in self.plan.boundaries(ATTENTION_SIGNALS) if at > 0}
+        attended |= {bound.layer_at(depth) for depth in self.plan.depths}
+        for layer in attended:  # whose queries and keys are read
             keep(bound.attention_source(layer).register_forward_hook(self._capture(layer)))
-        keep(bound.final.register_forward_pre_hook(self._straighten))
+        keep(bound.final.register_forward_pre_hook(self._move_filler_last))
         self._handles += bound.watch_pooling(
             lambda: None if self.state is None else self.state.weights
         )
 
-    def _attended(self) -> set[int]:
-        """Blocks whose queries and keys are read."""
-        last = {at - 1 for at in self.needs.boundaries(ATTENTION_SIGNALS) if at > 0}
-        return last | {self.bound.layer_at(depth) for depth in self.needs.depths}
-
     # ------------------------------------------------------------------ one forward
 
-    def _begin(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+    def _begin(self, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
         self.called = True
         call = enter(self, "inner")
         call.state = None
@@ -86,25 +90,22 @@ class EncoderEngine(BaseEngine):
                 "the model is in training mode: call model.eval() before pruning"
             )
         pictures = self.bound.pictures(args, kwargs)
-        number, cut = self.placed.get(IMAGE, (None, None))
+        number, placed = self.placed.get(IMAGE, (None, None))
         call.state = state = begin_pictures(
             self.bound, self.schedule, pictures, self.notes, self.seed, self._new_guard(), number
         )
-        if cut is not None:
-            self._note_smaller(state, cut, pictures)
-
-    def _note_smaller(self, state: EncoderState, cut: PlacedStage, pictures: Tensor) -> None:
-        """The image stage has been decided before anything ran; write it down."""
+        if placed is None or state.rows is None:
+            return
+        # the image stage has been decided before anything ran; write it down
         if state.small is None:
-            self._traced(state, cut, None, pictures)
+            self._carry_out(state, state.rows, IMAGE, None, pictures)
             return
         rows, columns = state.small
-        assert state.origin is not None
-        after = [rows * columns] * state.batch
-        before = state.trace.visual_tokens
-        state.trace.stages.append(StageTrace(cut.at, cut.written_at, before, after, state.origin))
+        after = [rows * columns] * state.prompt.batch
+        before, origin = state.trace.visual_tokens, state.rows.origin
+        state.trace.stages.append(StageTrace(IMAGE, placed.written_at, before, after, origin))
 
-    def _refuse_parts(self, module: nn.Module, args: Any) -> None:
+    def _refuse_parts(self, module: nn.Module, args: Args) -> None:
         self.called = True
         if self.state is None:
             raise UnsupportedError(
@@ -113,111 +114,105 @@ class EncoderEngine(BaseEngine):
                 "supported while pruning: detach first"
             )
 
-    def _end(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
-        state = self._end_state()
+    def _end(self, module: nn.Module, args: Args, kwargs: Kwargs, output: object) -> None:
+        state = self.state
+        self._forget_forward()
         if state is not None and output is not None:  # else the forward raised
             state.guard.check_layers()
             self._conclude(state)
 
     # ------------------------------------------------------------------ one block
 
-    def _before_block(self, index: int, *, remember: bool) -> Callable[..., Any]:
+    def _before_block(
+        self, index: int, *, remember: bool
+    ) -> Callable[[nn.Module, Args, Kwargs], tuple[Args, Kwargs]]:
         mask = self.bound.mask_argument
         call = Signature.of(self.bound.layers[index], () if mask is None else [mask])
 
-        def hook(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
+        def hook(module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
             state = self.state
             self.called = True
-            if state is None:
+            if state is None or state.rows is None:
                 raise refuse(f"a block was called without {type(self.bound.encoder).__name__}")
             state.guard.enter(index)
             rest = call.named(args, kwargs)
-            hidden = rest.pop(call.names[0])
-            self._check_rows(state, hidden)
+            hidden: Tensor = rest.pop(call.names[0])
+            expected = (state.prompt.batch, state.rows.layout.length)
+            if hidden.shape[:2] != expected:
+                raise UnsupportedError(
+                    f"adapter {self.bound.name}: a block got {tuple(hidden.shape[:2])} rows where "
+                    f"{expected} were expected: this model changes its sequence by itself"
+                )
             if index in self.placed:
-                hidden = self._cut(state, index, hidden)
-                state.mask = self._mask(state, hidden)
+                hidden, rows = self._reduce(state, state.rows, index, hidden)
+                state.mask = _mask(rows, hidden, proportional=state.proportional)
             if remember:
-                state.previous = LayerInput(index, hidden)
+                state.captures.previous = LayerInput(index, hidden)
             if state.mask is not None and mask is not None:
                 rest[mask] = state.mask
             return (hidden,), rest
 
         return hook
 
-    def _check_rows(self, state: EncoderState, hidden: Tensor) -> None:
-        assert state.layout is not None
-        if hidden.shape[:2] != (state.batch, state.layout.length):
-            raise UnsupportedError(
-                f"adapter {self.bound.name}: a block got {tuple(hidden.shape[:2])} rows where "
-                f"{(state.batch, state.layout.length)} were expected: this model changes its "
-                "sequence by itself"
-            )
-
-    def _cut(self, state: EncoderState, index: int, hidden: Tensor) -> Tensor:
-        number, cut = self.placed[index]
-        layout = state.layout
-        assert layout is not None
-        groups = Groups.of(layout, cut.stage.scope, hidden.device)
-        targets = {key: counts[number] for key, counts in state.targets.items()}
-        board = EncoderBoard(self.bound, state, groups, index, hidden)
-        with torch.no_grad():
-            reduction = decide(cut, board, layout, targets, state.checks, state.trace.notes)
-        merge = cut.stage.merge
-        if reduction is not None and merge is not None and merge.proportional():
+    def _reduce(
+        self, state: EncoderState, rows: Rows, index: int, hidden: Tensor
+    ) -> tuple[Tensor, Rows]:
+        """What enters block ``index``, and its rows."""
+        stage = self.placed[index][1].stage
+        groups = Groups.of(rows.layout, stage.scope, hidden.device)
+        signals = EncoderSignals(self.bound, state, rows, groups, index, hidden)
+        reduction = self._decide(state, index, signals)
+        if reduction is not None and stage.merge is not None and stage.merge.proportional():
             state.proportional = True
-        return self._traced(state, cut, reduction, hidden)
+        return self._carry_out(state, signals.rows_after(), index, reduction, hidden)
 
-    def _mask(self, state: EncoderState, hidden: Tensor) -> Tensor | None:
-        """``[batch, 1, 1, rows]`` to be added: hides filler, weighs by sizes; None for neither.
-
-        Addends, because older versions of timm also add a mask of bools where attention is not
-        fused.
-        """
-        assert state.layout is not None
-        valid = state.valid if state.layout.ragged() else None
-        sizes = state.carried.get(SIZES) if state.proportional else None
-        if sizes is None and valid is None:
-            return None
-        bias = hidden.new_zeros(hidden.shape[:2])
-        if sizes is not None:
-            wide = torch.promote_types(hidden.dtype, torch.float32)
-            bias = sizes.clamp(min=1).to(wide).log().to(hidden.dtype)
-        if valid is not None:
-            bias = bias.masked_fill(~valid, float("-inf"))
-        return bias[:, None, None]
-
-    def _capture(self, layer: int) -> Callable[..., None]:
-        def hook(module: nn.Module, args: Any, output: Tensor) -> None:
+    def _capture(self, layer: int) -> Callable[[nn.Module, Args, Tensor], None]:
+        def hook(module: nn.Module, args: Args, output: Tensor) -> None:
             state = self.state
-            if state is None or state.layout is None:
+            if state is None or state.rows is None:
                 return
-            layout, samples = state.layout, range(state.batch)
-            first = [layout.length - layout.used(sample) for sample in samples]
-            valid = state.valid if layout.ragged() else None
-            state.captured[layer] = CapturedBlock(output.detach(), state.mask, valid, first)
-            rows = torch.arange(layout.length, device=output.device)
-            state.carried[rows_of(layer)] = rows.expand(state.batch, -1)
+            rows = state.rows
+            valid = rows.valid if rows.layout.ragged() else None
+            seen = CapturedBlock(output.detach(), state.mask, valid, rows.filler())
+            state.captured[layer] = seen
+            state.rows = rows.marking(rows_of(layer), output.device)
 
         return hook
 
-    def _straighten(self, module: nn.Module, args: Any) -> Any:
-        """Behind the last block: filler goes to the end, and the head learns what to count."""
+    def _move_filler_last(self, module: nn.Module, args: Args) -> Args | None:
+        """After the last block filler goes to the end, and the head learns what to count."""
         state, depth = self.state, self.bound.dims.layers
-        if state is None or state.layout is None:
+        if state is None or state.rows is None:
             return None
-        hidden = args[0]
+        hidden, rows = args[0], state.rows
+        assert isinstance(hidden, torch.Tensor)
         if depth in self.placed:
             state.guard.enter(depth)
-            hidden = self._cut(state, depth, hidden)
-        ragged, sizes = state.layout.ragged(), state.carried.get(SIZES)
-        if not ragged:
+            hidden, rows = self._reduce(state, rows, depth, hidden)
+        valid, sizes = rows.valid, rows.sizes
+        if not rows.layout.ragged() or valid is None:
             state.weights = sizes
             return (hidden, *args[1:])
-        valid = state.valid
-        assert valid is not None
         sizes = torch.ones_like(valid, dtype=torch.float32) if sizes is None else sizes
         order = (~valid).to(torch.uint8).sort(dim=1, stable=True).indices
         state.weights = (sizes * valid).gather(1, order)
-        sample = torch.arange(state.batch, device=hidden.device)[:, None]
+        sample = torch.arange(state.prompt.batch, device=hidden.device)[:, None]
         return (hidden[sample, order], *args[1:])
+
+
+def _mask(rows: Rows, hidden: Tensor, *, proportional: bool) -> Tensor | None:
+    """``[batch, 1, 1, rows]`` to be added: hides filler, weighs by sizes; None for neither.
+
+    Addends, because older versions of timm also add a mask of bools where attention is not fused.
+    """
+    valid = rows.valid if rows.layout.ragged() else None
+    sizes = rows.sizes if proportional else None
+    if sizes is None and valid is None:
+        return None
+    bias = hidden.new_zeros(hidden.shape[:2])
+    if sizes is not None:
+        wide = torch.promote_types(hidden.dtype, torch.float32)
+        bias = sizes.clamp(min=1).to(wide).log().to(hidden.dtype)
+    if valid is not None:
+        bias = bias.masked_fill(~valid, float("-inf"))
+    return bias[:, None, None]

@@ -8,28 +8,30 @@ import torch
 
 from tokensieve.core.contract.adapted import AdaptedEncoder
 from tokensieve.core.contract.tensors import on_device, take_rows
-from tokensieve.core.engine.board import BoundarySignals, Readers
+from tokensieve.core.engine.boundary_signals import BoundarySignals, Readers
 from tokensieve.core.engine.encoder.attention import BlockAttention
 from tokensieve.core.engine.encoder.state import EncoderState, rows_of
 from tokensieve.core.engine.reduction import Groups
+from tokensieve.core.engine.rows import Rows
 from tokensieve.core.errors import SignalError, UnsupportedError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class EncoderBoard(BoundarySignals):
+class EncoderSignals(BoundarySignals):
     """Everything the view of a boundary of an encoder can be asked for."""
 
     def __init__(
         self,
         bound: AdaptedEncoder,
         state: EncoderState,
+        rows: Rows,
         groups: Groups,
         boundary: int,
         hidden: Tensor,
     ) -> None:
-        super().__init__(bound, state, groups, boundary, hidden)
+        super().__init__(bound, state, rows, groups, boundary, hidden)
         self.bound = bound
         self.encoder = state
 
@@ -54,7 +56,7 @@ class EncoderBoard(BoundarySignals):
         return torch.stack([index // columns, index % columns], dim=-1)
 
     def _block(self, depth: float | None) -> BlockAttention:
-        """The block in front of the boundary, or the one at a depth."""
+        """The block before the boundary, or the one at a depth."""
         layer = self.boundary - 1 if depth is None else self.bound.layer_at(depth)
         if layer not in self.encoder.captured:
             raise SignalError(
@@ -63,7 +65,7 @@ class EncoderBoard(BoundarySignals):
             )
         seen = self.encoder.captured[layer]
         queries, keys = self.bound.queries_and_keys(layer, seen.output)
-        then = self.groups.take(self.state.carried[rows_of(layer)])
+        then = self.groups.take(self.rows.row_tensors[rows_of(layer)])
 
         def pick(values: Tensor) -> Tensor:
             return take_rows(values[self.groups.sample], then)

@@ -1,4 +1,4 @@
-"""What one forward of an encoder holds, besides what every forward holds."""
+"""State of one forward of an encoder, besides what every forward holds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from tokensieve.core.contract.shrinking import Grid, small_grid, spread_places
 from tokensieve.core.contract.tensors import on_device
 from tokensieve.core.engine.guard import ForwardGuard
 from tokensieve.core.engine.layout import Layout, Segment
-from tokensieve.core.engine.state import ForwardState
+from tokensieve.core.engine.rows import Rows
+from tokensieve.core.engine.state import ForwardState, Prompt
 from tokensieve.core.engine.trace import Trace
 from tokensieve.core.pipeline.budgets import Schedule
 
@@ -48,7 +49,7 @@ class EncoderState(ForwardState):
         grid: rows and columns of patches.
         small: the same after pictures were made smaller; None if they were not.
         proportional: whether attention counts merged tokens by their size.
-        mask: what today's blocks are given.
+        mask: what blocks are given for the current rows.
         captured: by block.
         weights: ``[batch, rows]`` how often the head counts each row; None: once.
     """
@@ -62,7 +63,7 @@ class EncoderState(ForwardState):
 
 
 def rows_of(layer: int) -> str:
-    """Name of the carried tensor that says where today's rows stood in a block."""
+    """Name of the row tensor that says where the current rows were in a block."""
     return f"rows of block {layer}"
 
 
@@ -77,7 +78,7 @@ def begin_pictures(
 ) -> EncoderState:
     """The state of a forward on ``pictures``: prefix rows, then one image of patches a sample.
 
-    ``image_stage`` is the number of the cut that makes pictures smaller; their patches then stand
+    ``image_stage`` is the number of the stage that makes pictures smaller; their patches are then
     at some of the places of the full grid.
     """
     batch, grid = int(pictures.shape[0]), bound.grid(pictures)
@@ -89,18 +90,21 @@ def begin_pictures(
     sample = (*prefix, Segment("image", small[0] * small[1], 0))
     layout = Layout((sample,) * batch, len(places))
     trace = Trace([patches] * batch, text_tokens=[bound.prefix] * batch, notes=list(notes))
-    state = EncoderState(
-        batch, layout.length, 0, None, None, layout, trace, picture_keys(pictures, seed),
-        guard, grid=grid, small=None if small == grid else small,
-    )  # fmt: skip
-    state.origin = on_device(places, pictures.device).expand(batch, -1)
-    for number in range(batch):
-        state.original[number, 0] = patches
-        state.targets[number, 0] = counts
-    return state
+    images = [(number, 0) for number in range(batch)]
+    prompt = Prompt(
+        batch,
+        layout.length,
+        keys=picture_keys(pictures, seed),
+        image_sizes=dict.fromkeys(images, patches),
+        targets=dict.fromkeys(images, counts),
+    )
+    rows = Rows(layout, on_device(places, pictures.device).expand(batch, -1))
+    return EncoderState(
+        prompt, rows, guard, trace, grid=grid, small=None if small == grid else small
+    )
 
 
-def picture_keys(pictures: Tensor, seed: int) -> list[int]:
+def picture_keys(pictures: Tensor, seed: int) -> tuple[int, ...]:
     """One integer per picture from its pixels and the seed, whatever else is in the batch.
 
     A weighted sum of the pixels' bits: whole numbers add up to the same in every order.
@@ -108,4 +112,5 @@ def picture_keys(pictures: Tensor, seed: int) -> list[int]:
     flat = pictures.detach().flatten(1).contiguous()
     bits = flat.view(WORDS[flat.element_size()]).long()
     places = torch.arange(1, bits.shape[1] + 1, device=bits.device)
-    return [zlib.crc32(repr((seed, total)).encode()) for total in (bits * places).sum(1).tolist()]
+    totals = (bits * places).sum(1).tolist()
+    return tuple(zlib.crc32(repr((seed, total)).encode()) for total in totals)

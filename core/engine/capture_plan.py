@@ -1,4 +1,4 @@
-"""What has to be captured for the cuts of a pipeline, and where."""
+"""Layers and signals to capture for a pipeline."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from tokensieve.core.pipeline.pipeline import PlacedStage
 
 @dataclass(frozen=True)
 class CapturePlan:
-    """Read off the components once, when a pipeline is attached."""
+    """What the components of a pipeline may read, found out once, when it is attached."""
 
     placed: list[PlacedStage]
     depth: int
 
     def _components(self) -> Iterator[tuple[int, Component]]:
-        for cut in self.placed:
-            for component in cut.stage.components():
-                yield cut.at, component
+        for placed in self.placed:
+            for component in placed.stage.components():
+                yield placed.at, component
 
     def boundaries(self, signals: Set[str]) -> set[int]:
         """Boundaries at which one of the signals may be read."""
@@ -52,7 +52,7 @@ class CapturePlan:
     @property
     def first_layer(self) -> int:
         """The first decoder layer whose input has to be looked at; there is always one."""
-        wanted = [*(cut.at for cut in self.placed), *(at - 1 for at in self.last_layer)]
+        wanted = [*(placed.at for placed in self.placed), *(at - 1 for at in self.last_layer)]
         wanted.append(self.depth - 1)
         return 0 if self.inputs else max(0, min(wanted))
 
