@@ -1,4 +1,4 @@
-"""Who is to blame: whatever a plugin raises becomes one line that names plugin and component."""
+"""Blame: whatever a plugin raises becomes one line that names plugin and component."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import dis
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 from weakref import WeakKeyDictionary
 
 from tokensieve.core.errors import AttachError, PluginError, TokensieveError
@@ -14,22 +13,22 @@ from tokensieve.core.foreign import said, shorten, shown, text_of
 
 _RAISE = dis.opmap["RAISE_VARARGS"]
 _KINDS = ("Scorer", "Selector", "Merger", "Adapter", "Task")
-_OWNERS: WeakKeyDictionary[type[Any], str] = WeakKeyDictionary()
+_OWNERS: WeakKeyDictionary[type, str] = WeakKeyDictionary()
 
 
-def note_owner(part: type[Any], owner: str) -> None:
+def note_owner(part: type, owner: str) -> None:
     """Remember who registered a class: a distribution's name or the path of a plugin file."""
     _OWNERS[part] = owner
 
 
-def owner_of(part: type[Any]) -> str:
-    """Who registered a class; of one that nobody did, the package that defines it."""
+def owner_of(part: type) -> str:
+    """The owner that registered a class; of one that nobody did, the package that defines it."""
     return _OWNERS.get(part) or part.__module__.partition(".")[0]
 
 
-def titled(part: Any) -> str:
+def titled(part: object) -> str:
     """``plugin 'their-plugin', scorer 'loud'`` of a component, an adapter, a task, or a class."""
-    kind: type[Any] = part if isinstance(part, type) else type(part)
+    kind = part if isinstance(part, type) else type(part)
     words = [base.__name__ for base in kind.__mro__ if base.__name__ in _KINDS]
     word = words[-1].lower() if words else "component"
     name = getattr(kind, "name", "") or kind.__name__
@@ -38,7 +37,7 @@ def titled(part: Any) -> str:
 
 @contextmanager
 def blamed(
-    part: Any, where: str = "", passing: tuple[type[BaseException], ...] = ()
+    part: object, where: str = "", passing: tuple[type[BaseException], ...] = ()
 ) -> Iterator[None]:
     """Run what belongs to ``part``, a component; ``where`` says at which stage.
 
@@ -76,7 +75,7 @@ def by_user(error: BaseException) -> bool:
         trace = trace.tb_next
     if trace is None or trace.tb_lasti < 0:
         return True
-    code: Any = trace.tb_frame.f_code
+    code = trace.tb_frame.f_code
     if getattr(signal.getsignal(signal.SIGINT), "__code__", None) is code:
         return True
-    return bool(code.co_code[trace.tb_lasti] != _RAISE)
+    return code.co_code[trace.tb_lasti] != _RAISE

@@ -1,4 +1,4 @@
-"""What comes from elsewhere, in one short line: values, paths, and errors of other libraries."""
+"""Values, paths and errors that come from elsewhere, in one short line."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import reprlib
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from tokensieve.core.errors import TokensieveError
 
@@ -30,7 +29,7 @@ class _Short(reprlib.Repr):
 _SHORT = _Short()
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """``repr(value)`` in 200 characters at most, however long, deep or wide it is."""
     try:
         return shorten(_SHORT.repr(value))
@@ -54,11 +53,12 @@ def plain(text: str) -> str:
     """
     if text.isprintable():
         return text
-    return "".join(sign if _harmless(sign) else _escaped(sign) for sign in text)
-
-
-def _harmless(sign: str) -> bool:
-    return sign.isprintable() or sign in JOINERS or unicodedata.category(sign) == "Zs"
+    return "".join(
+        sign
+        if sign.isprintable() or sign in JOINERS or unicodedata.category(sign) == "Zs"
+        else _escaped(sign)
+        for sign in text
+    )
 
 
 def unwritable(text: str) -> str | None:
@@ -77,7 +77,7 @@ def half_character(text: str) -> str | None:
 
 
 def text_of(error: BaseException) -> str:
-    """What an error says, nothing if it cannot even say that: its ``__str__`` may be anybody's."""
+    """The text of an error, empty if it has none to give: its ``__str__`` may be anybody's."""
     try:
         return str(error).strip()
     except BaseException:
@@ -111,7 +111,7 @@ def reason(error: BaseException) -> str:
 
 @contextmanager
 def foreign(kind: type[TokensieveError], message: str) -> Iterator[None]:
-    """Whatever is raised inside, that is not ours, becomes ``message: reason`` in one line."""
+    """Turn whatever is raised inside, that is not ours, into ``message: reason`` in one line."""
     try:
         yield
     except TokensieveError:

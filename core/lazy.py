@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import importlib
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 
 class LazyModule(ModuleType):
     """Stands in for a module and imports it when an attribute is read."""
 
-    def __getattr__(self, attribute: str) -> Any:
+    def __getattr__(self, attribute: str) -> object:
         return getattr(importlib.import_module(self.__name__), attribute)
 
 
 if TYPE_CHECKING:
     import torch as torch  # noqa: PLC0414 - the alias marks a re-export for type checkers
+
+    """PyTorch itself, imported when an attribute of it is first read."""
 else:
     torch = LazyModule("torch")
     """PyTorch itself, imported when an attribute of it is first read."""

@@ -17,7 +17,7 @@ RESERVED = (*BASELINES, *CONTROLS)
 
 
 def folded(name: str) -> str:
-    """What is left of a name on file systems and screens that see no case and one Unicode form.
+    """A name as file systems and screens see it that know no case and one Unicode form.
 
     Names that fold alike are one folder there, or look alike: invisible characters count for
     nothing, and white space is one space.

@@ -1,4 +1,4 @@
-"""What stands in a file or is given to a component: numbers are numbers, and everything has bounds.
+"""Strict models of files and parameters: numbers are numbers, and everything has bounds.
 
 :class:`StrictModel` is the base of everything that people write down. Whatever a field is for,
 yes and no, texts and ``1_000`` are no numbers, no number is infinite or wider than 64 bits, and no
@@ -10,10 +10,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from types import NoneType, UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Union, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
-from pydantic.fields import FieldInfo
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WrapValidator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from tokensieve.core.foreign import shown
@@ -41,8 +47,9 @@ Layer = Annotated[int, Field(ge=0, lt=MOST_LAYERS)]
 Seed = Annotated[int, Field(ge=0, le=MOST_SEED)]
 """A number by which random draws are repeated."""
 
-Path = tuple[str | int, ...]
+Place = tuple[str | int, ...]
 NUMBERS = frozenset({int, float})
+NOTHING = frozenset[object]()
 
 
 class StrictModel(BaseModel):
@@ -52,42 +59,42 @@ class StrictModel(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _plain_values(cls, value: Any) -> Any:
+    def _plain_values(cls, value: object) -> object:
         if isinstance(value, dict):
             for name, given in value.items():
                 field = cls.model_fields.get(name) if isinstance(name, str) else None
-                kinds = frozenset() if field is None else leaves(field.annotation)
-                if field is not None and _reads_itself(field, kinds):
+                kinds = NOTHING if field is None else leaves(field.annotation)
+                spells = field is not None and any(
+                    isinstance(one, BeforeValidator | WrapValidator) for one in field.metadata
+                )
+                models = any(
+                    isinstance(kind, type) and issubclass(kind, BaseModel) for kind in kinds
+                )
+                if spells or models:  # they check their own values
                     kinds = frozenset({StrictModel})
                 for message, path in _misfits(given, kinds, ()):
-                    raise located(message, (str(name), *path))
+                    raise error_at(message, (str(name), *path))
         return value
 
 
-def located(message: str, path: Path, *, at_key: bool = False) -> PydanticCustomError:
+def error_at(message: str, path: Place, *, at_key: bool = False) -> PydanticCustomError:
     """A problem at ``path`` below the validated value; ``at_key`` points at the key itself."""
     context = {"message": message, "path": path, "at_key": at_key}
     return PydanticCustomError("located", "{message}", context)
 
 
-def _reads_itself(field: FieldInfo, kinds: frozenset[Any]) -> bool:
-    """Whether a field takes spellings of its own, or models: they check what stands in them."""
-    spells = any(isinstance(one, BeforeValidator) for one in field.metadata)
-    return spells or any(isinstance(kind, type) and issubclass(kind, BaseModel) for kind in kinds)
-
-
-def leaves(annotation: Any) -> frozenset[Any]:
+def leaves(annotation: object) -> frozenset[object]:
     """The plain types that a field's values, or the entries of its lists, may have; None aside."""
     if get_origin(annotation) is Annotated:
         return leaves(get_args(annotation)[0])
     if get_origin(annotation) in (Union, UnionType, tuple, list, set, frozenset):
         parts = [leaves(part) for part in get_args(annotation) if part is not ...]
-        return frozenset[Any]().union(*parts)
-    return frozenset() if annotation in (NoneType, None) else frozenset({annotation})
+        return NOTHING.union(*parts)
+    return NOTHING if annotation in (NoneType, None) else frozenset({annotation})
 
 
-def _misfits(value: Any, kinds: frozenset[Any], path: Path) -> Iterator[tuple[str, Path]]:
-    """What no field takes, and what is of no kind that this one takes."""
+def _misfits(value: object, kinds: frozenset[object], path: Place) -> Iterator[tuple[str, Place]]:
+    """Find what no field takes, and what is of no kind that this one takes."""
     if isinstance(value, list | tuple | dict) and len(value) > MOST_ENTRIES:
         yield f"{len(value):,} entries, allowed: {MOST_ENTRIES:,}", path
     elif kinds == {StrictModel}:
@@ -99,31 +106,27 @@ def _misfits(value: Any, kinds: frozenset[Any], path: Path) -> Iterator[tuple[st
             yield from _misfits(entry, kinds, (*path, number))
     elif isinstance(value, dict):
         for key, entry in value.items():
-            yield from _misfits(entry, frozenset(), (*path, str(key)))
+            yield from _misfits(entry, NOTHING, (*path, str(key)))
     else:
-        wrong = _wrong_number(value) or _wrong_kind(value, kinds)
+        wrong = _wrong_value(value, kinds)
         if wrong:
             yield wrong, path
 
 
-def _wrong_number(value: Any) -> str:
-    """What no number of a file may be."""
+def _wrong_value(value: object, kinds: frozenset[object]) -> str:
+    """Refuse what no number may be, and what would be taken for another kind than it is."""
     if isinstance(value, float) and not math.isfinite(value):
         return f"{value} is not a finite number"
     if isinstance(value, int) and not -WIDEST <= value < 2 * WIDEST:
         return f"{shown(value)} is wider than 64 bits"
-    return ""
-
-
-def _wrong_kind(value: Any, kinds: frozenset[Any]) -> str:
-    """Whether ``value`` is of another kind that would be taken for the one that was wanted."""
     if value is None:
         return ""
     plain = isinstance(value, int | float) and not isinstance(value, bool)
+    wanted = ""
     if kinds == {int} and not (plain and isinstance(value, int)):
-        return f"must be a valid integer, not {shown(value)}"
-    if kinds and kinds <= NUMBERS and not plain:
-        return f"must be a valid number, not {shown(value)}"
-    if kinds == {bool} and not isinstance(value, bool):
-        return f"must be a valid boolean, not {shown(value)}"
-    return ""
+        wanted = "integer"
+    elif kinds and kinds <= NUMBERS and not plain:
+        wanted = "number"
+    elif kinds == {bool} and not isinstance(value, bool):
+        wanted = "boolean"
+    return f"must be a valid {wanted}, not {shown(value)}" if wanted else ""

@@ -14,7 +14,8 @@ from tokensieve.core.contract.components import Component
 from tokensieve.core.pipeline.budgets import Budget
 from tokensieve.core.pipeline.pipeline import About, Pipeline
 from tokensieve.core.pipeline.schema import pipeline_schema
-from tokensieve.core.plugins.registry import Entry, Registry, build_registry
+from tokensieve.core.plugins.discovery import build_registry
+from tokensieve.core.plugins.registry import Entry, Registry
 
 KINDS = ("scorer", "selector", "merger")
 TEXT_SIGNALS = frozenset(

@@ -21,7 +21,7 @@ if typing.TYPE_CHECKING:
     from tokensieve.core.errors import TokensieveError
     from tokensieve.core.pipeline.loading import load_pipeline
     from tokensieve.core.pipeline.pipeline import Pipeline
-    from tokensieve.core.plugins.registry import hookimpl
+    from tokensieve.core.plugins.discovery import hookimpl
 
 __version__ = "0.1.0"
 """The version of the project."""
@@ -51,7 +51,7 @@ _HOMES = {
     "errors": ("TokensieveError",),
     "pipeline.loading": ("load_pipeline",),
     "pipeline.pipeline": ("Pipeline",),
-    "plugins.registry": ("hookimpl",),
+    "plugins.discovery": ("hookimpl",),
 }
 
 

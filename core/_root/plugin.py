@@ -17,7 +17,7 @@ from tokensieve.core.contract.adapted import (
     Branch,
     Demands,
 )
-from tokensieve.core.contract.adapter import DECODER_SIGNALS, AdaptedVlm, Adapter, VisionRecord
+from tokensieve.core.contract.adapter import DECODER_SIGNALS, AdaptedVlm, Adapter
 from tokensieve.core.contract.components import (
     Component,
     LayerRange,
@@ -51,6 +51,7 @@ from tokensieve.core.contract.tasks import Box, Example, Task, same_text
 from tokensieve.core.contract.tensors import at_least_float32, on_device, take_rows, unit
 from tokensieve.core.contract.ties import above, falling, first_max, rounding
 from tokensieve.core.contract.view import View
+from tokensieve.core.contract.vision_record import VisionRecord
 from tokensieve.core.errors import (
     AttachError,
     PluginError,
@@ -61,11 +62,12 @@ from tokensieve.core.errors import (
 )
 from tokensieve.core.gate.selection import asked_turns
 from tokensieve.core.lazy import torch
-from tokensieve.core.pipeline.budgets import whole as floor_count
-from tokensieve.core.pipeline.fields import ASelector as SelectorField
+from tokensieve.core.pipeline.budgets import floor_count
+from tokensieve.core.pipeline.fields import SelectorField
 from tokensieve.core.pipeline.scoring import combined_scores
 from tokensieve.core.pipeline.stage import ScoreTerms
-from tokensieve.core.plugins.registry import Registry, hookimpl
+from tokensieve.core.plugins.discovery import hookimpl
+from tokensieve.core.plugins.registry import Registry
 from tokensieve.core.strict import Factor, Layer, Seed, Share, StrictModel, TokenCount
 
 __all__ = [

@@ -23,7 +23,7 @@ from tokensieve.core.files.whole import save
 from tokensieve.core.models.devices import find_device
 from tokensieve.core.output.terminal import console, steps, to_json
 from tokensieve.core.pipeline.loading import load_pipeline
-from tokensieve.core.plugins.registry import build_registry
+from tokensieve.core.plugins.discovery import build_registry
 
 DTYPES = {
     "float32": torch.float32,

@@ -17,7 +17,7 @@ from tokensieve.core.engine.decoder.cache import cache_argument, find_cache
 from tokensieve.core.errors import ModelError
 from tokensieve.core.models.backends import check_backend
 from tokensieve.core.models.binding import bind
-from tokensieve.core.plugins.registry import build_registry
+from tokensieve.core.plugins.discovery import build_registry
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

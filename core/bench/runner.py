@@ -33,7 +33,7 @@ from tokensieve.core.pipeline.fit import check
 from tokensieve.core.pipeline.flops import COMPUTE, decoder_flops
 from tokensieve.core.pipeline.loading import load_pipeline
 from tokensieve.core.pipeline.pipeline import Pipeline
-from tokensieve.core.plugins.registry import build_registry
+from tokensieve.core.plugins.discovery import build_registry
 
 UNTOUCHED = "untouched"
 HOOK_RUNS = 3

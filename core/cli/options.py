@@ -14,7 +14,8 @@ from tokensieve.core.errors import TokensieveError
 from tokensieve.core.foreign import shown
 from tokensieve.core.output.terminal import warn
 from tokensieve.core.pipeline.loading import BUDGETS
-from tokensieve.core.plugins.registry import Registry, build_registry
+from tokensieve.core.plugins.discovery import build_registry
+from tokensieve.core.plugins.registry import Registry
 
 Plugins = Annotated[
     list[Path] | None,

@@ -1,1 +1,1 @@
-"""What plugins are written against: components, signals, views, adapters, tasks."""
+"""The contract with plugins: components, signals, views, adapters, tasks."""

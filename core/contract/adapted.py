@@ -1,4 +1,4 @@
-"""A model as its adapter sees it: what every engine needs, and what the encoder engine needs."""
+"""Models as their adapters see them: for every engine, and for the encoder engine."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from tokensieve.core.contract.dims import DecoderDims
+from tokensieve.core.contract.hooks import Handle
 from tokensieve.core.contract.shrinking import Grid
 from tokensieve.core.contract.signals import HISTORY_SIGNALS, Module
 from tokensieve.core.errors import UnsupportedError
@@ -43,12 +44,12 @@ ATTENTION_SIGNALS = frozenset(
 
 
 IMAGE = -1
-"""The boundary in front of the vision encoder, where pictures are made smaller (``at: image``)."""
+"""The boundary before the vision encoder, where pictures are made smaller (``at: image``)."""
 
 
 @dataclass(frozen=True)
 class Demands:
-    """What one boundary of a pipeline asks of a model.
+    """Demands of one boundary of a pipeline on a model.
 
     Attributes:
         boundary: number of layers that have run, or ``IMAGE``.
@@ -91,7 +92,7 @@ class AdaptedModel(ABC):
         """The attention and the MLP branch of a layer."""
 
     def refusal(self, demands: Demands) -> str | None:
-        """Why this model cannot run a boundary, missing signals aside; None if it can."""
+        """The reason why this model cannot run a boundary, signals aside; None if it can."""
         return None
 
 
@@ -105,7 +106,7 @@ class AdaptedEncoder(AdaptedModel):
         encoder: the module that is called with the pictures.
         embedding: the module in it that runs first.
         final: the module that gets what leaves the last block.
-        prefix: rows in front of the patches; ``has_cls``: whether the first of them is a [CLS].
+        prefix: rows before the patches; ``has_cls``: whether the first of them is a [CLS].
         mask_argument: the blocks' argument for an attention mask; None if they take none.
     """
 
@@ -121,8 +122,12 @@ class AdaptedEncoder(AdaptedModel):
     history: frozenset[str] = HISTORY_SIGNALS | ATTENTION_SIGNALS
 
     @abstractmethod
-    def pictures(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor:
-        """The pictures ``[batch, ...]`` in the arguments of ``encoder``; refuses other ones."""
+    def pictures(self, args: Sequence[object], kwargs: dict[str, object]) -> Tensor:
+        """The pictures ``[batch, ...]`` in the arguments of ``encoder``.
+
+        Raises:
+            UnsupportedError: they are in a form that cannot be pruned.
+        """
 
     @abstractmethod
     def grid(self, pictures: Tensor) -> tuple[int, int]:
@@ -145,7 +150,7 @@ class AdaptedEncoder(AdaptedModel):
         """The block after which the share ``depth`` of all blocks has run."""
 
     @abstractmethod
-    def watch_pooling(self, weights: Callable[[], Tensor | None]) -> list[Any]:
+    def watch_pooling(self, weights: Callable[[], Tensor | None]) -> Sequence[Handle]:
         """Register hooks that make the head count row ``i`` ``weights()[:, i]`` times.
 
         ``weights()`` is ``[batch, rows]``: 1 for prefix rows, for a patch the original patches that
@@ -153,10 +158,10 @@ class AdaptedEncoder(AdaptedModel):
         """
 
     def panels(self, size: tuple[int, int], processor: Any, inputs: Any) -> list[Panel]:
-        """Where the patches of a picture of ``size`` (width, height) lie on it; empty: unknown."""
+        """The places of the patches of a picture of ``size`` (width, height); empty: unknown."""
         return []
 
-    def shrink_images(self, wanted: Callable[[], Grid | None]) -> list[Any]:
+    def shrink_images(self, wanted: Callable[[], Grid | None]) -> Sequence[Handle]:
         """Register hooks that make the pictures smaller; return their handles.
 
         ``wanted()`` is the grid of patches that those of the running forward are to have; None:

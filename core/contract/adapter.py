@@ -1,4 +1,4 @@
-"""What the engine needs to know about a model family, and nothing else.
+"""Adapters: all that the engine needs to know about a model family.
 
 An :class:`Adapter` is a plugin: it recognizes a model by its ``model_type`` and binds it. The
 :class:`AdaptedVlm` says where things are; it computes no importance and knows no method.
@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tokensieve.core.contract.adapted import AdaptedModel, Branch
 from tokensieve.core.contract.dims import DecoderDims
+from tokensieve.core.contract.hooks import Handle
 from tokensieve.core.contract.panel import Panel
 from tokensieve.core.contract.shrinking import ShrinkPlan
-from tokensieve.core.contract.signals import SIGNALS, VISION_SIGNALS, EncoderAttention, EncoderLayer
+from tokensieve.core.contract.signals import SIGNALS, VISION_SIGNALS
+from tokensieve.core.contract.vision_record import VisionRecord
 from tokensieve.core.errors import UnsupportedError
 from tokensieve.core.templates.chat import render_chat
 
@@ -29,62 +30,6 @@ DECODER_SIGNALS = frozenset(SIGNALS) - VISION_SIGNALS
 """Signals that the engine makes itself, for every decoder."""
 
 
-@dataclass
-class VisionRecord:
-    """What one pass of the vision encoder showed, flat in the order of the placeholders.
-
-    ``T`` counts the visual tokens of all images of the call, in decoder order: whatever an
-    encoder does inside (windows, pixel shuffle, patch merging) is undone.
-
-    Attributes:
-        images: visual tokens per picture that the encoder was given.
-        outputs: ``[T, dim]`` what came out of the projector: the features that the decoder gets.
-            By them the engine knows whose record this is.
-        filled: per picture, the places among its tokens that a smaller picture fills; None: all.
-        layers: captured encoder layers by depth (None: the one that feeds the projector);
-            their answers are ``[T, n]``.
-        features: ``[T, vision dim]`` the projector's input.
-        cls_features: ``[images, vision dim]``.
-        grid: ``[T, 2]`` row and column.
-        tile: ``[T]`` number of the tile or frame, counted through all images.
-        clip_relevance: ``[T]`` cosine of patch and question in CLIP's joint space.
-    """
-
-    images: list[int]
-    outputs: Tensor | None = None
-    filled: list[list[int]] | None = None
-    layers: dict[float | None, EncoderLayer] = field(default_factory=dict)
-    features: Tensor | None = None
-    cls_features: Tensor | None = None
-    grid: Tensor | None = None
-    tile: Tensor | None = None
-    clip_relevance: Tensor | None = None
-
-    def picture_at(self, token: int) -> int:
-        """The number of the picture that a token belongs to."""
-        for number, count in enumerate(self.images):
-            if token < count:
-                return number
-            token -= count
-        raise IndexError(token)
-
-
-@dataclass(frozen=True)
-class MappedLayer:
-    """A captured encoder layer whose answers go through ``pick``: other rows of the same values."""
-
-    layer: EncoderLayer
-    pick: Callable[[Tensor], Tensor]
-
-    def attention(self, kind: EncoderAttention = "auto", *, joined: bool = False) -> Tensor:
-        """See :class:`~tokensieve.core.contract.signals.EncoderLayer`."""
-        return self.pick(self.layer.attention(kind, joined=joined))
-
-    def keys(self, *, joined: bool = False) -> Tensor:
-        """See :class:`~tokensieve.core.contract.signals.EncoderLayer`."""
-        return self.pick(self.layer.keys(joined=joined))
-
-
 class AdaptedVlm(AdaptedModel):
     """A vision-language model, seen through its adapter.
 
@@ -94,7 +39,7 @@ class AdaptedVlm(AdaptedModel):
         decoder: the text model; ``layers`` its decoder layers; ``rotary`` its rotary embedding.
         dims: sizes of the decoder.
         placeholder_ids: token ids that stand for visual tokens.
-        separated: True if other tokens stand between those of one image, so that a run of
+        separated: True if other tokens are between those of one image, so that a run of
             placeholders is a part of an image only.
         mrope: True if positions are three-dimensional.
     """
@@ -145,7 +90,7 @@ class AdaptedVlm(AdaptedModel):
 
     @abstractmethod
     def final_norm(self, hidden: Tensor) -> Tensor:
-        """The norm in front of the output head, on ``[..., dim]``."""
+        """The norm before the output head, on ``[..., dim]``."""
 
     @abstractmethod
     def watch_vision(
@@ -153,18 +98,18 @@ class AdaptedVlm(AdaptedModel):
         signals: frozenset[str],
         depths: frozenset[float],
         deliver: Callable[[VisionRecord], None],
-    ) -> list[Any]:
+    ) -> Sequence[Handle]:
         """Register the hooks that ``signals`` need; return their handles.
 
         ``depths`` are the encoder layers to capture besides the one that feeds the projector, as
         shares of the encoder's depth. ``deliver`` is called once per pass of the vision encoder.
         """
 
-    def shrink_images(self, grids: ShrinkPlan) -> list[Any]:
+    def shrink_images(self, grids: ShrinkPlan) -> Sequence[Handle]:
         """Register hooks that make the vision encoder see smaller images; return their handles.
 
         ``grids`` maps the token grid ``(rows, columns)`` of each image or tile to the smaller one.
-        The features must then stand at the places that ``spread_places`` names, in raster order.
+        The features must then be at the places that ``spread_places`` names, in raster order.
         """
         raise UnsupportedError(f"adapter {self.name} cannot make images smaller")
 
@@ -185,12 +130,12 @@ class AdaptedVlm(AdaptedModel):
         return [length]
 
     def panels(self, size: tuple[int, int], processor: Any, inputs: Any) -> list[Panel]:
-        """Where the visual tokens of a picture of ``size`` (width, height) lie on it."""
+        """The places of the visual tokens of a picture of ``size`` (width, height)."""
         return []
 
 
 class Adapter(ABC):
-    """A model family."""
+    """A plugin that recognizes the models of a family and binds them."""
 
     name: ClassVar[str] = ""
     model_types: ClassVar[frozenset[str]] = frozenset()
@@ -208,12 +153,12 @@ class Adapter(ABC):
         return (cls.__doc__ or "").strip().splitlines()[0] if cls.__doc__ else ""
 
     @classmethod
-    def takes(cls, config: Any) -> bool:
+    def takes(cls, config: object) -> bool:
         """Whether models of a config are of this family."""
         return getattr(config, "model_type", None) in cls.model_types
 
     @classmethod
-    def recognizes(cls, model: Any) -> bool:
+    def recognizes(cls, model: object) -> bool:
         """Whether a model is of this family; by default its config says so."""
         return cls.takes(getattr(model, "config", None))
 
@@ -230,7 +175,7 @@ class Adapter(ABC):
     @classmethod
     def prompt(cls, processor: Any, question: str, images: Sequence[Image]) -> str:
         """The text prompt that asks ``question`` about ``images``."""
-        content: list[dict[str, Any]] = [{"type": "image"} for _ in images]
+        content = [{"type": "image"} for _ in images]
         content.append({"type": "text", "text": question})
         messages = [{"role": "user", "content": content}]
         return render_chat(processor, messages)
@@ -242,8 +187,10 @@ class Adapter(ABC):
 
     @classmethod
     def check_classifier(cls) -> tuple[Any, Tensor]:
-        """Of a family that answers no questions: a small model with random weights in float64, and
-        pictures for it."""
+        """A small model with random weights in float64, and pictures for it.
+
+        For families that answer no questions.
+        """
         raise UnsupportedError(f"adapter {cls.name} builds no model to be checked")
 
     @classmethod
@@ -255,9 +202,9 @@ class Adapter(ABC):
     def synthetic_inputs(
         cls, config: Any, size: ModelSize, text: tuple[int, int], batch: int
     ) -> dict[str, Tensor]:
-        """What the family's processor would make of one image per sample, with random content.
+        """Inputs as the family's processor makes them of one image per sample, with random content.
 
-        ``text`` are the tokens in front of the image and behind it, the family's own image
+        ``text`` are the tokens before the image and after it, the family's own image
         delimiters included. Pixels are float32.
         """
         raise UnsupportedError(f"adapter {cls.name} cannot make synthetic inputs")

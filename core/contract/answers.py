@@ -1,9 +1,9 @@
-"""What a component may return: plain tensors, of the shape and type that were asked for."""
+"""Answers of components: plain tensors, of the shape and type that were asked for."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeGuard
 
 from tokensieve.core.blame import titled
 from tokensieve.core.contract.view import View
@@ -14,26 +14,17 @@ from tokensieve.core.lazy import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-
 FLOATS = ("float16", "bfloat16", "float32", "float64")
-
-
 INTEGERS = ("uint8", "int8", "int16", "int32", "int64")
-
-
 NUMBERS = ("bool", *INTEGERS, *FLOATS)
-
-
 KINDS = {FLOATS: "a float tensor", INTEGERS: "an integer tensor", NUMBERS: "a tensor of numbers",
          ("bool",): "a bool tensor"}  # fmt: skip
-
-
 Shape = tuple[int | None, ...]
 """Sizes of a tensor; None for one that is not known."""
 
 
-def described(answer: Any) -> str:
-    """What came instead of the tensor that was wanted, in a few words."""
+def described(answer: object) -> str:
+    """An answer in a few words, where another tensor was wanted."""
     if not isinstance(answer, torch.Tensor):
         return shown(type(answer).__name__ if answer is not None else None).strip("'")
     parts = [str(answer.dtype).removeprefix("torch.")]
@@ -45,10 +36,13 @@ def described(answer: Any) -> str:
     return " ".join([*parts, str(tuple(answer.shape)), "on", str(answer.device)])
 
 
-def fits(answer: Any, shape: Shape, types: Sequence[str], device: torch.device) -> bool:
+def fits(
+    answer: object, shape: Shape, types: Sequence[str], device: torch.device
+) -> TypeGuard[Tensor]:
     """Whether ``answer`` is a plain tensor: strided, on ``device``, of one of ``types``."""
     return (
-        type(answer) in _plain_types()
+        isinstance(answer, torch.Tensor)
+        and type(answer) in _plain_types()
         and not answer.is_nested
         and answer.layout is torch.strided
         and str(answer.dtype).removeprefix("torch.") in types
@@ -59,7 +53,7 @@ def fits(answer: Any, shape: Shape, types: Sequence[str], device: torch.device) 
 
 
 def checked(
-    answer: Any, what: str, shape: Shape, types: tuple[str, ...], device: torch.device
+    answer: object, what: str, shape: Shape, types: tuple[str, ...], device: torch.device
 ) -> Tensor:
     """The answer, if it is what ``what`` has to be.
 
@@ -67,26 +61,25 @@ def checked(
         PluginError: it is not.
     """
     if fits(answer, shape, types, device):
-        tensor: Tensor = answer.detach()
-        return tensor
+        return answer.detach()
     sizes = ", ".join("any" if size is None else str(size) for size in shape)
     kind = KINDS.get(types, f"a tensor of {' or '.join(types)}")
     raise PluginError(f"{what} must return {kind} ({sizes}) on {device}, got {described(answer)}")
 
 
-def _plain_types() -> tuple[type[Any], ...]:
+def _plain_types() -> tuple[type, ...]:
     """Others (masked, distributed, anybody's) may compute something else under the same names."""
     return (torch.Tensor, torch.nn.Parameter)
 
 
-def check_mask(selector: Any, answer: Any, available: Tensor, view: View) -> Tensor:
+def check_mask(selector: object, answer: object, available: Tensor, view: View) -> Tensor:
     """A selector's answer as the mask that it has to be: numbers would be read as other tokens."""
     title = f"{titled(selector)} at {view.place}"
     mask = checked(answer, title, tuple(available.shape), ("bool",), available.device)
     return mask & available
 
 
-def check_order(selector: Any, answer: Any, kept: Tensor, view: View) -> Tensor:
+def check_order(selector: object, answer: object, kept: Tensor, view: View) -> Tensor:
     """``[batch, tokens]`` 1, 2, ... of the ``kept`` tokens, by the order that a selector tells."""
     title = f"{titled(selector)} at {view.place}: order"
     order = checked(answer, title, tuple(kept.shape), INTEGERS, kept.device)
@@ -94,7 +87,7 @@ def check_order(selector: Any, answer: Any, kept: Tensor, view: View) -> Tensor:
 
 
 def in_order(title: str, turns: Tensor, kept: Tensor, view: View) -> Tensor:
-    """Turns as 1, 2, ...; two kept tokens that share one are doubted."""
+    """Turns as 1, 2, ...; two kept tokens that share one are an error, noticed later."""
     view.check_later(
         f"{title} is no permutation: two kept tokens share a place", shared(turns, kept)
     )

@@ -26,7 +26,7 @@ LayerRange = tuple[int, int]
 
 
 class Component(StrictModel, ABC):
-    """What all plugin classes share.
+    """Base of scorers, selectors and mergers.
 
     ``name`` is how YAML spells the component; ``needs`` are the signals without which it cannot
     work, ``uses`` those it takes if the model has them (see
@@ -79,17 +79,25 @@ class Component(StrictModel, ABC):
 
 
 class Scorer(Component):
-    """Ranks visual tokens. Subclass it, give it a ``name``, declare ``needs``, write ``score``."""
+    """A ranking of visual tokens.
+
+    Subclass it, give it a ``name``, declare ``needs``, write ``score``.
+    """
 
     kind: ClassVar[str] = "scorer"
 
     @abstractmethod
     def score(self, view: View) -> Tensor:
-        """One importance per visual token, ``[batch, tokens]``; higher means keep."""
+        """One importance per visual token; higher means keep.
+
+        Returns:
+            ``[batch, tokens]`` numbers on the device of ``view.valid``, finite where it is True.
+            Ties go to the lowest index.
+        """
 
 
 class Selector(Component):
-    """Decides which tokens stay, given importances and a count.
+    """A choice of the tokens that stay, given importances and a count.
 
     A selector for which a token's value depends on the others (diversity, coverage) finds what
     earlier parts of a ``composite`` have taken in ``view.selected``.
@@ -103,7 +111,7 @@ class Selector(Component):
 
     @abstractmethod
     def select(self, scores: Tensor, available: Tensor, counts: list[int], view: View) -> Tensor:
-        """Which tokens stay.
+        """Take tokens.
 
         Args:
             scores: ``[batch, tokens]`` importances, at least float32.
@@ -112,13 +120,14 @@ class Selector(Component):
             view: the signals the selector declared.
 
         Returns:
-            ``[batch, tokens]`` bool.
+            ``[batch, tokens]`` bool, True for tokens that stay: ``counts`` in each row, or
+            at most as many if ``adaptive_count``.
         """
 
     def take_in_order(
         self, scores: Tensor, available: Tensor, counts: list[int], view: View
     ) -> Tensor:
-        """Which tokens stay, and in which order they were taken; called for ``order: selection``.
+        """Take tokens one after the other; called for ``order: selection``.
 
         By default ``select`` decides, and ``order`` tells the order afterwards. A selector whose
         order does not follow from the scores and the kept tokens overrides this method, so that
@@ -149,7 +158,7 @@ class Selector(Component):
         return True
 
     def positional(self) -> bool:
-        """Whether it matters where a token stands, besides its score: ties then prove nothing."""
+        """Whether the place of a token matters besides its score: ties then prove nothing."""
         return False
 
     def terms(self) -> list[Any]:
@@ -159,17 +168,17 @@ class Selector(Component):
 
 @dataclass(frozen=True)
 class Merged:
-    """What a merger made of a stage's tokens.
+    """The result of a merger for a stage's tokens.
 
     Attributes:
         targets: ``[batch, tokens]`` bool; places whose vectors are replaced: selected tokens, and
             as many others as ``split`` promised, which stay as well.
         vectors: ``[batch, tokens, n]`` the new vectors, read at ``targets`` only.
         sizes: ``[batch, tokens]`` how many of the stage's tokens flowed into each target.
-        appended: ``[batch, tokens]`` integers; a token above 0 moves behind the image's other
+        appended: ``[batch, tokens]`` integers; a token above 0 moves after the image's other
             tokens, smallest first. None: every token stays at its place.
         extra: ``[batch, 1, n]`` one additional vector per image, or None.
-        extra_last: whether it comes behind the image's tokens, or in front of them.
+        extra_last: whether it comes after the image's tokens, or before them.
     """
 
     targets: Tensor
@@ -182,7 +191,13 @@ class Merged:
 
 @dataclass(frozen=True)
 class Split:
-    """How a stage's budget divides: picked by the selector, merged, extra tokens."""
+    """A stage's budget, divided.
+
+    Attributes:
+        selected: tokens that the selector picks; at least 1.
+        merged: others that stay as well, with merged vectors.
+        extra: additional tokens, 0 or 1.
+    """
 
     selected: int
     merged: int
@@ -190,11 +205,11 @@ class Split:
 
 
 class Merger(Component):
-    """Lets the dropped tokens live on in those that stay, or in a few new ones.
+    """A way for dropped tokens to live on in those that stay, or in a few new ones.
 
     ``space`` says which vectors it works on: ``vision``, the projector's input (boundary 0 only;
     what it makes goes through the projector), or ``decoder``, the hidden states at the boundary.
-    The stage's scores stand in ``view.scores``.
+    The stage's scores are in ``view.scores``.
     """
 
     kind: ClassVar[str] = "merger"
@@ -208,7 +223,7 @@ class Merger(Component):
         return Split(total, 0, 0)
 
     def proportional(self) -> bool:
-        """Whether attention behind the boundary should count a merged token by its size."""
+        """Whether attention after the boundary should count a merged token by its size."""
         return False
 
     @abstractmethod
@@ -216,4 +231,5 @@ class Merger(Component):
         """Merge the tokens outside ``kept`` ``[batch, tokens]``.
 
         ``counts`` are the tokens that stay besides the kept ones, per row: ``Split.merged``.
+        Vectors have the type of the signal that ``space`` names, or a wider one.
         """

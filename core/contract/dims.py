@@ -10,7 +10,14 @@ from dataclasses import dataclass, field
 class DecoderDims:
     """The numbers of a decoder (or of an encoder) that costs depend on.
 
-    ``ffn_matrices`` is 3 for gated MLPs, 2 for plain ones.
+    Attributes:
+        layers: number of layers.
+        dim: width of the hidden states.
+        mlp_dim: width inside the MLPs.
+        heads: attention heads of a layer.
+        kv_heads: heads of its keys and values, fewer where queries share them.
+        head_dim: width of one head.
+        ffn_matrices: matrices of an MLP, 3 for gated ones, 2 for plain ones.
     """
 
     layers: int

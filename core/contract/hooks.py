@@ -8,9 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from tokensieve.core.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.utils.hooks import RemovableHandle
 
 NOT_PICKLED = "a model with a pipeline on it cannot be pickled: detach first, save state_dict()"
 FORWARD_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
@@ -31,47 +35,53 @@ class OwnHook:
 
     _torchdynamo_disable = True
 
-    def __init__(self, call: Any, alive: Callable[[], bool]) -> None:
+    def __init__(self, call: Callable[..., object], alive: Callable[[], bool]) -> None:
         self._call = call
         self._alive = alive
         self.__module__ = call.__module__
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the hook."""
+    def __call__(self, *args: object, **kwargs: object) -> object:
+        """Run the hook, if it is alive."""
         return self._call(*args, **kwargs) if self._alive() else None
 
-    def __deepcopy__(self, memo: Any) -> Any:
-        """In a copy nothing runs."""
+    def __deepcopy__(self, memo: object) -> object:
+        """Leave a hook that does nothing in the copy."""
         return _nothing
 
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        """It belongs to one process."""
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        """Refuse: the hook belongs to one process."""
         raise UnsupportedError(NOT_PICKLED)
 
 
-def _nothing(*args: Any, **kwargs: Any) -> None:
-    """What a hook is in a copy."""
+def _nothing(*args: object, **kwargs: object) -> None:
+    """Stand in for a hook in a copy."""
 
 
-def own(handle: Any, alive: Callable[[], bool] = lambda: True) -> Any:
+def own(handle: RemovableHandle, alive: Callable[[], bool] = lambda: True) -> RemovableHandle:
     """Make the hook of a handle one that stays; returns the handle."""
     hooks = handle.hooks_dict_ref()
-    hooks[handle.id] = OwnHook(hooks[handle.id], alive)
+    if hooks is not None:  # else the module is gone
+        hooks[handle.id] = OwnHook(hooks[handle.id], alive)
     return handle
 
 
-def forget_hooks(model: Any) -> None:
+def forget_hooks(model: nn.Module) -> None:
     """Take the remains of our hooks off a copy."""
     _take_off(model, lambda number, hook: hook is _nothing)
 
 
 @contextmanager
-def all_or_none(model: Any) -> Iterator[None]:
+def all_or_none(model: nn.Module) -> Iterator[None]:
     """If the block fails, no hook that it registered stays on the model.
 
     An adapter that fails halfway never returns the handles of what it registered before.
     """
-    there = {number for module in model.modules() for number in _numbers(module)}
+    there = {  # torch counts the numbers of handles through the whole process
+        number
+        for module in model.modules()
+        for name in FORWARD_HOOKS
+        for number in getattr(module, name)
+    }
     try:
         yield
     except BaseException:
@@ -79,13 +89,7 @@ def all_or_none(model: Any) -> Iterator[None]:
         raise
 
 
-def _numbers(module: Any) -> Iterator[int]:
-    """The handles' numbers, which torch counts through the whole process."""
-    for name in FORWARD_HOOKS:
-        yield from getattr(module, name)
-
-
-def _take_off(model: Any, unwanted: Callable[[int, Any], bool]) -> None:
+def _take_off(model: nn.Module, unwanted: Callable[[int, object], bool]) -> None:
     for module in model.modules():
         for name in FORWARD_HOOKS:
             hooks = getattr(module, name)

@@ -1,19 +1,17 @@
-"""Where visual tokens lie on a picture."""
+"""Panels: the places of visual tokens on a picture."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
 class Panel:
     """A rectangle of the picture that consecutive visual tokens cover, row by row.
 
-    ``box`` is ``(left, top, right, bottom)`` as shares of the picture's width and height.
+    Attributes:
+        rows: rows of visual tokens; ``columns`` tokens in each.
+        box: ``(left, top, right, bottom)`` as shares of the picture's width and height.
     """
 
     rows: int

@@ -1,4 +1,4 @@
-"""Making images smaller: how large, and where the fewer tokens stand on the larger grid."""
+"""Making images smaller: their size, and the places of the fewer tokens on the larger grid."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def small_grid(grid: Grid, tokens: float, *, square: bool = False) -> Grid:
 
 
 def spread_places(grid: Grid, small: Grid) -> list[int]:
-    """Places on ``grid``, raster order, at which the tokens of ``small`` stand: cell centers."""
+    """Places on ``grid``, raster order, of the tokens of ``small``: cell centers."""
     lines, across = (
         [(2 * place + 1) * size // (2 * count) for place in range(count)]
         for size, count in zip(grid, small, strict=True)

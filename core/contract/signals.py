@@ -9,7 +9,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 QueryRows = Literal["last", "after-image-text", "all-text"]
+"""Text rows that ask: the last, those after the last image, or all."""
 Module = Literal["attention", "mlp", "block"]
+"""The kind of a module: a branch of a layer, or the whole layer."""
 EncoderAttention = Literal["cls", "received", "auto"]
 """Who asks in an encoder layer: the [CLS] row, all rows, or [CLS] where there is one."""
 
@@ -51,7 +53,7 @@ LAST_LAYER_SIGNALS = frozenset({"previous_attention", "previous_hidden", "previo
 """Signals of the one layer that ran just before the boundary."""
 
 NEXT_LAYER_SIGNALS = frozenset({"next_attention"})
-"""Signals of the layer that is about to run: there is none behind the last one."""
+"""Signals of the layer that is about to run: there is none after the last one."""
 
 VISION_SIGNALS = frozenset(
     {
@@ -70,11 +72,11 @@ VISION_SIGNALS = frozenset(
 
 @dataclass(frozen=True)
 class Transition:
-    """How one module changed every token of the sequence (not only the visual ones).
+    """The change of every token of the sequence in one module, not only of the visual ones.
 
     ``magnitude`` is ``|output| / |input|`` and ``cosine`` the cosine between input and output,
     both ``[batch, rows]`` over the sequence as it was when the module ran; ``valid`` marks real
-    rows; ``columns`` ``[batch, tokens]`` says at which of those rows today's visual tokens stood.
+    rows; ``columns`` ``[batch, tokens]`` says which of those rows were the current visual tokens.
     """
 
     layer: int
@@ -85,7 +87,7 @@ class Transition:
     columns: Tensor
 
     def at_tokens(self, values: Tensor) -> Tensor:
-        """Pick today's visual tokens: ``[batch, rows]`` -> ``[batch, tokens]``."""
+        """Pick the current visual tokens: ``[batch, rows]`` -> ``[batch, tokens]``."""
         return values.gather(1, self.columns)
 
 
@@ -93,7 +95,7 @@ class Transition:
 class TokenStates:
     """Vectors of the visual tokens and of the prompt's text tokens, at least float32.
 
-    Text tokens stand in prompt order, the same order at every boundary.
+    Text tokens are in prompt order, the same order at every boundary.
 
     Attributes:
         visual: ``[batch, tokens, n]``.
@@ -110,8 +112,8 @@ class TokenStates:
     @property
     def question(self) -> Tensor:
         """``[batch, text]`` bool, the instruction; all text where none follows the image."""
-        behind = self.instruction & self.valid
-        return behind | (self.valid & ~behind.any(dim=1, keepdim=True))
+        after = self.instruction & self.valid
+        return after | (self.valid & ~after.any(dim=1, keepdim=True))
 
 
 class TextAttention(Protocol):

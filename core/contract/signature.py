@@ -1,4 +1,4 @@
-"""How a module of the model is called: by the signature of its class, not by what we remember.
+"""Signatures: the arguments of a module, read off its class instead of remembered.
 
 Instances may be wrapped (accelerate, quantization); the class says which arguments there are.
 """
@@ -6,7 +6,7 @@ Instances may be wrapped (accelerate, quantization); the class says which argume
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -44,17 +44,17 @@ class Signature:
             )
         return cls(kind.__name__, names)
 
-    def named(self, args: Iterable[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    def named(self, args: Iterable[object], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """All arguments of one call by name, given by position or by name."""
         return {**dict(zip(self.names, args, strict=False)), **kwargs}
 
-    def first(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    def first(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """The first argument of one call."""
         return args[0] if args else kwargs[self.names[0]]
 
 
 def unknown_release() -> str:
-    """What to say where a model is not laid out as its adapter knows it."""
+    """The end of an error about a model that is not laid out as its adapter knows it."""
     from transformers import __version__
 
     return (

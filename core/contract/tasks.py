@@ -1,4 +1,4 @@
-"""Tasks: questions about pictures whose answers can be scored. A kind of plugin, like scorers."""
+"""Tasks: questions about pictures whose answers can be scored. Plugins, like scorers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ class Example:
 
     Attributes:
         id: names the example in results; the same for the same example, always.
-        boxes: per picture, where the answer lies; empty where nobody knows.
+        images: pictures of PIL, in the order of the prompt.
+        question: what is asked; ``answer`` what is right.
+        boxes: per picture, the places of the answer; empty where nobody knows.
     """
 
     id: str
@@ -43,7 +45,10 @@ class Example:
 
 
 class Task(StrictModel, ABC):
-    """Subclass it, give it a ``name``, write ``examples``. Fields are its YAML parameters."""
+    """A source of examples. Subclass it, give it a ``name``, write ``examples``.
+
+    Its fields are its YAML parameters.
+    """
 
     model_config = ConfigDict(validate_default=True)
 
@@ -58,7 +63,7 @@ class Task(StrictModel, ABC):
         """
 
     def score(self, example: Example, answer: str) -> float:
-        """How right ``answer`` is, 0 to 1: by default equal or not; see :func:`same_text`."""
+        """The score of ``answer``, 0 to 1: by default equal or not; see :func:`same_text`."""
         return float(same_text(answer, example.answer))
 
     @classmethod

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from tokensieve.core.lazy import torch
 
@@ -10,7 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def on_device(numbers: list[Any], device: torch.device) -> Tensor:
+def on_device(numbers: Sequence[float] | Sequence[Sequence[float]], device: torch.device) -> Tensor:
     """Numbers of the host as a tensor on ``device``, without waiting for the device's other work.
 
     CUDA stages a copy from pageable memory before the call returns; other devices promise nothing.

@@ -1,7 +1,7 @@
 """Numbers that are equal by meaning compare as equal, whatever the last bits say.
 
 Rows of equal content leave a matrix product with different last bits, depending on where they
-stand in it, on the processor, and on the number of threads: the patches of a blank image end with
+are in it, on the processor, and on the number of threads: the patches of a blank image end with
 four to six different values that are 5e-7 apart. A strict comparison would then decide by that.
 Here two numbers are the same if they differ by less than 32 units in the last place of their
 precision (4e-6 in float32), and ties are decided by index.
@@ -20,7 +20,7 @@ ULPS = 32
 
 
 def rounding(values: Tensor, scale: float = 0.0) -> Tensor:
-    """How far numbers of this size may be apart and still be the same; 0 for infinite ones.
+    """The distance up to which numbers of this size are the same; 0 for infinite ones.
 
     ``scale`` is the size of the numbers that were subtracted to get small ones: 1 for cosines and
     ``1 - cos``, whose error does not shrink with them.
@@ -35,7 +35,7 @@ def above(values: Tensor, limits: Tensor, scale: float = 0.0) -> Tensor:
 
 
 def falling(values: Tensor, scale: float = 0.0) -> Tensor:
-    """``[..., n]`` places by falling value; numbers that are the same stand by rising index.
+    """``[..., n]`` places by falling value; numbers that are the same are by rising index.
 
     Neighbors in the sorted list that are the same are one group, so that the order is one.
     """

@@ -1,12 +1,14 @@
-"""What a scorer, selector or merger may look at: one row per image, one column per visual token."""
+"""The view of a component: one row per image, one column per visual token."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from tokensieve.core.contract.boundary_log import BoundaryLog, looks_at_once
+from tokensieve.core.contract.memory import Memory, NoMemory, Per
 from tokensieve.core.contract.signals import (
     SIGNALS,
     EncoderLayer,
@@ -19,85 +21,33 @@ from tokensieve.core.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from torch import device as Device
-
-Per = Literal["token", "text"]
 
 
 class Reader(Protocol):
-    """Who looks at a view: every component is one."""
+    """A component, as far as a view knows it."""
 
     name: ClassVar[str]
     kind: ClassVar[str]
 
     def readable(self) -> frozenset[str]:
-        """Signals that it has declared."""
+        """Every signal that it declares, in ``needs`` or in ``uses``."""
 
 
-class Memory(Protocol):
-    """Tensors that outlive a boundary; the engine keeps them in step with the tokens."""
-
-    def recall(self, key: str, per: Per) -> Tensor | None:
-        """What was remembered under ``key`` at an earlier boundary, for today's tokens."""
-
-    def remember(self, key: str, values: Tensor, per: Per) -> None:
-        """Keep ``values`` ``[batch, tokens, ...]`` or ``[batch, text, ...]``."""
-
-
-class NoMemory:
-    """A memory that forgets."""
-
-    def recall(self, key: str, per: Per) -> Tensor | None:
-        """Nothing."""
-        return None
-
-    def remember(self, key: str, values: Tensor, per: Per) -> None:
-        """Do nothing."""
-
-
-def looks_at_once(device: Device) -> bool:
-    """Whether a condition can be read without waiting for other work of its device."""
-    return device.type == "cpu"
-
-
-def settle(later_checks: Sequence[tuple[str, Tensor]]) -> None:
-    """Look at everything that was doubted, in one transfer from the device.
-
-    Raises:
-        PluginError: a condition holds that must not.
-    """
-    if not later_checks:
-        return
-    device = later_checks[0][1].device
-    flags = torch.stack([wrong.to(device) for _, wrong in later_checks]).tolist()
-    for (message, _), wrong in zip(later_checks, flags, strict=True):
-        if wrong:
-            raise PluginError(message)
-
-
-def own(value: Any) -> Any:
+def own(value: object) -> object:
     """A copy of a tensor, or of the tensors in a tuple or a dataclass of signals.
 
-    What answers questions, as attention does, makes a tensor of its own for each.
+    Signals that answer questions, as attention does, make a new tensor for each answer.
     """
     if isinstance(value, torch.Tensor):
         return value.clone()
     if isinstance(value, tuple):
         return tuple(own(part) for part in value)
     if isinstance(value, TokenStates | Transition):
-        return replace(
-            value, **{part.name: own(getattr(value, part.name)) for part in fields(value)}
-        )
+        copies: dict[str, Any] = {
+            part.name: own(getattr(value, part.name)) for part in fields(value)
+        }
+        return replace(value, **copies)
     return value
-
-
-@dataclass
-class BoundaryLog:
-    """What the views of one boundary share: values read once, doubts and notes to be looked at."""
-
-    values: dict[str, Any] = field(default_factory=dict)
-    later_checks: list[tuple[str, Tensor]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
 
 
 class View:
@@ -124,7 +74,7 @@ class View:
         self,
         valid: Tensor,
         index: Tensor,
-        signals: Mapping[str, Callable[[], Any]],
+        signals: Mapping[str, Callable[[], object]],
         *,
         keys: list[int] | None = None,
         boundary: int = 0,
@@ -143,7 +93,7 @@ class View:
         self._owner = ""
         self._memory = memory or NoMemory()
         self._shared = BoundaryLog()
-        self._own: dict[str, Any] | None = None
+        self._own: dict[str, object] | None = None
 
     def for_component(self, component: Reader) -> View:
         """The same view, restricted to the signals that ``component`` declared.
@@ -153,7 +103,9 @@ class View:
         view = self.restricted(f"{component.kind} {component.name!r}", component.readable())
         view._owner = repr(component)
         view.valid, view.index, view.keys = self.valid.clone(), self.index.clone(), [*self.keys]
-        view.selected, view.scores, view._own = own(self.selected), own(self.scores), {}
+        view.selected = None if self.selected is None else self.selected.clone()
+        view.scores = None if self.scores is None else self.scores.clone()
+        view._own = {}
         return view
 
     def restricted(self, reader: str, allowed: frozenset[str]) -> View:
@@ -174,6 +126,13 @@ class View:
         """Note a condition that must not hold; the engine looks once, after the forward.
 
         On the CPU, where looking costs nothing, the error is raised here.
+
+        Args:
+            message: the error, if one entry of ``wrong`` is True.
+            wrong: bool tensor of any shape.
+
+        Raises:
+            PluginError: on the CPU.
         """
         if not looks_at_once(wrong.device):
             self._shared.later_checks.append((message, wrong.any()))
@@ -188,12 +147,12 @@ class View:
 
     @property
     def later_checks(self) -> list[tuple[str, Tensor]]:
-        """What was noted by :meth:`doubt`, on this view or one derived from it."""
+        """Conditions of :meth:`check_later`, on this view or one derived from it."""
         return self._shared.later_checks
 
     @property
     def notes(self) -> list[str]:
-        """What was noted by :meth:`note`, on this view or one derived from it."""
+        """Texts of :meth:`note`, on this view or one derived from it."""
         return self._shared.notes
 
     # ------------------------------------------------------------- from boundary to boundary
@@ -205,6 +164,9 @@ class View:
         and a token that was never seen has zeros. ``[batch, text, ...]`` with ``per="text"``, in
         the order of :class:`~tokensieve.plugin.TokenStates`. A component recalls what the
         same component with the same parameters has remembered.
+
+        Raises:
+            PluginError: ``values`` have another shape.
         """
         if values.shape[0] != self.valid.shape[0] or (
             per == "token" and values.shape[:2] != self.valid.shape
@@ -216,13 +178,13 @@ class View:
         self._memory.remember(f"{self._owner} {name}", values, per)
 
     def recall(self, name: str, *, per: Per = "token") -> Tensor | None:
-        """What :meth:`remember` kept at an earlier boundary, in today's order; None if nothing."""
+        """Values of :meth:`remember` from an earlier boundary, for the current tokens; or None."""
         return self._memory.recall(f"{self._owner} {name}", per)
 
     # ------------------------------------------------------------- signals
 
     def has(self, signal: str) -> bool:
-        """Whether an optional signal is there."""
+        """Whether a declared signal is there; of those in ``uses`` some models give none."""
         self._known(signal)
         return signal in self._allowed and signal in self._signals
 

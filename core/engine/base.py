@@ -12,9 +12,9 @@ import torch
 from torch.utils.hooks import RemovableHandle
 
 from tokensieve.core.contract.adapted import IMAGE, AdaptedModel, Branch
+from tokensieve.core.contract.boundary_log import settle
 from tokensieve.core.contract.hooks import all_or_none, own
 from tokensieve.core.contract.signature import Signature
-from tokensieve.core.contract.view import settle
 from tokensieve.core.engine.boundary_signals import BoundarySignals
 from tokensieve.core.engine.call import Call, current, enter, leave
 from tokensieve.core.engine.capture_plan import CapturePlan

@@ -15,7 +15,7 @@ from tokensieve.core.engine.decided import Decided
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tokensieve.core.contract.adapter import VisionRecord
+    from tokensieve.core.contract.vision_record import VisionRecord
     from tokensieve.core.engine.state import ForwardState
 
 Owner = Literal["generate", "model", "inner"]

@@ -27,9 +27,10 @@ import torch
 from tokensieve.core.blame import titled
 from tokensieve.core.contract.answers import FLOATS, checked
 from tokensieve.core.contract.components import Merged, Merger, Split
+from tokensieve.core.contract.memory import Memory
 from tokensieve.core.contract.tensors import on_device
 from tokensieve.core.contract.ties import first_max
-from tokensieve.core.contract.view import Memory, View
+from tokensieve.core.contract.view import View
 from tokensieve.core.engine.layout import Layout
 from tokensieve.core.engine.reduction import Groups, Reduction, reduce_rows
 from tokensieve.core.errors import SignalError

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from tokensieve.core.contract.adapter import VisionRecord
 from tokensieve.core.contract.signals import EncoderAttention, EncoderLayer
+from tokensieve.core.contract.vision_record import VisionRecord
 from tokensieve.core.engine.layout import Block, Layout
 from tokensieve.core.errors import SignalError
 

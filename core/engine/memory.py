@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from tokensieve.core.contract.view import Per
+from tokensieve.core.contract.memory import Per
 from tokensieve.core.engine.reduction import Groups
 from tokensieve.core.engine.rows import Rows
 from tokensieve.core.engine.state import Captures, ImageKey

@@ -19,7 +19,7 @@ from tokensieve.core.models.binding import bind, layout_errors
 from tokensieve.core.pipeline.fit import check
 from tokensieve.core.pipeline.loading import PipelineLike, load_pipeline
 from tokensieve.core.pipeline.pipeline import Pipeline
-from tokensieve.core.plugins.registry import build_registry
+from tokensieve.core.plugins.discovery import build_registry
 
 if TYPE_CHECKING:
     from tokensieve.core.engine.base import BaseEngine

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tokensieve.core.blame import blamed, titled
 from tokensieve.core.contract.answers import (
@@ -30,7 +30,7 @@ SIZES = (*INTEGERS, *FLOATS)
 
 @dataclass(frozen=True)
 class Room:
-    """What the vectors of a merger have to be: the type and the width of those they replace.
+    """Limits of a merger's vectors: the type and the width of those they replace.
 
     ``width`` is None where nothing says how wide they are; ``tokens`` ``[batch]`` are the original
     tokens that a row stands for, which no single one can exceed; None: not known.
@@ -42,7 +42,7 @@ class Room:
 
 
 def asked_split(merger: Merger, total: int, available: int, has_cls: bool, where: str) -> Split:
-    """How a merger divides ``total`` tokens."""
+    """The answer of a merger that is asked to divide ``total`` tokens."""
     with blamed(merger, where):
         answer = merger.split(total, available, has_cls)
     wrong = flaw_of_split(answer, total)
@@ -52,8 +52,8 @@ def asked_split(merger: Merger, total: int, available: int, has_cls: bool, where
     return answer
 
 
-def flaw_of_split(answer: Any, total: int) -> str:
-    """What is wrong with a division of ``total`` tokens; empty if nothing is."""
+def flaw_of_split(answer: object, total: int) -> str:
+    """The flaw of a division of ``total`` tokens; empty if there is none."""
     if type(answer) is not Split:
         return "expected a Split"
     parts = (answer.selected, answer.merged, answer.extra)
@@ -71,7 +71,7 @@ def flaw_of_split(answer: Any, total: int) -> str:
 def asked_merged(
     merger: Merger, kept: Tensor, scores: Tensor, splits: list[Split], view: View, room: Room
 ) -> Merged:
-    """What a merger made, checked: vectors at least as precise as the room's, sizes in float32."""
+    """A merger's answer, checked: vectors at least as precise as the room's, sizes in float32."""
     counts = [split.merged for split in splits]
     with blamed(merger, view.place):
         reader = view.after(kept.clone(), scores.clone()).for_component(merger)
@@ -83,21 +83,27 @@ def asked_merged(
     targets = checked(answer.targets, f"{title}: targets", shape, ("bool",), device)
     sizes = checked(answer.sizes, f"{title}: sizes", shape, SIZES, device)
     vectors = _vectors(answer.vectors, f"{title}: vectors", (*shape, room.width), room, device)
-    wanted = any(split.extra for split in splits)
+    appended, extra = _appended(answer, title, targets, view), None
+    if any(split.extra for split in splits):
+        shape = (vectors.shape[0], 1, vectors.shape[2])
+        extra = _vectors(answer.extra, f"{title}: extra", shape, room, device)
     merged = Merged(
         targets,
         vectors,
         sizes.to(torch.promote_types(sizes.dtype, torch.float32)),
-        _appended(answer, title, targets, view),
-        _extra(answer, title, vectors, room) if wanted else None,
+        appended,
+        extra,
         bool(answer.extra_last),
     )
-    _doubt_places(title, merged, kept, counts, view)
-    _doubt_values(title, merged, splits, room, view)
+    view.check_later(f"{title}: targets are padding", (targets & ~view.valid).any())
+    others = (targets & ~kept & view.valid).sum(dim=1)
+    message = f"{title}: other tokens live on than it was asked for ({counts})"
+    view.check_later(message, (others != on_device(counts, device)).any())
+    _check_values_later(title, merged, splits, room, view)
     return merged
 
 
-def _vectors(answer: Any, what: str, shape: Shape, room: Room, device: torch.device) -> Tensor:
+def _vectors(answer: object, what: str, shape: Shape, room: Room, device: torch.device) -> Tensor:
     """Real numbers that lose nothing which the model's type can hold."""
     vectors = checked(answer, what, shape, FLOATS, device)
     if torch.promote_types(vectors.dtype, room.dtype) != vectors.dtype:
@@ -106,7 +112,7 @@ def _vectors(answer: Any, what: str, shape: Shape, room: Room, device: torch.dev
 
 
 def _appended(answer: Merged, title: str, targets: Tensor, view: View) -> Tensor | None:
-    """Places behind the image's other tokens as 1, 2, ... in each row."""
+    """Places after the image's other tokens as 1, 2, ... in each row."""
     if answer.appended is None:
         return None
     what, shape = f"{title}: appended", tuple(targets.shape)
@@ -117,21 +123,9 @@ def _appended(answer: Merged, title: str, targets: Tensor, view: View) -> Tensor
     return counted(places, moved)
 
 
-def _extra(answer: Merged, title: str, vectors: Tensor, room: Room) -> Tensor:
-    """The additional vector of each image that ``split`` promised."""
-    shape, what = (vectors.shape[0], 1, vectors.shape[2]), f"{title}: extra"
-    return _vectors(answer.extra, what, shape, room, vectors.device)
-
-
-def _doubt_places(title: str, merged: Merged, kept: Tensor, counts: list[int], view: View) -> None:
-    targets, valid = merged.targets, view.valid
-    view.check_later(f"{title}: targets are padding", (targets & ~valid).any())
-    others = (targets & ~kept & valid).sum(dim=1)
-    message = f"{title}: other tokens live on than it was asked for ({counts})"
-    view.check_later(message, (others != on_device(counts, kept.device)).any())
-
-
-def _doubt_values(title: str, merged: Merged, splits: list[Split], room: Room, view: View) -> None:
+def _check_values_later(
+    title: str, merged: Merged, splits: list[Split], room: Room, view: View
+) -> None:
     targets, largest = merged.targets, torch.finfo(room.dtype).max
     lost = ~(merged.vectors.abs() <= largest).all(dim=-1) & targets
     view.check_later(f"{title}: merged vectors are not finite", lost.any())

@@ -1,11 +1,9 @@
-"""The gate for what an adapter records of a vision encoder: a row for each token, in numbers."""
+"""The gate for records of a vision encoder: a row for each token, in numbers."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from tokensieve.core.contract.adapter import VisionRecord
 from tokensieve.core.contract.answers import described
+from tokensieve.core.contract.vision_record import VisionRecord
 from tokensieve.core.errors import PluginError
 from tokensieve.core.foreign import shown
 from tokensieve.core.lazy import torch
@@ -30,9 +28,13 @@ def check_record(record: VisionRecord, adapter: str) -> None:
         raise PluginError(f"{title}: grid has a row and a column for each token")
 
 
-def _check_rows(what: str, values: Any, rows: int, axes: int) -> None:
+def _check_rows(what: str, values: object, rows: int, axes: int) -> None:
     if values is None:
         return
-    good = isinstance(values, torch.Tensor) and values.ndim == axes and values.shape[0] == rows
-    if not good or values.is_complex():
+    if (
+        not isinstance(values, torch.Tensor)
+        or values.ndim != axes
+        or values.shape[0] != rows
+        or values.is_complex()
+    ):
         raise PluginError(f"{what} must be a tensor of {rows} rows, got {described(values)}")

@@ -1,8 +1,8 @@
-"""The gate: what a component answers is checked here, whoever asked, before anything uses it.
+"""The gate: answers of components are checked here, whoever asked, before anything uses them.
 
-Kind, shape, type and device are known to the host and refused at once. What only the device knows
-(is it finite, are there as many as asked for) becomes a doubt of the view: collected as tensors
-and read once, after the forward and before its answer leaves. Mergers: ``gate_mergers``.
+Kind, shape, type and device are known to the host and refused at once. Facts that only the device
+knows (is it finite, are there as many as asked for) are noted with ``view.check_later``: collected
+as tensors and read once, after the forward and before its answer leaves. Mergers: ``mergers``.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from tokensieve.core.errors import TaskError
 from tokensieve.core.foreign import shown
 
 ROUNDING = 1e-9
-"""How far a mean of shares may be above 1 or below 0, and still be meant as one."""
+"""A mean of shares may be so far above 1 or below 0, and still be meant as one."""
 
 
 def asked_examples(task: Task, count: int, seed: int) -> list[Example]:
@@ -22,7 +22,7 @@ def asked_examples(task: Task, count: int, seed: int) -> list[Example]:
         TaskError: they are something else.
     """
     with blamed(task, f"examples({count}, {seed})"):
-        answer: Any = task.examples(count, seed)
+        answer: object = task.examples(count, seed)
         if not isinstance(answer, Sequence) or isinstance(answer, str | bytes):
             raise TaskError(f"{titled(task)}: examples must return a list, not {shown(answer)}")
         if len(answer) > count:
@@ -35,8 +35,8 @@ def asked_examples(task: Task, count: int, seed: int) -> list[Example]:
     return examples
 
 
-def flaw_of_example(example: Any) -> str:
-    """What is wrong with an example; empty if nothing is."""
+def flaw_of_example(example: object) -> str:
+    """The flaw of an example; empty if there is none."""
     from PIL.Image import Image
 
     if not isinstance(example, Example):
@@ -48,14 +48,14 @@ def flaw_of_example(example: Any) -> str:
         return f"images is a tuple of pictures, not {shown(example.images)}"
     if not all(isinstance(image, Image) for image in example.images):
         return "an image is a picture of PIL"
-    groups: Any = example.boxes
+    groups: object = example.boxes
     if not isinstance(groups, tuple | list) or len(groups) not in (0, len(example.images)):
         return "boxes is empty, or a tuple of boxes for each picture"
     boxes = [box for group in groups for box in group]
     return "" if all(map(_is_share, boxes)) else "sides of a box are shares of the picture, 0 to 1"
 
 
-def _is_share(box: Any) -> bool:
+def _is_share(box: object) -> bool:
     if not isinstance(box, Box):
         return False
     sides = (box.left, box.top, box.right, box.bottom)
@@ -63,7 +63,7 @@ def _is_share(box: Any) -> bool:
 
 
 def asked_score(task: Task, example: Example, answer: str) -> float:
-    """How right an answer is, 0 to 1.
+    """The score of an answer, 0 to 1, checked.
 
     Raises:
         TaskError: the task gives something else: the mean of a cell would be no share either.

@@ -9,7 +9,8 @@ from tokensieve.core.contract.adapted import AdaptedModel
 from tokensieve.core.contract.adapter import Adapter
 from tokensieve.core.contract.signature import unknown_release
 from tokensieve.core.errors import AttachError
-from tokensieve.core.plugins.registry import Registry, build_registry
+from tokensieve.core.plugins.discovery import build_registry
+from tokensieve.core.plugins.registry import Registry
 
 
 @contextmanager

@@ -1,17 +1,17 @@
 """Budgets: the one place where tokens, shares, averages and FLOPs are converted and rounded.
 
-A budget says how many tokens of *one image* are alive after a boundary. Counts are integers,
-rounded down (``int(N0 * ratio)`` as TransPrune, FastV and PyramidDrop do), never below 1 and never
-above what is alive.
+A budget says how many tokens of *one image* are alive after a boundary. :func:`floor_count` rounds
+it down (``int(N0 * ratio)`` as TransPrune, FastV and PyramidDrop do), :func:`limited` keeps it
+between 1 and what is alive, and :func:`largest` finds the count, or the factor on all counts, with
+which the whole decoder meets an average or a share of FLOPs.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 from pydantic import Field, model_serializer, model_validator
 
@@ -23,8 +23,10 @@ from tokensieve.core.strict import MOST_TOKENS, WIDEST, StrictModel
 
 Kind = Literal["tokens", "share", "average", "flops"]
 Reference = Literal["original", "input", "current"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 _SLACK = 1e-9  # 0.29 * 100 is 28.999999999999996: the person meant 29
-MAX_SCALE = 2.0**20
+_SCALE_STEP = 2.0**-44
+_MOST_SCALE_STEPS = 2**64  # a factor of a million: no count is below 1, no image is that large
 
 
 class Budget(StrictModel):
@@ -42,38 +44,49 @@ class Budget(StrictModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _parse(cls, value: Any) -> Any:
+    def _parse(cls, value: object) -> object:
+        """Any spelling as ``{kind: ..., value: ..., of: ...}``."""
         if isinstance(value, bool) or value is None:
             raise ValueError(f"{value!r} is not a budget, {_ALLOWED}")
-        if isinstance(value, int):
-            return _possible({"kind": "tokens", "value": value})
-        if isinstance(value, float):
-            return _possible({"kind": "share", "value": value})
-        if isinstance(value, dict) and "kind" not in value:
-            return _possible(_parse_mapping(value))
+        if isinstance(value, int | float):
+            value = {"tokens" if isinstance(value, int) else "share": value}
         if not isinstance(value, dict):
             raise ValueError(f"{shown(value)} is not a budget, {_ALLOWED}")
-        return value
+        if "kind" in value:
+            return value
+        kinds = [kind for kind in KINDS if kind in value]
+        if len(kinds) != 1:
+            raise ValueError(f"a budget has exactly one kind, {_ALLOWED}")
+        (kind,) = kinds
+        number, rest = value[kind], {key: entry for key, entry in value.items() if key != kind}
+        if set(rest) - ({"of"} if kind == "share" else set()):
+            raise ValueError(f"unknown key {sorted(map(str, rest))[0]!r} in a budget, {_ALLOWED}")
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            raise ValueError(f"{kind}: {shown(number)} is not a number")
+        _check_possible(kind, number)
+        return {"kind": kind, "value": number, **rest}
 
     @model_validator(mode="after")
     def _fits_kind(self) -> Budget:
-        _possible({"kind": self.kind, "value": self.value})
+        _check_possible(self.kind, self.value)
         return self
 
     @model_serializer
-    def _plain(self) -> int | float | dict[str, Any]:
+    def to_plain(self) -> int | float | dict[str, object]:
+        """The shortest YAML spelling."""
         if self.kind == "tokens":
             return int(self.value)
-        if self.kind == "share":
-            return float(self.value) if self.of == "original" else self._mapping()
-        return {self.kind: self.value}
-
-    def _mapping(self) -> dict[str, Any]:
-        return {"share": self.value, "of": self.of}
+        if self.kind == "share" and self.of == "original":
+            return float(self.value)
+        return {self.kind: self.value, **({"of": self.of} if self.kind == "share" else {})}
 
     def __str__(self) -> str:
-        plain = self._plain()
-        return str(plain) if not isinstance(plain, dict) else str(plain).replace("'", "")
+        return str(self.to_plain()).replace("'", "")
+
+    @property
+    def holds_for_decoder(self) -> bool:
+        """Whether it limits the whole decoder, and not the tokens after one boundary."""
+        return self.kind in ("average", "flops")
 
 
 _ALLOWED = (
@@ -82,9 +95,8 @@ _ALLOWED = (
 )
 
 
-def _possible(budget: dict[str, Any]) -> dict[str, Any]:
-    """The same, if an image can be left so many tokens, or that share of them."""
-    kind, value = budget["kind"], budget["value"]
+def _check_possible(kind: Kind, value: float) -> None:
+    """Refuse a number of tokens, or a share of them, that no image can be left."""
     counts = kind in ("tokens", "average")
     low, high = (1, MOST_TOKENS) if counts else (0, 1)
     if not low <= value <= high or value == 0:
@@ -94,30 +106,32 @@ def _possible(budget: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"impossible budget {kind} = {text}, allowed: {limit}")
     if kind == "tokens" and value != int(value):
         raise ValueError(f"{value:g} tokens is not a whole number")
-    return budget
 
 
-def _parse_mapping(value: dict[Any, Any]) -> dict[str, Any]:
-    kinds = [kind for kind in ("tokens", "share", "average", "flops") if kind in value]
-    if len(kinds) != 1:
-        raise ValueError(f"a budget has exactly one kind, {_ALLOWED}")
-    (kind,) = kinds
-    rest = {key: entry for key, entry in value.items() if key != kind}
-    if set(rest) - ({"of"} if kind == "share" else set()):
-        raise ValueError(f"unknown key {sorted(map(str, rest))[0]!r} in a budget, {_ALLOWED}")
-    if isinstance(value[kind], bool) or not isinstance(value[kind], int | float):
-        raise ValueError(f"{kind}: {shown(value[kind])} is not a number")
-    return {"kind": kind, "value": value[kind], **rest}
-
-
-def whole(value: float) -> int:
-    """Round down, forgiving binary fractions."""
+def floor_count(value: float) -> int:
+    """Round down, forgiving binary fractions: 28.999999999999996 is 29."""
     return math.floor(value + _SLACK)
 
 
+def limited(count: int, alive: int) -> int:
+    """``count`` tokens, but at least one and no more than are ``alive``."""
+    return max(1, min(alive, count))
+
+
+def largest(meets: Callable[[int], bool], least: int, most: int) -> int:
+    """The largest of the numbers from ``least`` to ``most`` that meets something, by bisection.
+
+    ``least`` does, and whatever is below a number that does.
+    """
+    while least < most:
+        middle = (least + most + 1) // 2
+        least, most = (middle, most) if meets(middle) else (least, middle - 1)
+    return least
+
+
 @dataclass(frozen=True)
-class Boundary:
-    """One cut: after ``at`` decoder layers, to ``budget``."""
+class BoundaryBudget:
+    """The ``budget`` of a boundary, at which ``at`` decoder layers have run."""
 
     at: int
     budget: Budget
@@ -125,121 +139,119 @@ class Boundary:
 
 @dataclass(frozen=True)
 class Schedule:
-    """The cuts of a pipeline on a decoder, and an overall target that scales them, if any."""
+    """The boundaries of a pipeline on a decoder, and an overall budget that scales them, if any.
 
-    boundaries: tuple[Boundary, ...]
+    A number of tokens or a share is rounded down. A budget for the whole decoder leaves the most
+    tokens with which the decoder meets it, once later boundaries have done what they state. An
+    overall budget multiplies all counts by the largest factor with which the decoder meets it.
+    """
+
+    boundaries: tuple[BoundaryBudget, ...]
     depth: int
     dims: DecoderDims
     overall: Budget | None = None
+    _known: dict[int, list[int]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def counts(self, original: int) -> list[int]:
-        """Tokens alive after each cut for an image of ``original`` tokens."""
-        return list(_counts(self, original))
+        """Tokens alive after each boundary for an image of ``original`` tokens.
+
+        Remembered: a model is asked about images of a few sizes only.
+
+        Raises:
+            BudgetError: a budget cannot be met.
+        """
+        if not original:
+            return [0] * len(self.boundaries)
+        if original not in self._known:
+            counts = self._own_counts(original)
+            self._known[original] = (
+                counts if self.overall is None else self._scaled(counts, original, self.overall)
+            )
+        return list(self._known[original])
 
     def per_layer(self, original: int, counts: Sequence[int]) -> list[int]:
         """Visual tokens in each decoder layer."""
         alive, layers = original, []
         boundaries = list(zip(self.boundaries, counts, strict=True))
         for layer in range(self.depth):
-            while boundaries and boundaries[0][0].at <= layer:  # -1: in front of the vision encoder
+            while boundaries and boundaries[0][0].at <= layer:  # -1: before the vision encoder
                 alive = boundaries.pop(0)[1]
             layers.append(alive)
         return layers
 
-    def _resolve(self, original: int) -> list[int]:
+    def _own_counts(self, original: int) -> list[int]:
+        """The counts that the boundaries' own budgets leave, in order."""
         counts: list[int] = []
-        for cut in self.boundaries:
-            current = counts[-1] if counts else original
-            if cut.budget.kind in ("average", "flops"):
-                count = self._largest_within(cut.budget, original, counts, current)
-            else:
-                count = self._stated(cut, original, counts)
-            counts.append(max(1, min(current, count)) if current else 0)
+
+        def continued(count: int) -> list[int]:
+            """The counts so far, ``count``, and what later boundaries make of it.
+
+            Later budgets for the whole decoder keep what is left: their turn comes.
+            """
+            later = [*counts, count]
+            for boundary in self.boundaries[len(later) :]:
+                stated = self._stated(boundary.budget, original, later)
+                later.append(limited(later[-1] if stated is None else stated, later[-1]))
+            return later
+
+        for boundary in self.boundaries:
+            alive = counts[-1] if counts else original
+            count = self._stated(boundary.budget, original, counts)
+            if count is None:
+                count = self._largest_within(boundary.budget, original, continued, 1, alive)
+            counts.append(limited(count, alive))
         return counts
 
-    def _stated(self, cut: Boundary, original: int, before: list[int]) -> int:
-        """What a budget in tokens or shares asks for, given the counts ``before``."""
-        budget = cut.budget
+    def _stated(self, budget: Budget, original: int, before: list[int]) -> int | None:
+        """The count that a budget states by itself, given the counts ``before`` it; else None."""
+        if budget.holds_for_decoder:
+            return None
         if budget.kind == "tokens":
             return int(budget.value)
-        inputs = [count for count, cut in zip(before, self.boundaries, strict=False) if cut.at <= 0]
-        entered = inputs[-1] if inputs else original
-        current = before[-1] if before else original
-        whole_of = {"original": original, "input": entered, "current": current}[budget.of]
-        return whole(budget.value * whole_of)
+        at_input = sum(boundary.at <= 0 for boundary in self.boundaries[: len(before)])
+        reached = [original, *before]
+        whole = {"original": original, "input": reached[at_input], "current": reached[-1]}
+        return floor_count(budget.value * whole[budget.of])
 
-    def _with_rest(self, original: int, counts: list[int]) -> list[int]:
-        """``counts`` and what the later cuts make of them; open budgets keep what is left."""
-        for cut in self.boundaries[len(counts) :]:
-            open_ = cut.budget.kind in ("average", "flops")
-            count = counts[-1] if open_ else self._stated(cut, original, counts)
-            counts = [*counts, max(1, min(counts[-1], count))]
-        return counts
+    def _scaled(self, counts: list[int], original: int, overall: Budget) -> list[int]:
+        """``counts`` times the largest factor with which the decoder meets ``overall``."""
+
+        def scaled(steps: int) -> list[int]:
+            alive = [original]
+            for count in counts:
+                alive.append(limited(floor_count(count * (steps * _SCALE_STEP)), alive[-1]))
+            return alive[1:]
+
+        return scaled(self._largest_within(overall, original, scaled, 0, _MOST_SCALE_STEPS))
 
     def _largest_within(
-        self, budget: Budget, original: int, before: list[int], current: int
+        self,
+        budget: Budget,
+        original: int,
+        counts: Callable[[int], list[int]],
+        least: int,
+        most: int,
     ) -> int:
-        """The most tokens that the cut may leave so that the whole decoder meets ``budget``."""
+        """The largest number whose ``counts`` meet ``budget``."""
 
-        def met(count: int) -> bool:
-            return self._meets(budget, original, self._with_rest(original, [*before, count]))
+        def cost(number: int) -> float:
+            layers = self.per_layer(original, counts(number))
+            if budget.kind == "flops":
+                full = decoder_flops([original] * self.depth, self.dims)
+                return decoder_flops(layers, self.dims) / full
+            average = sum(layers) / self.depth
+            return average / original if budget.kind == "share" else average
 
-        if current and not met(1):
-            least = self._with_rest(original, [*before, 1])
-            raise BudgetError(self._impossible(budget, original, least))
-        low, high = 1, max(current, 1)
-        while low < high:
-            middle = (low + high + 1) // 2
-            low, high = (middle, high) if met(middle) else (low, middle - 1)
-        return low
+        def meets(number: int) -> bool:
+            return cost(number) <= budget.value + _SLACK
 
-    def _scaled(self, base: list[int], original: int, overall: Budget) -> list[int]:
-        """Scale all cuts by one factor so that the decoder as a whole meets ``overall``."""
-
-        def scaled(factor: float) -> list[int]:
-            counts, current = [], original
-            for count in base:
-                current = max(1, min(current, whole(count * factor)))
-                counts.append(current)
-            return counts
-
-        if not self._meets(overall, original, scaled(0.0)):
-            raise BudgetError(self._impossible(overall, original, scaled(0.0)))
-        if self._meets(overall, original, scaled(MAX_SCALE)):
-            return scaled(MAX_SCALE)
-        low, high = 0.0, MAX_SCALE
-        for _ in range(64):
-            middle = (low + high) / 2
-            if self._meets(overall, original, scaled(middle)):
-                low = middle
-            else:
-                high = middle
-        return scaled(low)
-
-    def _meets(self, budget: Budget, original: int, counts: list[int]) -> bool:
-        return self._cost(budget.kind, original, counts) <= budget.value + _SLACK
-
-    def _cost(self, kind: Kind, original: int, counts: list[int]) -> float:
-        layers = self.per_layer(original, counts)
-        if kind == "flops":
-            full = decoder_flops([original] * self.depth, self.dims)
-            return decoder_flops(layers, self.dims) / full if full else 0.0
-        average = sum(layers) / self.depth
-        return average / original if kind == "share" and original else average
-
-    def _impossible(self, budget: Budget, original: int, least: list[int]) -> str:
-        reached = self._cost(budget.kind, original, least)
-        first = self.boundaries[0].at if self.boundaries else self.depth
-        return (
-            f"budget {budget} is impossible for an image of {original} tokens: the layers before "
-            f"boundary {first} alone cost {reached:.4g}; ask for more or cut earlier"
-        )
-
-
-@lru_cache(maxsize=1024)
-def _counts(schedule: Schedule, original: int) -> tuple[int, ...]:
-    """Remembered: scaling searches, and a model is asked about images of a few sizes only."""
-    base = schedule._resolve(original)
-    if schedule.overall is None:
-        return tuple(base)
-    return tuple(schedule._scaled(base, original, schedule.overall))
+        if not meets(least):
+            first = self.boundaries[0].at if self.boundaries else self.depth
+            raise BudgetError(
+                f"budget {budget} is impossible for an image of {original} tokens: the layers "
+                f"before boundary {first} alone cost {cost(least):.4g}; ask for more or use an "
+                "earlier boundary"
+            )
+        return largest(meets, least, most)

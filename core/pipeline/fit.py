@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
 
 from tokensieve.core.contract.adapted import IMAGE, AdaptedModel, Demands
+from tokensieve.core.contract.components import Component
 from tokensieve.core.contract.signals import NEXT_LAYER_SIGNALS
 from tokensieve.core.errors import AttachError
 from tokensieve.core.gate.classes import check_declared
@@ -15,31 +15,31 @@ from tokensieve.core.pipeline.pipeline import Pipeline, PlacedStage
 def check(pipeline: Pipeline, bound: AdaptedModel) -> None:
     """Refuse a pipeline that this model cannot run; say which stage, signal and adapter."""
     check_depth(pipeline, bound.dims.layers, bound.layer_word)
-    for cut in pipeline.placed_stages(bound.dims.layers):
-        where = _place(pipeline, cut)
-        stage = cut.stage
+    for placed in pipeline.placed_stages(bound.dims.layers):
+        where = _place(pipeline, placed)
+        stage = placed.stage
         components = tuple(stage.components())
         for component in components:
-            check_declared(component, cut.at, where)
-            _check_component(where, component, cut.at, bound)
-        refusal = bound.refusal(Demands(cut.at, components, stage.select, stage.merge))
+            check_declared(component, placed.at, where)
+            _check_component(where, component, placed.at, bound)
+        refusal = bound.refusal(Demands(placed.at, components, stage.select, stage.merge))
         if refusal is not None:
             raise AttachError(f"{where}: adapter {bound.name}: {refusal}")
 
 
 def check_depth(pipeline: Pipeline, depth: int, unit: str = "decoder layer") -> None:
     """Refuse a pipeline whose boundaries do not fit a model of ``depth`` layers."""
-    placed = pipeline.placed_stages(depth)
-    places, scaled = [cut.at for cut in placed], pipeline.scales(depth)
-    for cut in placed:
-        if cut.at > depth and not scaled:
+    stages = pipeline.placed_stages(depth)
+    places, scaled = [stage.at for stage in stages], pipeline.scales(depth)
+    for stage in stages:
+        if stage.at > depth and not scaled:
             raise AttachError(
-                f"{_place(pipeline, cut)}: the model has {depth} {unit}s, allowed: 0 to {depth}"
+                f"{_place(pipeline, stage)}: the model has {depth} {unit}s, allowed: 0 to {depth}"
                 f"{_DEPTH_HINT if pipeline.depth is None else ''}"
             )
-    ends = [cut.at >= depth and cut.written_at != pipeline.depth for cut in placed]
+    ends = [stage.at >= depth and stage.written_at != pipeline.depth for stage in stages]
     if (scaled and any(ends)) or any(later <= earlier for earlier, later in pairwise(places)):
-        written = [cut.written_at for cut in placed]
+        written = [stage.written_at for stage in stages]
         raise AttachError(
             f"{pipeline.name}: {depth} {unit}s are too few for boundaries {written}, which are "
             f"tuned for {pipeline.depth} and scaled to {places}"
@@ -49,12 +49,12 @@ def check_depth(pipeline: Pipeline, depth: int, unit: str = "decoder layer") -> 
 _DEPTH_HINT = " (or give the pipeline the `depth` it was tuned for, to have it scaled)"
 
 
-def _place(pipeline: Pipeline, cut: PlacedStage) -> str:
-    where = "image" if cut.at == IMAGE else f"boundary {cut.written_at}"
-    return f"stage {cut.number + 1} ({pipeline.name}) at {where}"
+def _place(pipeline: Pipeline, placed: PlacedStage) -> str:
+    where = "image" if placed.at == IMAGE else f"boundary {placed.written_at}"
+    return f"stage {placed.number + 1} ({pipeline.name}) at {where}"
 
 
-def _check_component(where: str, component: Any, at: int, bound: AdaptedModel) -> None:
+def _check_component(where: str, component: Component, at: int, bound: AdaptedModel) -> None:
     missing = sorted(component.required() - bound.provides)
     if missing:
         signal = missing[0]

@@ -15,7 +15,7 @@ from tokensieve.core.contract.dims import DecoderDims
 
 @dataclass(frozen=True)
 class Convention:
-    """What a FLOPs number counts.
+    """A convention of counting FLOPs.
 
     Attributes:
         count_text: add the text tokens to every layer.
@@ -46,7 +46,7 @@ PAPER = Convention()
 """Convention 1 of the TransPrune paper."""
 
 COMPUTE = Convention(count_text=True, grouped_keys=True)
-"""What the hardware does: all tokens, real K/V width. Use it to compare with wall time."""
+"""The work of the hardware: all tokens, real K/V width. Use it to compare with wall time."""
 
 
 def layer_flops(tokens: float, dims: DecoderDims, convention: Convention = PAPER) -> float:

@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import yaml
 from pydantic import ValidationError
@@ -18,19 +17,19 @@ from tokensieve.core.pipeline.fields import describe_problem
 from tokensieve.core.pipeline.pipeline import Pipeline
 from tokensieve.core.pipeline.reserved import misnamed
 from tokensieve.core.pipeline.stage import Stage
-from tokensieve.core.plugins.registry import Registry, build_registry
+from tokensieve.core.plugins.discovery import build_registry
+from tokensieve.core.plugins.registry import Registry
+from tokensieve.core.strict import Place
 
-Place = tuple[str | int, ...]
-PipelineLike = str | os.PathLike[str] | Mapping[str, Any] | Pipeline
+PipelineLike = str | os.PathLike[str] | Mapping[str, object] | Pipeline
 BUDGETS = "64 (tokens), 0.33 (share), average=192, flops=0.4"
 MESSAGE = 1000  # characters: what is allowed may be a long list
-_KINDS = ("scorer", "selector", "merger")
 
 
 def load_pipeline(
     source: PipelineLike,
     *,
-    keep: Any = None,
+    keep: object = None,
     plugins: Sequence[str | Path] = (),
     registry: Registry | None = None,
 ) -> Pipeline:
@@ -57,18 +56,17 @@ def load_pipeline(
     else:
         path = _find(source, registry)
         pipeline = _validate(read_yaml(path), registry, path)
-    return pipeline if keep is None else _with_keep(pipeline, keep)
-
-
-def _with_keep(pipeline: Pipeline, keep: Any) -> Pipeline:
+    if keep is None:
+        return pipeline
     try:
         return pipeline.with_keep(keep)
     except ValidationError as error:
-        message = shorten(describe_problem(dict(error.errors()[0])), MESSAGE)
+        message = shorten(describe_problem(error.errors()[0]), MESSAGE)
         raise PipelineError(f"keep: {message}") from None
 
 
 def _find(source: str | os.PathLike[str], registry: Registry) -> Path:
+    """The file of a preset, or the path itself."""
     text = os.fspath(source)
     presets = registry.entries["pipeline"]
     if isinstance(source, str):
@@ -115,14 +113,15 @@ def problem_lines(
     """``FILE:LINE:COL: where: what is wrong``, a line per problem of a document."""
     lines = []
     for problem in error.errors():
-        context = problem.get("ctx") or {}
-        path = _real_path((*problem["loc"], *context.get("path", ())), source.data)
+        context = problem.get("ctx", {})
+        path = (*problem["loc"], *context.get("path", ()))
         unknown = problem["type"] == "extra_forbidden"
-        message = describe_problem(dict(problem))
+        message = describe_problem(problem)
         if unknown:
             message += did_you_mean(str(path[-1]), known_keys(path))
         place = source.where(path, key=unknown or context.get("at_key", False))
-        where = shorten(_dotted(path)) or document
+        dotted = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+        where = shorten(dotted.removeprefix(".")) or document
         lines.append(f"{place}: {where}: {shorten(message, MESSAGE)}")
     return list(dict.fromkeys(lines))
 
@@ -130,36 +129,6 @@ def problem_lines(
 def _known_keys(path: Place) -> list[str]:
     model = Stage if len(path) > 1 and path[0] == "stages" else Pipeline
     return list(model.model_fields)
-
-
-def _real_path(loc: Sequence[str | int], data: Any) -> Place:
-    """Map pydantic's location to the document: single values may stand for one-item lists."""
-    path: list[str | int] = []
-    parts = list(loc)
-    if parts[:2] == ["stages", 0] and isinstance(data, dict) and "stages" not in data:
-        parts = parts[2:]
-    for position, part in enumerate(parts):
-        last = position == len(parts) - 1
-        if not last and part in _KINDS and isinstance(data, Mapping):
-            inline = isinstance(data.get(part), str)
-            if inline:  # {scorer: ttv, variant: x}: parameters stand beside the name
-                continue
-        if isinstance(data, Mapping) and part in data:
-            path.append(part)
-            data = data[part]
-        elif isinstance(data, list) and isinstance(part, int) and part < len(data):
-            path.append(part)
-            data = data[part]
-        elif last and isinstance(part, str) and isinstance(data, Mapping):
-            path.append(part)
-    return tuple(path)
-
-
-def _dotted(path: Sequence[str | int]) -> str:
-    text = ""
-    for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
-    return text
 
 
 def dump_yaml(pipeline: Pipeline) -> str:
@@ -181,7 +150,7 @@ def dump_yaml(pipeline: Pipeline) -> str:
     return "".join(parts)
 
 
-def parse_keep(text: str | None, option: str = "--keep") -> Any:
+def parse_keep(text: str | None, option: str = "--keep") -> object:
     """``64``, ``0.33``, ``average=192`` or ``{average: 192}``, as YAML would read it.
 
     Raises:
@@ -191,7 +160,8 @@ def parse_keep(text: str | None, option: str = "--keep") -> Any:
         return text
     kind, equals, value = text.partition("=")
     spelling = f"{{{kind}: {value}}}" if equals else text
-    budget = None if text.lstrip().startswith("#") else parse_yaml(spelling, option).data
+    comment = text.lstrip().startswith("#")
+    budget: object = None if comment else parse_yaml(spelling, option).data
     if budget is None:
         raise PipelineError(f"{option}: {shown(text)} is no budget, allowed: {BUDGETS}")
     return budget

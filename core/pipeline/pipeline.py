@@ -1,6 +1,6 @@
-"""Pipelines: what stands in a YAML file, validated.
+"""Pipelines: the content of a YAML file, validated.
 
-A :class:`Pipeline` is a list of :class:`Stage`; a stage cuts at one boundary or, with lists, at
+A :class:`Pipeline` is a list of :class:`Stage`; a stage prunes at one boundary or, with lists, at
 several. Components are looked up in the plugin registry while the file is validated, so a wrong
 parameter of a third-party scorer is reported like any other mistake.
 """
@@ -12,18 +12,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, model_validator
 
 from tokensieve.core.contract.adapted import IMAGE
 from tokensieve.core.contract.components import Component
 from tokensieve.core.contract.dims import DecoderDims
 from tokensieve.core.errors import PipelineError
-from tokensieve.core.pipeline.budgets import Boundary, Budget, Schedule, whole
-from tokensieve.core.pipeline.fields import (
-    located,
-)
+from tokensieve.core.pipeline.budgets import BoundaryBudget, Budget, Schedule, floor_count
+from tokensieve.core.pipeline.short_forms import validated
 from tokensieve.core.pipeline.stage import MOST_BOUNDARIES, Stage
-from tokensieve.core.strict import MOST_LAYERS, StrictModel
+from tokensieve.core.strict import MOST_LAYERS, Place, StrictModel, error_at
 
 PositionPolicy = Literal["keep", "reindex"]
 
@@ -72,19 +70,10 @@ class Pipeline(StrictModel):
     keep: Budget | None = None
     stages: Annotated[tuple[Stage, ...], Field(max_length=MOST_BOUNDARIES)] = ()
 
-    @model_validator(mode="before")
-    @classmethod
-    def _short_form(cls, value: Any) -> Any:
-        """Stage keys at the top level describe a pipeline of one stage."""
-        if isinstance(value, dict) and "at" in value and "stages" not in value:
-            own = {key: entry for key, entry in value.items() if key in _PIPELINE_KEYS}
-            return {**own, "stages": [{k: v for k, v in value.items() if k not in own}]}
-        return value
-
     @model_validator(mode="after")
     def _ordered(self) -> Pipeline:
         if self.keep is not None and self.keep.of != "original":
-            raise located(_NO_REFERENCE, ("keep",))
+            raise error_at(_NO_REFERENCE, ("keep",))
         last, share = IMAGE - 1, 1.0
         for number, stage in enumerate(self.stages):
             if stage.at[0] <= last:
@@ -92,7 +81,7 @@ class Pipeline(StrictModel):
                     f"boundary {stage.at[0]} comes after boundary {last}: "
                     "stages must follow each other"
                 )
-                raise located(message, ("stages", number, "at"))
+                raise error_at(message, ("stages", number, "at"))
             last = stage.at[-1]
             for budget in stage.budgets():
                 if budget.kind == "share" and budget.of == "original":
@@ -101,9 +90,23 @@ class Pipeline(StrictModel):
                             f"keeps {budget} but {share:g} are left: "
                             "a later boundary cannot keep more"
                         )
-                        raise located(message, ("stages", number, "keep"))
+                        raise error_at(message, ("stages", number, "keep"))
                     share = budget.value
         return self
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _short_form(cls, value: object, handler: ModelWrapValidatorHandler[Pipeline]) -> Pipeline:
+        """Stage keys at the top level describe a pipeline of one stage."""
+        if not isinstance(value, dict) or "at" not in value or "stages" in value:
+            return handler(value)
+        own = {key: entry for key, entry in value.items() if key in _PIPELINE_KEYS}
+        stage = {key: entry for key, entry in value.items() if key not in own}
+
+        def written(place: Place) -> Place:
+            return place[2:] if place[:2] == ("stages", 0) else place
+
+        return validated(handler, {**own, "stages": [stage]}, written)
 
     def placed_stages(self, depth: int) -> list[PlacedStage]:
         """The pipeline on a decoder of ``depth`` layers; components are rescaled to it."""
@@ -136,7 +139,7 @@ class Pipeline(StrictModel):
         return deepest >= depth and self.depth is not None and self.depth > depth
 
     def scale(self, boundary: int, depth: int) -> int:
-        """Where a boundary tuned for ``self.depth`` layers lies on ``depth`` layers.
+        """The boundary on ``depth`` layers that one tuned for ``self.depth`` layers becomes.
 
         The pipeline's own boundaries are moved apart where proportion alone would join them, and
         layer ranges that end at one have to move along.
@@ -154,10 +157,10 @@ class Pipeline(StrictModel):
     def schedule(self, dims: DecoderDims) -> Schedule:
         """The budgets, ready to be resolved for an image."""
         placed = self.placed_stages(dims.layers)
-        boundaries = tuple(Boundary(cut.at, cut.budget) for cut in placed)
+        boundaries = tuple(BoundaryBudget(stage.at, stage.budget) for stage in placed)
         return Schedule(boundaries, dims.layers, dims, self.keep)
 
-    def with_keep(self, keep: Any, *, of_decoder: bool = False) -> Pipeline:
+    def with_keep(self, keep: object, *, of_decoder: bool = False) -> Pipeline:
         """The pipeline with a budget from outside in place of its own.
 
         ``of_decoder`` means that the budget is a cost over all decoder layers, wherever the
@@ -185,7 +188,7 @@ class Pipeline(StrictModel):
             return self.model_copy(update={"keep": budget}) if places else self
         own, overall = budget, None
         if of_decoder and budget.kind == "average" and places[0] <= 0:
-            own = Budget(kind="tokens", value=whole(budget.value))
+            own = Budget(kind="tokens", value=floor_count(budget.value))
         elif of_decoder and budget.kind == "share" and places[0] > 0:
             own, overall = Budget.model_validate(1.0), budget
         (stage,) = self.stages
@@ -199,11 +202,16 @@ class Pipeline(StrictModel):
 
     def to_plain(self) -> dict[str, Any]:
         """Plain data that :func:`tokensieve.load_pipeline` reads back to an equal pipeline."""
-        plain: dict[str, Any] = self.model_dump(mode="json", exclude_defaults=True)
+        plain = self.model_dump(mode="json", exclude_defaults=True)
         plain.pop("stages", None)
-        if self.stages:
-            plain["stages"] = [_plain_stage(stage) for stage in self.stages]
-        return plain
+        stages = []
+        for stage in self.stages:
+            keys = stage.model_dump(mode="json", exclude_unset=True)
+            for key in {"at", "keep", "score"} & keys.keys():
+                if len(keys[key]) == 1:
+                    (keys[key],) = keys[key]
+            stages.append({key: keys[key] for key in Stage.model_fields if key in keys})
+        return {**plain, "stages": stages} if stages else plain
 
 
 _NO_REFERENCE = "one budget for several boundaries is a share of the original tokens: drop `of`"
@@ -222,21 +230,13 @@ def scaling_notes(pipeline: Pipeline, depth: int, unit: str = "decoder layer") -
 
 
 def end_notes(pipeline: Pipeline, depth: int, unit: str = "decoder layer") -> list[str]:
-    """Say that a boundary lies behind the last layer, where one does."""
+    """Say that a boundary is after the last layer, where one is."""
     if depth not in pipeline.boundaries(depth):
         return []
     return [
         f"boundary {depth} is behind the last {unit}: it removes tokens from what leaves the "
         f"{unit}s, and none runs on fewer of them"
     ]
-
-
-def _plain_stage(stage: Stage) -> dict[str, Any]:
-    plain = stage.model_dump(mode="json", exclude_unset=True)
-    for key in ("at", "keep", "score"):
-        if key in plain and len(plain[key]) == 1:
-            (plain[key],) = plain[key]
-    return {key: plain[key] for key in Stage.model_fields if key in plain}
 
 
 _PIPELINE_KEYS = frozenset(Pipeline.model_fields) - {"stages", "keep"}

@@ -65,7 +65,7 @@ def read_budgets(
     convention: Convention = PAPER,
     element_bytes: int = 2,
 ) -> Readings:
-    """What ``pipeline`` leaves of an image of ``tokens`` tokens, boundary by boundary.
+    """Read the budgets of ``pipeline`` for an image of ``tokens`` tokens, boundary by boundary.
 
     Raises:
         AttachError: the decoder has too few layers, or a budget cannot be met.
@@ -93,7 +93,9 @@ def read_budgets(
             kv_bytes=kv_bytes(layers[:end], dims, element_bytes=element_bytes),
         )
 
-    boundaries = [max(cut.at, 0) for cut in placed]  # a smaller image cuts the decoder's input
+    boundaries = [
+        max(stage.at, 0) for stage in placed
+    ]  # a smaller image shortens the decoder's input
     return Readings(
         segments=tuple(segment(*span) for span in _spans(boundaries, dims.layers)),
         per_layer=tuple(layers),
@@ -106,12 +108,12 @@ def read_budgets(
 
 
 def _spans(boundaries: Sequence[int], depth: int) -> list[tuple[int, int, int | None]]:
-    """``(first layer, end, number of the boundary in front)`` of each segment."""
+    """``(first layer, end, number of the boundary before)`` of each segment."""
     spans: list[tuple[int, int, int | None]] = []
     if not boundaries or boundaries[0] > 0:
         spans.append((0, boundaries[0] if boundaries else depth, None))
     ends = [*boundaries, depth][1:]
     for number, (first, end) in enumerate(zip(boundaries, ends, strict=True)):
-        if end > first:  # else a later cut at the same layer replaces this one
+        if end > first:  # else a later boundary at the same layer replaces this one
             spans.append((first, end, number))
     return spans

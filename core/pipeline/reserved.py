@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 from tokensieve.core.files.yaml_source import read_yaml
 from tokensieve.core.names import BASELINES, reserved
 from tokensieve.core.pipeline.pipeline import Pipeline
@@ -15,7 +12,7 @@ BUDGET = "keep"
 
 
 def misnamed(name: str, pipeline: Pipeline, registry: Registry) -> str | None:
-    """Why ``pipeline`` cannot have that name; None if it can.
+    """The reason why ``pipeline`` cannot have that name; None if it can.
 
     At another budget it is the same pipeline.
     """
@@ -30,27 +27,25 @@ def misnamed(name: str, pipeline: Pipeline, registry: Registry) -> str | None:
 
 
 def _standard(name: str, registry: Registry) -> Pipeline | None:
-    """What the name stands for; None where the project's own presets are not registered."""
-    kind = "pipeline" if name in BASELINES else "study"
-    for entry in registry.all(kind):
-        if entry.owner == PROJECT and (kind == "study" or entry.name == name):
-            plain = _written(entry.value, name)
-            if plain is not None:
-                return Pipeline.model_validate(plain, context={"registry": registry})
+    """The pipeline of that name; None where the project's own presets are not registered.
+
+    It is a preset, or it is written in a built-in study.
+    """
+    preset = name in BASELINES
+    for entry in registry.all("pipeline" if preset else "study"):
+        if entry.owner != PROJECT or (preset and entry.name != name):
+            continue
+        plain = read_yaml(entry.value).data
+        if not preset:
+            named = [one for one in plain["pipelines"] if isinstance(one, dict)]
+            plain = next((one["pipeline"] for one in named if one.get("name") == name), None)
+        if plain is not None:
+            return Pipeline.model_validate(plain, context={"registry": registry})
     return None
 
 
-def _written(file: Path, name: str) -> Any:
-    """A preset, or the pipeline of that name in a study."""
-    data = read_yaml(file).data
-    if name in BASELINES:
-        return data
-    entries = [entry for entry in data["pipelines"] if isinstance(entry, dict)]
-    return next((entry["pipeline"] for entry in entries if entry.get("name") == name), None)
-
-
-def _content(pipeline: Pipeline) -> dict[str, Any]:
-    """What a pipeline does, but for its budget."""
+def _content(pipeline: Pipeline) -> dict[str, object]:
+    """The content of a pipeline that decides what it does, but for its budget."""
     plain = pipeline.to_plain()
     stages = [
         {key: value for key, value in stage.items() if key != BUDGET}

@@ -9,21 +9,20 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any
 
-from pydantic.json_schema import GenerateJsonSchema
+from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core.core_schema import ModelSchema
 
 from tokensieve.core.contract.components import Component, Merger, Scorer, Selector
 from tokensieve.core.pipeline.budgets import Budget
-from tokensieve.core.pipeline.fields import as_list
 from tokensieve.core.pipeline.pipeline import Pipeline
 from tokensieve.core.pipeline.stage import ScoreTerm, Stage
 from tokensieve.core.plugins.registry import Registry
 
-Schema = dict[str, Any]
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
-_SHARED: dict[type[Any], str] = {
+_SHARED: dict[type[BaseModel], str] = {
     Budget: "budget",
     ScoreTerm: "score-term",
     Scorer: "scorer",
@@ -42,7 +41,7 @@ _BOUNDS = {
     "multiple_of": "multipleOf",
 }
 
-DESCRIPTIONS: dict[type[Any], dict[str, str]] = {
+DESCRIPTIONS: dict[type[BaseModel], dict[str, str]] = {
     Pipeline: {
         "name": "how results call the pipeline; default: the file's name",
         "description": "one line for people",
@@ -70,9 +69,9 @@ DESCRIPTIONS: dict[type[Any], dict[str, str]] = {
 }
 
 
-def pipeline_schema(registry: Registry) -> Schema:
+def pipeline_schema(registry: Registry) -> JsonSchemaValue:
     """The schema of a pipeline file whose components are those of ``registry``."""
-    definitions: Schema = {"budget": _budget()}
+    definitions: JsonSchemaValue = {"budget": _budget()}
     for kind in ("scorer", "selector", "merger"):
         names = []
         for entry in registry.all(kind):
@@ -83,7 +82,13 @@ def pipeline_schema(registry: Registry) -> Schema:
     definitions["score-term"] = _score_term(registry, definitions)
     definitions["stage"] = _stage(registry, definitions)
     definitions["pipeline"] = _described(Pipeline, definitions)
-    definitions["pipeline-of-one-stage"] = _short_form(definitions)
+    shared = dict(definitions["pipeline"]["properties"])
+    del shared["stages"], shared["keep"]  # `keep` is the stage's
+    definitions["pipeline-of-one-stage"] = {
+        **definitions["stage"],
+        "description": "A pipeline of one stage: the keys of both on one level.",
+        "properties": {**shared, **definitions["stage"]["properties"]},
+    }
     return {
         "$schema": DIALECT,
         "title": "tokensieve pipeline",
@@ -92,14 +97,14 @@ def pipeline_schema(registry: Registry) -> Schema:
     }
 
 
-def _ref(name: str) -> Schema:
+def _ref(name: str) -> JsonSchemaValue:
     return {"$ref": f"#/$defs/{name}"}
 
 
-def _budget() -> Schema:
+def _budget() -> JsonSchemaValue:
     """The spellings that :class:`Budget` parses."""
-    share: Schema = {"type": "number", "exclusiveMinimum": 0, "maximum": 1}
-    tokens: Schema = {"type": "integer", "minimum": 1}
+    share: JsonSchemaValue = {"type": "number", "exclusiveMinimum": 0, "maximum": 1}
+    tokens: JsonSchemaValue = {"type": "integer", "minimum": 1}
     return {
         "description": inspect.getdoc(Budget),
         "anyOf": [
@@ -113,7 +118,7 @@ def _budget() -> Schema:
     }
 
 
-def _mapping(properties: Schema, required: list[str]) -> Schema:
+def _mapping(properties: JsonSchemaValue, required: list[str]) -> JsonSchemaValue:
     return {
         "type": "object",
         "properties": properties,
@@ -122,21 +127,23 @@ def _mapping(properties: Schema, required: list[str]) -> Schema:
     }
 
 
-def _component(kind: str, component: type[Component], definitions: Schema) -> Schema:
+def _component(
+    kind: str, component: type[Component], definitions: JsonSchemaValue
+) -> JsonSchemaValue:
     """``name`` (where no parameter is required) or ``{kind: name, **parameters}``."""
     own = _own_schema(component, f"{kind}:{component.name}", definitions)
-    name: Schema = {"const": component.name, "description": component.summary()}
+    name: JsonSchemaValue = {"const": component.name, "description": component.summary()}
     required = own.get("required", [])
     mapping = _mapping({kind: name, **own.get("properties", {})}, [kind, *required])
     spellings = [mapping] if required else [name, mapping]
     return {"description": inspect.cleandoc(component.__doc__ or ""), "anyOf": spellings}
 
 
-def _score_term(registry: Registry, definitions: Schema) -> Schema:
+def _score_term(registry: Registry, definitions: JsonSchemaValue) -> JsonSchemaValue:
     """A scorer, with ``weight`` and ``normalize`` among its parameters or around it."""
     own = _described(ScoreTerm, definitions)["properties"]
     around = {key: own[key] for key in DESCRIPTIONS[ScoreTerm]}
-    spellings: list[Schema] = [_mapping({"scorer": _ref("scorer"), **around}, ["scorer"])]
+    spellings: list[JsonSchemaValue] = [_mapping({"scorer": _ref("scorer"), **around}, ["scorer"])]
     for entry in registry.all("scorer"):
         for own_spelling in definitions[f"scorer:{entry.name}"]["anyOf"]:
             extended = dict(own_spelling)
@@ -146,7 +153,7 @@ def _score_term(registry: Registry, definitions: Schema) -> Schema:
     return {"anyOf": spellings}
 
 
-def _stage(registry: Registry, definitions: Schema) -> Schema:
+def _stage(registry: Registry, definitions: JsonSchemaValue) -> JsonSchemaValue:
     """A stage needs a budget unless its selector decides the number of tokens itself."""
     stage = _described(Stage, definitions)
     adaptive = [
@@ -154,26 +161,13 @@ def _stage(registry: Registry, definitions: Schema) -> Schema:
         for entry in registry.all("selector")
         if entry.value.adaptive_count
     ]
-    for key in ("at", "keep"):
-        stage["properties"][key]["anyOf"][1]["minItems"] = 1
-    number, listed = at = stage["properties"]["at"]["anyOf"]
-    number["minimum"] = listed["items"]["minimum"] = 0
-    at.append({"const": "image"})
     del stage["properties"]["keep"]["default"]
     unbounded = {"required": ["select"], "properties": {"select": {"anyOf": adaptive}}}
     stage["anyOf"] = [{"required": ["keep"]}, *([unbounded] if adaptive else [])]
     return stage
 
 
-def _short_form(definitions: Schema) -> Schema:
-    """Stage keys at the top level; ``keep`` is then the stage's."""
-    stage, shared = definitions["stage"], dict(definitions["pipeline"]["properties"])
-    del shared["stages"], shared["keep"]
-    about = "A pipeline of one stage: the keys of both on one level."
-    return {**stage, "description": about, "properties": {**shared, **stage["properties"]}}
-
-
-def _described(model: type[Any], definitions: Schema) -> Schema:
+def _described(model: type[BaseModel], definitions: JsonSchemaValue) -> JsonSchemaValue:
     schema = _own_schema(model, model.__name__.lower(), definitions)
     for key, text in DESCRIPTIONS[model].items():
         schema["properties"][key]["description"] = text
@@ -181,74 +175,63 @@ def _described(model: type[Any], definitions: Schema) -> Schema:
 
 
 class _Generator(GenerateJsonSchema):
-    """Pydantic's generator, which leaves the shared types and the single values to us."""
+    """Pydantic's generator, which leaves the shared types to us."""
 
-    def model_schema(self, schema: Any) -> Schema:
+    asked: type[BaseModel] | None = None
+
+    def model_schema(self, schema: ModelSchema) -> JsonSchemaValue:
         """A shared type becomes a mark, unless it is the one asked for."""
         shared = _SHARED.get(schema["cls"])
         if shared is not None and schema["cls"] is not self.asked:
             return {_MARK: shared}
         return super().model_schema(schema)
 
-    def function_before_schema(self, schema: Any) -> Schema:
-        """A list that may be spelt as its only item."""
-        inner = super().function_before_schema(schema)
-        if schema["function"]["function"] is as_list:
-            return {"anyOf": [inner["items"], inner]}
-        return inner
-
-    def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> Schema:
+    def handle_invalid_for_json_schema(self, schema: object, error_info: str) -> JsonSchemaValue:
         """A plugin's parameter that JSON Schema cannot describe may be anything."""
         return {}
 
-    def field_title_should_be_set(self, schema: Any) -> bool:
+    def field_title_should_be_set(self, schema: object) -> bool:
         """Titles would only repeat the keys."""
         return False
 
-    asked: type[Any] | None = None
 
-
-def _own_schema(model: type[Any], prefix: str, definitions: Schema) -> Schema:
+def _own_schema(
+    model: type[BaseModel], prefix: str, definitions: JsonSchemaValue
+) -> JsonSchemaValue:
     """The schema of one model; its nested models go to ``definitions`` under ``prefix``."""
     generator = _Generator()
     generator.asked = model
     schema = generator.generate(model.__pydantic_core_schema__, mode="validation")
     nested = schema.pop("$defs", {})
 
-    def place(name: str) -> Schema:
-        shared = nested[name].get(_MARK)
-        return _ref(shared or f"{prefix}.{name}")
+    def place(name: str) -> str:
+        return str(nested[name].get(_MARK) or f"{prefix}.{name}")
 
-    relink = _relinker(place)
     for name, definition in nested.items():
         if _MARK not in definition:
-            definitions[f"{prefix}.{name}"] = _without_title(relink(definition))
-    relinked: Schema = _without_title(relink(schema))
-    return relinked
+            definitions[place(name)] = _relinked(definition, place)
+    return _relinked(schema, place)
 
 
-def _relinker(place: Callable[[str], Schema]) -> Callable[[Any], Any]:
-    """A function that points all references of a schema to our definitions."""
+def _relinked(schema: JsonSchemaValue, place: Callable[[str], str]) -> JsonSchemaValue:
+    """A schema whose references point to our definitions; of pydantic's, ``place`` tells which."""
 
-    def relink(node: Any) -> Any:
+    def relink(node: object) -> object:
         if isinstance(node, list):
             return [relink(item) for item in node]
-        if not isinstance(node, dict):
-            return node
+        return relink_mapping(node) if isinstance(node, dict) else node
+
+    def relink_mapping(node: JsonSchemaValue) -> JsonSchemaValue:
         if _MARK in node:
             return {**node, **_ref(node[_MARK])} if len(node) > 1 else _ref(node[_MARK])
         links = {key: relink(value) for key, value in node.items() if key != "$ref"}
         if "anyOf" in node:  # pydantic leaves the bounds of a union in its own words
             links = {_BOUNDS.get(key, key): value for key, value in links.items()}
         if "$ref" in node:
-            links.update(place(node["$ref"].removeprefix("#/$defs/")))
+            links.update(_ref(place(node["$ref"].removeprefix("#/$defs/"))))
         return links
 
-    return relink
-
-
-def _without_title(schema: Schema) -> Schema:
-    return {key: value for key, value in schema.items() if key != "title"}
+    return {key: value for key, value in relink_mapping(schema).items() if key != "title"}
 
 
 __all__ = ["DESCRIPTIONS", "pipeline_schema"]

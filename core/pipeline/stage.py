@@ -1,16 +1,18 @@
-"""Stages and score terms: what stands between a pipeline and its components."""
+"""Stages and score terms: the levels of a file between a pipeline and its components."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
+    ModelWrapValidatorHandler,
     PlainSerializer,
-    ValidationInfo,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
@@ -21,14 +23,18 @@ from tokensieve.core.contract.components import Component, Scorer
 from tokensieve.core.gate.classes import asked_rescaled
 from tokensieve.core.pipeline.budgets import Budget
 from tokensieve.core.pipeline.fields import (
-    AMerger,
-    AScorer,
-    ASelector,
-    as_list,
+    MergerField,
+    ScorerField,
+    SelectorField,
     dump_component,
-    located,
 )
-from tokensieve.core.strict import MOST_LAYERS, StrictModel
+from tokensieve.core.pipeline.short_forms import OneOrList, as_list, validated
+from tokensieve.core.strict import MOST_LAYERS, Place, StrictModel, error_at
+
+if TYPE_CHECKING:
+    from pydantic import GetJsonSchemaHandler
+    from pydantic.json_schema import JsonSchemaValue
+    from pydantic_core import CoreSchema
 
 Normalize = Literal["none", "sum", "minmax", "rank", "zscore"]
 Scope = Literal["image", "sample"]
@@ -51,51 +57,73 @@ Weight = Annotated[float, Field(ge=-MOST_WEIGHT, le=MOST_WEIGHT), AfterValidator
 class ScoreTerm(StrictModel):
     """One scorer of a stage, how its scores are normalized over an image, and its weight."""
 
-    scorer: AScorer
+    scorer: ScorerField
     weight: Weight = 1.0
     normalize: Normalize = "none"
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _inline(cls, value: Any) -> Any:
+    def _short_form(cls, value: object, handler: ModelWrapValidatorHandler[ScoreTerm]) -> ScoreTerm:
         """``ttv`` or ``{scorer: ttv, normalize: sum, <parameters of ttv>}``."""
         if isinstance(value, str | Scorer):
-            return {"scorer": value}
-        if isinstance(value, dict) and isinstance(value.get("scorer"), str):
-            own = {key: value[key] for key in ("weight", "normalize") if key in value}
-            return {**own, "scorer": {k: v for k, v in value.items() if k not in own}}
-        return value
+            return validated(handler, {"scorer": value}, lambda place: place[1:])
+        if not isinstance(value, dict) or not isinstance(value.get("scorer"), str):
+            return handler(value)
+        own = {key: value[key] for key in ("weight", "normalize") if key in value}
+        scorer = {key: entry for key, entry in value.items() if key not in own}
+
+        def written(place: Place) -> Place:
+            return place[1:] if place[:1] == ("scorer",) and len(place) > 1 else place
+
+        return validated(handler, {**own, "scorer": scorer}, written)
 
     def rescaled(self, boundary: Callable[[int], int]) -> ScoreTerm:
         """The term on a model of another depth."""
         return self.model_copy(update={"scorer": asked_rescaled(self.scorer, boundary)})
 
-    def dump(self) -> Any:
+    def dump(self) -> str | dict[str, object]:
         """The shortest YAML spelling."""
         plain = dump_component(self.scorer)
         own = self.model_dump(include={"weight", "normalize"}, exclude_defaults=True)
-        return (
-            plain
-            if not own
-            else {**(plain if isinstance(plain, dict) else {"scorer": plain}), **own}
-        )
+        if not own:
+            return plain
+        return {**(plain if isinstance(plain, dict) else {"scorer": plain}), **own}
 
 
 AScoreTerm = Annotated[ScoreTerm, PlainSerializer(lambda term: term.dump())]
-ScoreTerms = Annotated[
-    tuple[AScoreTerm, ...], Field(max_length=MOST_TERMS), BeforeValidator(as_list)
-]
+ScoreTerms = Annotated[tuple[AScoreTerm, ...], Field(max_length=MOST_TERMS), OneOrList()]
 """A parameter that is one score term or a list of them, as in the ``score`` of a stage."""
 
 
-def _named_boundary(value: Any) -> Any:
-    """``image`` stands for the boundary in front of the encoder; it has a stage of its own."""
+def _read_image(value: object) -> object:
+    """The boundary that is meant, or ``value`` as it is."""
     if value in ("image", ["image"]):
         return (IMAGE,)
     listed = as_list(value)
     if any(isinstance(entry, int) and entry < 0 for entry in listed) and value != (IMAGE,):
         raise ValueError("a boundary is a number of decoder layers, 0 or more, or 'image'")
     return value
+
+
+@dataclass(frozen=True)
+class OrImage(BeforeValidator):
+    """Annotation: ``image`` is the boundary before the encoder; it has a stage of its own."""
+
+    func: Callable[[object], object] = _read_image
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """The numbers, or the word."""
+        return {"anyOf": [*handler(schema)["anyOf"], {"const": "image"}]}
+
+
+Boundary = Annotated[
+    int,
+    Field(ge=IMAGE, lt=MOST_LAYERS, strict=True),
+    WithJsonSchema({"exclusiveMaximum": MOST_LAYERS, "minimum": 0, "type": "integer"}),
+]
+"""A boundary as a number of decoder layers; ``image`` is read as ``IMAGE``."""
 
 
 class Stage(StrictModel):
@@ -106,64 +134,59 @@ class Stage(StrictModel):
     """
 
     at: Annotated[
-        tuple[Annotated[int, Field(ge=IMAGE, lt=MOST_LAYERS, strict=True)], ...],
+        tuple[Boundary, ...],
         Field(max_length=MOST_BOUNDARIES),
-        BeforeValidator(as_list),
-        BeforeValidator(_named_boundary),
+        OneOrList(filled=True),
+        OrImage(),
         PlainSerializer(lambda at: ["image" if boundary == IMAGE else boundary for boundary in at]),
     ]
     score: ScoreTerms = ()
-    select: ASelector = Field(default="top-k", validate_default=True)
+    select: SelectorField = Field(default="top-k", validate_default=True)
     keep: Annotated[
-        tuple[Budget, ...], Field(max_length=MOST_BOUNDARIES), BeforeValidator(as_list)
-    ] = Field(
-        default=1.0,
-        validate_default=True,
-    )
-    merge: AMerger | None = None
+        tuple[Budget, ...], Field(max_length=MOST_BOUNDARIES), OneOrList(filled=True)
+    ] = Field(default=1.0, validate_default=True)
+    merge: MergerField | None = None
     scope: Scope = "image"
     order: OrderPolicy = "raster"
 
-    @field_validator("at", "score")
+    @field_validator("at")
     @classmethod
-    def _not_empty(cls, value: tuple[Any, ...], info: ValidationInfo) -> tuple[Any, ...]:
-        if not value and info.field_name == "at":
+    def _not_empty(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if not value:
             raise ValueError("needs at least one boundary")
         return value
 
     @model_validator(mode="after")
     def _consistent(self) -> Stage:
         if any(b <= a for a, b in zip(self.at, self.at[1:], strict=False)):
-            raise located("boundaries must increase", ("at",))
+            raise error_at("boundaries must increase", ("at",))
         if len(self.keep) not in (1, len(self.at)):
             boundaries = len(self.at)
             message = (
                 f"{len(self.keep)} budgets for {boundaries} boundaries, allowed: 1 or {boundaries}"
             )
-            raise located(message, ("keep",))
+            raise error_at(message, ("keep",))
         if self.shrinks_images:
-            self._refuse_components()
-        elif not self.score and self._reads_scores():
-            raise located("is missing: a stage needs a scorer", ("score",))
+            for key in ("score", "select", "merge", "scope", "order"):
+                if key in self.model_fields_set:
+                    message = (
+                        "a smaller image needs no components: a stage at 'image' has `keep` only"
+                    )
+                    raise error_at(message, (key,))
+        elif not self.score:
+            with blamed(self.select, "reads_scores()"):
+                reads_scores = self.select.reads_scores()
+            if reads_scores:
+                raise error_at("is missing: a stage needs a scorer", ("score",))
         if self.merge is not None and self.merge.space == "vision" and self.at != (0,):
             message = (
                 f"{self.merge.name!r} merges before the projector: allowed only in a stage at "
                 "boundary 0"
             )
-            raise located(message, ("merge",))
+            raise error_at(message, ("merge",))
         if "keep" not in self.model_fields_set and not self.select.adaptive_count:
-            raise located("is missing: a stage needs a budget", ("keep",))
+            raise error_at("is missing: a stage needs a budget", ("keep",))
         return self
-
-    def _reads_scores(self) -> bool:
-        with blamed(self.select, "reads_scores()"):
-            return self.select.reads_scores()
-
-    def _refuse_components(self) -> None:
-        for key in ("score", "select", "merge", "scope", "order"):
-            if key in self.model_fields_set:
-                message = "a smaller image needs no components: a stage at 'image' has `keep` only"
-                raise located(message, (key,))
 
     @property
     def shrinks_images(self) -> bool:

@@ -1,4 +1,4 @@
-"""Which files a plugin's code opens while it runs: data that its results may depend on."""
+"""Watching for the files that a plugin's code opens: data that its results may depend on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 CODE = frozenset({".py", ".pyc", ".so", ".pyd"})
 CACHES = frozenset({".cache", "__pycache__", ".git"})
@@ -22,7 +21,7 @@ Stamp = tuple[int, ...]
 Seen = dict[str, Stamp | None]
 """The files, and how to tell that one has been touched since; None: it is not there."""
 _OPEN: list[tuple[Seen, FrameType]] = []
-"""What is being watched for at the moment, and who does, the innermost last."""
+"""What is found at the moment, and by whom; the innermost is last."""
 
 
 @contextmanager
@@ -35,14 +34,18 @@ def watched() -> Iterator[Seen]:
     """
     _install()
     found: Seen = {}
-    _OPEN.append((found, sys._getframe(2)))  # behind the context manager's own
+    _OPEN.append((found, sys._getframe(2)))  # after the context manager's own
     try:
         yield found
     finally:
         _OPEN[:] = [other for other in _OPEN if other[0] is not found]
         files = [changeable(name) if os.path.exists(name) else Path(name) for name in found]
         found.clear()
-        found.update({str(file): _stamp(str(file)) for file in files if file and _is_data(file)})
+        for file in files:
+            if file is None or file.suffix in CODE or CACHES & set(file.parts):
+                continue
+            if not str(file).startswith(SYSTEM):
+                found[str(file)] = _stamp(str(file))
 
 
 def untouched(seen: Seen) -> bool:
@@ -50,18 +53,13 @@ def untouched(seen: Seen) -> bool:
     return all(_stamp(file) == stamp for file, stamp in seen.items())
 
 
-def changeable(name: Any) -> Path | None:
-    """The file, if it is one and lies where nobody installs anything: no version speaks for it."""
+def changeable(name: object) -> Path | None:
+    """The file, if it is one and nobody installs anything there: no version speaks for it."""
     if not isinstance(name, str) or not os.path.isfile(name):
         return None
     path = Path(name).resolve()
     inside = any(path.is_relative_to(folder) for folder in _installed_places())
     return None if inside or DISTRIBUTIONS & set(path.parts) else path
-
-
-def _is_data(file: Path) -> bool:
-    code = file.suffix in CODE
-    return not code and not CACHES & set(file.parts) and not str(file).startswith(SYSTEM)
 
 
 def _stamp(file: str) -> Stamp | None:
@@ -74,7 +72,7 @@ def _stamp(file: str) -> Stamp | None:
 
 @lru_cache(maxsize=1)
 def _installed_places() -> tuple[Path, ...]:
-    """Where Python and installed distributions lie."""
+    """The folders of Python and of installed distributions."""
     named = sysconfig.get_paths()
     keys = ("stdlib", "platstdlib", "purelib", "platlib")
     folders = [*(named[key] for key in keys), *site.getsitepackages(), site.getusersitepackages()]
@@ -87,7 +85,7 @@ def _install() -> None:
     sys.addaudithook(_note)
 
 
-def _note(event: str, arguments: tuple[Any, ...]) -> None:
+def _note(event: str, arguments: tuple[object, ...]) -> None:
     if not _OPEN or event != "open":
         return
     path, _, flags = arguments

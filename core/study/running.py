@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from tokensieve.core.plugins.registry import build_registry
+from tokensieve.core.plugins.discovery import build_registry
 from tokensieve.core.study.executors import (
     ExecutorName,
     ExecutorOptions,

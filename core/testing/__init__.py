@@ -19,8 +19,9 @@ from pathlib import Path
 
 from tokensieve.core.errors import PluginError, TokensieveError
 from tokensieve.core.pipeline.loading import load_pipeline
+from tokensieve.core.plugins.discovery import build_registry
 from tokensieve.core.plugins.files import plugin_path
-from tokensieve.core.plugins.registry import Registry, build_registry, kind_of
+from tokensieve.core.plugins.registry import Registry, kind_of
 from tokensieve.core.testing.batch import SyntheticBatch
 from tokensieve.core.testing.checks import Check, CheckResult
 from tokensieve.core.testing.kind_checks import CHECKS

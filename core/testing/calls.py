@@ -18,7 +18,7 @@ from tokensieve.core.contract.components import (
 from tokensieve.core.contract.ranking import top_counts
 from tokensieve.core.contract.tensors import at_least_float32
 from tokensieve.core.contract.view import View
-from tokensieve.core.pipeline.budgets import whole
+from tokensieve.core.pipeline.budgets import floor_count
 from tokensieve.core.testing.batch import Record, SyntheticBatch
 
 Outcome = dict[str, Tensor]
@@ -38,12 +38,12 @@ def available(batch: SyntheticBatch) -> Tensor:
 
 def selector_counts(batch: SyntheticBatch, share: float) -> list[int]:
     """The tokens that a selector is asked for, per image."""
-    return [whole(share * int(count)) for count in available(batch).sum(dim=1)]
+    return [floor_count(share * int(count)) for count in available(batch).sum(dim=1)]
 
 
 def splits(merger: Merger, batch: SyntheticBatch, share: float, has_cls: bool) -> list[Split]:
     """The parts of each image's budget; nothing to merge where all tokens stay."""
-    totals = [max(1, whole(share * size)) for size in sizes(batch)]
+    totals = [max(1, floor_count(share * size)) for size in sizes(batch)]
     return [
         merger.split(total, size, has_cls) if total < size else Split(total, 0, 0)
         for total, size in zip(totals, sizes(batch), strict=True)

@@ -15,7 +15,8 @@ from torch import Tensor
 from tokensieve.core.contract.components import Component
 from tokensieve.core.contract.signals import HISTORY_SIGNALS
 from tokensieve.core.pipeline.fields import describe_problem
-from tokensieve.core.plugins.registry import Registry, build_registry, kind_of
+from tokensieve.core.plugins.discovery import build_registry
+from tokensieve.core.plugins.registry import Registry, kind_of
 from tokensieve.core.testing.batch import Record, SyntheticBatch
 from tokensieve.core.testing.calls import Outcome, call, read, take_in_order
 from tokensieve.core.testing.synthetic import Scene, synthetic_batch
@@ -79,8 +80,8 @@ class ComponentUnderTest:
             )
             return built
         except ValidationError as error:
-            problem = dict(error.errors()[0])
-            place = ".".join(str(part) for part in error.errors()[0]["loc"]) or "parameters"
+            problem = error.errors()[0]
+            place = ".".join(str(part) for part in problem["loc"]) or "parameters"
             raise CheckFailed(
                 f"{parameters} is refused ({place}: {describe_problem(problem)}): "
                 "let the classmethod `examples` return parameter sets that work"

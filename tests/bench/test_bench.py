@@ -30,7 +30,7 @@ from tokensieve.core.engine.decoder import prompt as prompt_module
 from tokensieve.core.engine.session import attach_timed
 from tokensieve.core.errors import TokensieveError
 from tokensieve.core.models.sizes import SIZES
-from tokensieve.core.plugins.registry import build_registry
+from tokensieve.core.plugins.discovery import build_registry
 
 PRESETS = ("fastv", "transprune", "visionzip", "random", "uniform", "visionzip+transprune")
 GQA = DecoderDims(layers=8, dim=64, mlp_dim=1024, heads=4, kv_heads=2, head_dim=16)

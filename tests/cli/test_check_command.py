@@ -13,7 +13,7 @@ import pytest
 
 from tokensieve.core.cli.entry import main
 from tokensieve.core.errors import PluginError
-from tokensieve.core.plugins.registry import build_registry
+from tokensieve.core.plugins.discovery import build_registry
 from tokensieve.core.testing import CHECKS, check_plugin_files
 
 BROKEN = (broken_scorers, broken_selectors_and_mergers)

@@ -14,7 +14,7 @@ from command_line import Call, Result, one_line
 
 from tokensieve.core.pipeline.flops import PAPER
 from tokensieve.core.pipeline.loading import load_pipeline
-from tokensieve.core.plugins.registry import build_registry
+from tokensieve.core.plugins.discovery import build_registry
 
 REGISTRY = build_registry()
 
@@ -104,7 +104,7 @@ def test_list_tells_which_plugin_is_broken(
 
 
 def fresh_registry(plugins: Any = ()) -> Any:
-    from tokensieve.core.plugins import registry as module
+    from tokensieve.core.plugins import discovery as module
 
     module._build.cache_clear()
     try:

@@ -13,7 +13,7 @@ import tokensieve
 from tokensieve.core.contract.ranking import selection_order, top_counts
 from tokensieve.core.contract.ties import above, falling, first_max
 from tokensieve.core.pipeline.scoring import NORMALIZERS
-from tokensieve.core.plugins.registry import build_registry
+from tokensieve.core.plugins.discovery import build_registry
 from tokensieve.core.report.statistics.ranks import first_best, leave_one_out_choice
 
 EPS = torch.finfo(torch.float32).eps

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 import tokensieve
+from tokensieve.core.contract.boundary_log import settle
 from tokensieve.core.contract.components import Merged, Split
-from tokensieve.core.contract.view import View, settle
+from tokensieve.core.contract.view import View
 from tokensieve.core.engine.decision import BoundaryTokens, decide
 from tokensieve.core.engine.layout import Layout, Segment
 from tokensieve.core.engine.reduction import Groups

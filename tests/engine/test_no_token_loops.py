@@ -9,7 +9,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tokensieve.core.contract.ranking import top_counts
-from tokensieve.core.plugins.registry import Entry, build_registry
+from tokensieve.core.plugins.discovery import build_registry
+from tokensieve.core.plugins.registry import Entry
 from tokensieve.core.testing import Scene, synthetic_batch
 from tokensieve.core.testing.trials import ComponentUnderTest
 

@@ -15,7 +15,7 @@ from tokensieve.core.errors import PipelineError, TaskError, TokensieveError
 from tokensieve.core.files.text import filled_lines, read_text
 from tokensieve.core.foreign import foreign, reason, shorten, shown
 from tokensieve.core.pipeline.loading import load_pipeline
-from tokensieve.core.plugins.registry import build_registry
+from tokensieve.core.plugins.discovery import build_registry
 from tokensieve.core.study.spec.study import load_study
 
 REGISTRY = build_registry()

@@ -23,7 +23,7 @@ import typer.main
 import tokensieve
 from tokensieve.core.cli.app import app
 from tokensieve.core.cli.entry import main
-from tokensieve.core.plugins import registry as plugins
+from tokensieve.core.plugins import discovery as plugins
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 FILE_NAME = re.compile(r"# ([\w./-]+\.(?:py|yaml|toml))\n")

@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 import tokensieve.adapters
 import tokensieve.core
 import tokensieve.strategies
-from tokensieve.core.plugins.registry import build_registry
+from tokensieve.core.plugins.discovery import build_registry
 from tokensieve.core.study.plan.records import Record
 
 NUMBERS = (int, float)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tokensieve.core.files.yaml_source import Source
-from tokensieve.core.plugins.registry import build_registry
+from tokensieve.core.plugins.discovery import build_registry
 from tokensieve.core.study.executors import ExecutorOptions, ProgressListener
 from tokensieve.core.study.plan.cells import plan
 from tokensieve.core.study.plan.records import Costs, PlannedCell

@@ -29,7 +29,7 @@ from tokensieve.core.models.finding import load_config
 from tokensieve.core.models.loading import load_model
 from tokensieve.core.output.quiet import quiet_transformers
 from tokensieve.core.pipeline.loading import load_pipeline
-from tokensieve.core.plugins.registry import build_registry
+from tokensieve.core.plugins.discovery import build_registry
 from tokensieve.core.study.lmms.task import LmmsTask, check_included
 from tokensieve.core.study.spec.slurm_options import OPTIONS, read_parameters
 from tokensieve.core.study.spec.study import StudySpec, read_study

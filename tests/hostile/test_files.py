@@ -32,7 +32,7 @@ from tokensieve.core.files.yaml_source import MAX_DEPTH as YAML_DEPTH
 from tokensieve.core.files.yaml_source import parse_yaml
 from tokensieve.core.models.checkpoints import READ, check_folder, read_config
 from tokensieve.core.pipeline.loading import load_pipeline, parse_keep
-from tokensieve.core.plugins.registry import build_registry
+from tokensieve.core.plugins.discovery import build_registry
 from tokensieve.core.study.spec.claims import stored_claims
 from tokensieve.core.study.spec.study import load_study
 from tokensieve.core.study.spec.task_files import FileTask

@@ -20,7 +20,7 @@ import tokensieve
 from tokensieve.core.contract.view import View
 from tokensieve.core.errors import TokensieveError
 from tokensieve.core.pipeline.loading import load_pipeline
-from tokensieve.core.plugins.registry import build_registry
+from tokensieve.core.plugins.discovery import build_registry
 from tokensieve.core.study.work.worker import failure
 from tokensieve.core.testing import check_component
 

@@ -15,7 +15,7 @@ from tokensieve.core.contract.components import Merged
 from tokensieve.core.contract.view import View
 from tokensieve.core.gate.mergers import Room, asked_merged, asked_split
 from tokensieve.core.gate.selection import asked_mask, asked_scores
-from tokensieve.core.plugins.registry import build_registry
+from tokensieve.core.plugins.discovery import build_registry
 from tokensieve.core.testing import Scene, synthetic_batch
 
 READ: dict[str, Callable[[View], Any]] = {

@@ -62,7 +62,7 @@ from tokensieve.core.errors import PipelineError, PluginError, StudyError, TaskE
 from tokensieve.core.files.yaml_source import read_yaml
 from tokensieve.core.names import CONTROLS, RESERVED
 from tokensieve.core.pipeline.loading import load_pipeline
-from tokensieve.core.plugins.registry import build_registry
+from tokensieve.core.plugins.discovery import build_registry
 from tokensieve.core.study.executors.ray import RemoteWorker
 from tokensieve.core.study.executors.slurm import RunShare
 from tokensieve.core.study.plan.cells import key_of
@@ -442,7 +442,7 @@ def test_what_no_model_is_loaded_from_changes_nothing(
 
 ADAPTER = """
 import tokensieve
-from tokensieve.core.plugins.registry import build_registry
+from tokensieve.core.plugins.discovery import build_registry
 
 class Own(build_registry().get("adapter", "llava")):
     name = "own"

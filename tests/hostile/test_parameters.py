@@ -21,7 +21,7 @@ from tokensieve.core.errors import TokensieveError
 from tokensieve.core.files.yaml_source import Source
 from tokensieve.core.pipeline.budgets import Budget
 from tokensieve.core.pipeline.loading import load_pipeline
-from tokensieve.core.plugins.registry import build_registry
+from tokensieve.core.plugins.discovery import build_registry
 from tokensieve.core.strict import MOST_ENTRIES, StrictModel
 from tokensieve.core.study.spec.study import StudySpec, read_study
 

@@ -16,7 +16,7 @@ from study_helpers import spec_of
 
 from tokensieve.core.errors import ModelError, StudyError
 from tokensieve.core.models.config_limits import check_config
-from tokensieve.core.plugins.registry import build_registry
+from tokensieve.core.plugins.discovery import build_registry
 from tokensieve.core.study.plan import cells as grid
 from tokensieve.core.study.plan.cells import check_count, count_cells, key_of, plan
 

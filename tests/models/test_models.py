@@ -12,7 +12,7 @@ from command_line import Call, one_line
 
 from tokensieve.core.files.pictures import open_image
 from tokensieve.core.models.loading import load_model
-from tokensieve.core.plugins.registry import build_registry
+from tokensieve.core.plugins.discovery import build_registry
 from tokensieve.core.run.prompts import VisualQuestion, find_panels
 
 REGISTRY = build_registry()

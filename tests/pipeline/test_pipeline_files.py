@@ -10,7 +10,7 @@ import pytest
 import tokensieve
 from tokensieve.core.errors import PipelineError
 from tokensieve.core.pipeline.loading import dump_yaml
-from tokensieve.core.plugins.registry import build_registry
+from tokensieve.core.plugins.discovery import build_registry
 
 PRESETS = [entry.name for entry in build_registry().all("pipeline")]
 STAGE = "name: x\nstages:\n  - at: 2\n    score: attention\n    keep: "

@@ -13,7 +13,7 @@ from tiny_models import FAMILIES, IMAGE, Prompt, build, continuing, inputs
 from torch.testing import assert_close
 
 import tokensieve
-from tokensieve.core.plugins.registry import build_registry
+from tokensieve.core.plugins.discovery import build_registry
 
 PRESETS = {
     entry.name: tokensieve.load_pipeline(entry.name) for entry in build_registry().all("pipeline")
@@ -96,7 +96,7 @@ def test_batch_equals_its_samples(family: str, preset: str, side: str) -> None:
 @pytest.mark.parametrize("preset", CUTTING)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_second_turn_and_detaching_work(family: str, preset: str) -> None:
-    """Text behind a pruned prompt continues its cache; afterwards the model is as it was."""
+    """Text after a pruned prompt continues its cache; afterwards the model is as it was."""
     model = model_of(family)
     batch = inputs(family, [prompts(family)[1]])
     with torch.no_grad():
@@ -122,7 +122,7 @@ def test_every_preset_takes_a_budget_from_outside(preset: str, keep: Any) -> Non
         with tokensieve.attach(model, preset, keep=asked) as session, torch.no_grad():
             logits = model(**inputs("internvl", [prompt])).logits
     except tokensieve.TokensieveError as error:
-        assert "is impossible" in str(error)  # the layers in front of the first cut cost more
+        assert "is impossible" in str(error)  # the layers before the first boundary cost more
         return
     assert logits.isfinite().all()
     layers = session.trace.per_layer[0]

@@ -13,7 +13,8 @@ from tokensieve.core.errors import PipelineError
 from tokensieve.core.files.yaml_source import parse_yaml
 from tokensieve.core.pipeline.loading import load_pipeline
 from tokensieve.core.pipeline.schema import DESCRIPTIONS, pipeline_schema
-from tokensieve.core.plugins.registry import Registry, build_registry
+from tokensieve.core.plugins.discovery import build_registry
+from tokensieve.core.plugins.registry import Registry
 
 REGISTRY = build_registry()
 PRESETS = [entry.name for entry in REGISTRY.all("pipeline")]

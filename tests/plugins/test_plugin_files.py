@@ -10,7 +10,7 @@ from plugin_sources import HOOK, good_source, scorer_source, scorers, write
 
 import tokensieve
 from tokensieve.core.errors import PipelineError, PluginError
-from tokensieve.core.plugins.registry import build_registry
+from tokensieve.core.plugins.discovery import build_registry
 
 
 def test_plugin_file_adds_to_what_is_installed(tmp_path: Path) -> None:

@@ -14,8 +14,9 @@ from plugin_sources import HOOK, good_source, install, scorer_source, scorers
 import tokensieve
 from tokensieve.core.contract.view import View
 from tokensieve.core.errors import PipelineError, PluginError
-from tokensieve.core.plugins import registry as plugins
-from tokensieve.core.plugins.registry import PROJECT, Registry, build_registry
+from tokensieve.core.plugins import discovery as plugins
+from tokensieve.core.plugins.discovery import build_registry
+from tokensieve.core.plugins.registry import PROJECT, Registry
 
 
 @pytest.fixture(autouse=True)

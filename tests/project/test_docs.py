@@ -22,7 +22,7 @@ import tokensieve.adapters
 import tokensieve.core
 import tokensieve.core.errors
 import tokensieve.strategies
-from tokensieve.core.plugins.registry import build_registry
+from tokensieve.core.plugins.discovery import build_registry
 
 PROJECT = Path(__file__).parents[2]
 DOCS = PROJECT / "docs"

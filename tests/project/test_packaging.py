@@ -119,7 +119,7 @@ def test_no_module_is_imported_twice_under_a_bare_name() -> None:
     """``import core`` works in the repository's root and would make a second ``Registry``."""
     code = (
         "import sys, tokensieve, tokensieve.core.cli\n"
-        "from tokensieve.core.plugins.registry import build_registry\n"
+        "from tokensieve.core.plugins.discovery import build_registry\n"
         "build_registry()\n"
         "print([n for n in ('core', 'strategies', 'adapters') if n in sys.modules])"
     )

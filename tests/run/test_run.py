@@ -13,7 +13,7 @@ from PIL import Image
 
 from tokensieve.core.contract.dims import DecoderDims
 from tokensieve.core.pipeline.flops import COMPUTE, decoder_flops
-from tokensieve.core.plugins.registry import build_registry
+from tokensieve.core.plugins.discovery import build_registry
 
 REGISTRY = build_registry()
 QUESTION = "How many digits are there?"

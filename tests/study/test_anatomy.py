@@ -18,7 +18,7 @@ from tokensieve.core.contract.tasks import Box, Example
 from tokensieve.core.errors import ModelError
 from tokensieve.core.models.loading import LoadedModel, load_model
 from tokensieve.core.output.quiet import quiet_transformers
-from tokensieve.core.plugins.registry import build_registry
+from tokensieve.core.plugins.discovery import build_registry
 from tokensieve.core.run.prompts import VisualQuestion, prepare
 from tokensieve.core.study.work.relevance import relevant_tokens
 from tokensieve.core.study.work.token_attribution import (

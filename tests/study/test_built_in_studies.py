@@ -8,7 +8,8 @@ import pytest
 from command_line import Call, one_line
 
 from tokensieve.core.errors import PluginError
-from tokensieve.core.plugins.registry import Registry, build_registry
+from tokensieve.core.plugins.discovery import build_registry
+from tokensieve.core.plugins.registry import Registry
 from tokensieve.core.study.spec.study import StudySpec, load_study
 
 REGISTRY = build_registry()

@@ -15,7 +15,7 @@ from tiny_checkpoints import PARTS, save
 from tokensieve.core.errors import PipelineError, TaskError
 from tokensieve.core.files.yaml_source import parse_yaml
 from tokensieve.core.models.loading import load_model
-from tokensieve.core.plugins.registry import build_registry
+from tokensieve.core.plugins.discovery import build_registry
 from tokensieve.core.study.lmms import library
 from tokensieve.core.study.lmms.conversation import ask, read_conversation
 from tokensieve.core.study.lmms.generation import read_generation

@@ -15,7 +15,7 @@ from study_helpers import RAISING, run_here, study_of
 
 import tokensieve
 from tokensieve.core.models.loading import load_model
-from tokensieve.core.plugins.registry import build_registry
+from tokensieve.core.plugins.discovery import build_registry
 from tokensieve.core.run.asking import answer
 from tokensieve.core.run.prompts import VisualQuestion, prepare
 from tokensieve.core.study.store.manifest import source_revision

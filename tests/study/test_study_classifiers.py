@@ -16,7 +16,7 @@ from tokensieve.core.contract.tasks import Example
 from tokensieve.core.errors import ModelError, StudyError
 from tokensieve.core.models.loading import LoadedClassifier, class_names, load_model
 from tokensieve.core.pipeline.flops import decoder_flops
-from tokensieve.core.plugins.registry import build_registry
+from tokensieve.core.plugins.discovery import build_registry
 from tokensieve.core.study.work.study_models import ClassifierModel
 from tokensieve.core.study.work.token_attribution import examine, read_terms
 from tokensieve.core.study.work.worker import Worker

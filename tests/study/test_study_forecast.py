@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from study_helpers import study_of
 
-from tokensieve.core.plugins.registry import build_registry
+from tokensieve.core.plugins.discovery import build_registry
 from tokensieve.core.study.executors import Queue
 from tokensieve.core.study.plan.cells import key_of
 from tokensieve.core.study.plan.records import CellConfig, Estimate, PlannedCell

@@ -17,7 +17,7 @@ from tokensieve.core.pipeline.budgets import Budget
 from tokensieve.core.pipeline.flops import decoder_flops
 from tokensieve.core.pipeline.loading import load_pipeline
 from tokensieve.core.pipeline.pipeline import Pipeline
-from tokensieve.core.plugins.registry import build_registry
+from tokensieve.core.plugins.discovery import build_registry
 from tokensieve.core.study.plan.cells import is_random, key_of
 from tokensieve.core.study.work.measures import ABOVE, BELOW
 

@@ -10,7 +10,7 @@ from PIL import Image
 from study_helpers import spec_of
 
 from tokensieve.core.errors import PipelineError
-from tokensieve.core.plugins.registry import build_registry
+from tokensieve.core.plugins.discovery import build_registry
 from tokensieve.core.study.spec.study import load_study
 from tokensieve.core.study.spec.task_files import FileTask
 

@@ -18,7 +18,8 @@ from pydantic import ValidationError
 import tokensieve
 from tokensieve.core.contract.tasks import Example, Task
 from tokensieve.core.errors import PluginError, TaskError
-from tokensieve.core.plugins.registry import Registry, build_registry
+from tokensieve.core.plugins.discovery import build_registry
+from tokensieve.core.plugins.registry import Registry
 from tokensieve.core.study.plan.fingerprints import fingerprint
 from tokensieve.core.study.spec.task_files import FileTask
 

@@ -20,7 +20,8 @@ import tokensieve
 from tokensieve import strategies
 from tokensieve.core.contract.components import Component
 from tokensieve.core.contract.view import View
-from tokensieve.core.plugins.registry import Entry, build_registry
+from tokensieve.core.plugins.discovery import build_registry
+from tokensieve.core.plugins.registry import Entry
 from tokensieve.core.testing import (
     CHECKS,
     Check,

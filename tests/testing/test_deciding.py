@@ -9,14 +9,16 @@ import torch
 from torch import Tensor
 
 import tokensieve
+from tokensieve.core.contract.boundary_log import settle
 from tokensieve.core.contract.ranking import top_counts
-from tokensieve.core.contract.view import View, settle
+from tokensieve.core.contract.view import View
 from tokensieve.core.engine.decision import decide
 from tokensieve.core.engine.reduction import Reduction
 from tokensieve.core.pipeline.budgets import Budget
 from tokensieve.core.pipeline.pipeline import PlacedStage
 from tokensieve.core.pipeline.stage import ScoreTerm, Stage
-from tokensieve.core.plugins.registry import Entry, build_registry
+from tokensieve.core.plugins.discovery import build_registry
+from tokensieve.core.plugins.registry import Entry
 from tokensieve.core.testing import SyntheticBatch, synthetic_batch
 from tokensieve.core.testing.calls import selected, sizes, splits
 from tokensieve.core.testing.trials import ComponentUnderTest, Trial

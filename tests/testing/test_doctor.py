@@ -14,7 +14,7 @@ from transformers import AutoConfig, Qwen2_5_VLConfig, Qwen3Config
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from tokensieve.core.engine.decoder import layer_arguments, masks
-from tokensieve.core.plugins.registry import build_registry
+from tokensieve.core.plugins.discovery import build_registry
 from tokensieve.core.testing import oracle
 from tokensieve.core.testing.doctor import BATCHES, POLICIES, Case, examine, prepare
 

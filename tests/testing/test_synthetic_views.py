@@ -13,7 +13,7 @@ import torch
 import tokensieve
 from tokensieve.core.contract.signals import SIGNALS, TokenStates
 from tokensieve.core.contract.view import View
-from tokensieve.core.plugins.registry import build_registry
+from tokensieve.core.plugins.discovery import build_registry
 from tokensieve.core.testing import Scene, synthetic_batch
 from tokensieve.core.testing.synthetic import ROWS
 

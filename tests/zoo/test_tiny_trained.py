@@ -16,7 +16,7 @@ from tokensieve.adapters.zoo.training.evaluate import evaluate, heldout_question
 from tokensieve.adapters.zoo.training.starting import FAMILIES
 from tokensieve.core.contract.tasks import Box
 from tokensieve.core.models.loading import load_model
-from tokensieve.core.plugins.registry import build_registry
+from tokensieve.core.plugins.discovery import build_registry
 from tokensieve.core.run.prompts import VisualQuestion, find_panels
 from tokensieve.core.study.work.relevance import relevant_tokens
 

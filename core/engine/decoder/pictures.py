@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from tokensieve.core.contract.adapter import AdaptedVlm, VisionRecord
+from tokensieve.core.contract.adapter import AdaptedVlm
 from tokensieve.core.contract.shrinking import Grid
 from tokensieve.core.contract.signals import VISION_SIGNALS
+from tokensieve.core.contract.vision_record import VisionRecord
 from tokensieve.core.engine.base import Handle
 from tokensieve.core.engine.call import Call
 from tokensieve.core.engine.capture_plan import CapturePlan
@@ -51,11 +52,11 @@ class Pictures:
         self.shrinker = None if small is None else Shrinker()
         self.wanted = bool(self._signals) or self.shrinker is not None
 
-    def shrink(self) -> list[Handle]:
+    def shrink(self) -> Sequence[Handle]:
         """Make the encoder see smaller pictures, if they are to be smaller."""
         return [] if self.shrinker is None else self._bound.shrink_images(self._target_grids)
 
-    def record(self) -> list[Handle]:
+    def record(self) -> Sequence[Handle]:
         """Record what the encoder shows, if it is wanted; to be called after :meth:`shrink`."""
         if not self.wanted:
             return []

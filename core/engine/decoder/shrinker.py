@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from tokensieve.core.contract.adapter import MappedLayer, VisionRecord
 from tokensieve.core.contract.shrinking import Grid, small_grid, spread_places
 from tokensieve.core.contract.tensors import on_device
+from tokensieve.core.contract.vision_record import MappedLayer, VisionRecord
 from tokensieve.core.engine.evidence import Evidence
 from tokensieve.core.engine.layout import Layout
 from tokensieve.core.engine.reduction import Groups, Reduction, reduce_rows

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import torch
 from transformers.cache_utils import DynamicLayer
 
-from tokensieve.core.contract.adapter import AdaptedVlm, MappedLayer
+from tokensieve.core.contract.adapter import AdaptedVlm
 from tokensieve.core.contract.signals import EncoderLayer, TokenStates
 from tokensieve.core.contract.tensors import at_least_float32
+from tokensieve.core.contract.vision_record import MappedLayer
 from tokensieve.core.engine.boundary_signals import BoundarySignals, Readers
 from tokensieve.core.engine.decoder.attention import LayerAttention, LayerInputs
 from tokensieve.core.engine.decoder.cache import ReducedLayer

@@ -13,7 +13,7 @@ from pathlib import Path
 from tokensieve.core.errors import TaskError
 from tokensieve.core.foreign import shorten
 from tokensieve.core.gate.tasks import asked_examples
-from tokensieve.core.plugins.registry import build_registry
+from tokensieve.core.plugins.discovery import build_registry
 from tokensieve.core.study.plan.fingerprints import fingerprint_of
 
 HASHES = "PYTHONHASHSEED"

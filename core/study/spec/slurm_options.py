@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from tokensieve.core.errors import StudyError, did_you_mean
 from tokensieve.core.files.yaml_source import parse_yaml
 from tokensieve.core.foreign import shown
-from tokensieve.core.pipeline.fields import located
+from tokensieve.core.strict import error_at
 
 _NAME = r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,99}"
 _CLOCK = re.compile(r"(?:(\d{1,3})-)?(\d{1,3}):([0-5]\d):([0-5]\d)\Z", re.ASCII)
@@ -49,16 +49,16 @@ def read_slurm(given: object) -> dict[str, int | str]:
         PydanticCustomError: with the place: another option, or a value that is not plain.
     """
     if not isinstance(given, Mapping):
-        raise located(f"a mapping of {', '.join(OPTIONS)}, not {shown(given)}", ())
+        raise error_at(f"a mapping of {', '.join(OPTIONS)}, not {shown(given)}", ())
     found: dict[str, int | str] = {}
     for key, value in given.items():
         if key not in OPTIONS:
             hint = did_you_mean(str(key), OPTIONS)
             message = f"unknown option{hint}; others only by `--slurm KEY=VALUE`"
-            raise located(message, (key,), at_key=True)
+            raise error_at(message, (key,), at_key=True)
         plain = _plain(key, value)
         if plain is None:
-            raise located(f"{shown(value)}, allowed: {OPTIONS[key].allowed}", (key,))
+            raise error_at(f"{shown(value)}, allowed: {OPTIONS[key].allowed}", (key,))
         found[OPTIONS[key].parameter] = plain
     return found
 

@@ -13,6 +13,7 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     Field,
+    ModelWrapValidatorHandler,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -33,10 +34,11 @@ from tokensieve.core.models.finding import locate
 from tokensieve.core.models.loading import DTYPES
 from tokensieve.core.names import BASELINES, taken_for
 from tokensieve.core.pipeline.budgets import Budget
-from tokensieve.core.pipeline.fields import as_list, located, registry_of
-from tokensieve.core.pipeline.loading import Place, load_pipeline, problem_lines
+from tokensieve.core.pipeline.fields import registry_of
+from tokensieve.core.pipeline.loading import load_pipeline, problem_lines
 from tokensieve.core.pipeline.pipeline import Pipeline
 from tokensieve.core.pipeline.reserved import misnamed
+from tokensieve.core.pipeline.short_forms import as_list, place_in, validated
 from tokensieve.core.pipeline.stage import ScoreTerms, Stage
 from tokensieve.core.plugins.registry import Registry
 from tokensieve.core.strict import (
@@ -44,8 +46,10 @@ from tokensieve.core.strict import (
     MOST_LAYERS,
     MOST_NEW_TOKENS,
     MOST_SAMPLES,
+    Place,
     Seed,
     StrictModel,
+    error_at,
 )
 from tokensieve.core.study.spec.claims import check_claim
 from tokensieve.core.study.spec.parts import budget_title, folder_of, term_label
@@ -86,18 +90,18 @@ class ModelSpec(StrictModel):
     @model_validator(mode="after")
     def _known(self, info: ValidationInfo) -> ModelSpec:
         if self.dtype not in DTYPES:
-            raise located(f"unknown dtype {self.dtype!r}{did_you_mean(self.dtype, DTYPES)}", ())
+            raise error_at(f"unknown dtype {self.dtype!r}{did_you_mean(self.dtype, DTYPES)}", ())
         if not DEVICE.fullmatch(self.device):
-            raise located(f"unknown device {self.device!r}, allowed: cpu, cuda, cuda:0, mps", ())
+            raise error_at(f"unknown device {self.device!r}, allowed: cpu, cuda, cuda:0, mps", ())
         try:
             if self.attention is not None:
                 check_backend(self.attention)
         except UnsupportedError as error:
-            raise located(str(error), ("attention",)) from None
+            raise error_at(str(error), ("attention",)) from None
         try:
             locate(self.model, registry_of(info))
         except ModelError as error:
-            raise located(str(error), ("model",)) from None
+            raise error_at(str(error), ("model",)) from None
         return self
 
     def asked(self, task: str) -> bool:
@@ -129,7 +133,7 @@ class PipelineSpec(StrictModel):
             return load_pipeline(source, registry=registry_of(info))
         except PipelineError as error:
             first, *more = str(error).splitlines()
-            raise located(first + (f" (and {len(more)} more)" if more else ""), ()) from None
+            raise error_at(first + (f" (and {len(more)} more)" if more else ""), ()) from None
 
     @property
     def title(self) -> str:
@@ -205,22 +209,22 @@ class StudySpec(StrictModel):
             twice = [title for title, count in Counter(titles).items() if count > 1]
             if twice:
                 place = len(titles) - 1 - titles[::-1].index(twice[0])
-                raise located(f"{twice[0]!r} is there twice: give one a `name`", (key, place))
+                raise error_at(f"{twice[0]!r} is there twice: give one a `name`", (key, place))
             alike = taken_for(titles)
             if alike:
                 one, other = map(repr, alike)
                 message = f"{one} and {other} differ in case or Unicode form only: rename one"
-                raise located(message, (key, titles.index(alike[0])))
+                raise error_at(message, (key, titles.index(alike[0])))
         titles = [task.title for task in self.tasks]
         for number, model in enumerate(self.models):
             for place, name in enumerate(model.tasks or ()):
                 if name not in titles:
                     message = f"the study has no task {name!r}{did_you_mean(name, titles)}"
-                    raise located(message, ("models", number, "tasks", place))
+                    raise error_at(message, ("models", number, "tasks", place))
         counts = Counter(budget_title({budget.kind: budget.value}) for budget in self.budgets)
         doubled = [b for b in self.budgets if counts[budget_title({b.kind: b.value})] > 1]
         if doubled:
-            raise located(f"{doubled[0]} is there twice", ("budgets",))
+            raise error_at(f"{doubled[0]} is there twice", ("budgets",))
         return self
 
     @model_validator(mode="after")
@@ -230,7 +234,7 @@ class StudySpec(StrictModel):
                 problem = misnamed(name, entry.pipeline, registry_of(info))
                 if problem:
                     key = ("name",) if entry.name else ()
-                    raise located(problem, ("pipelines", number, *key))
+                    raise error_at(problem, ("pipelines", number, *key))
         return self
 
     @model_validator(mode="after")
@@ -241,8 +245,16 @@ class StudySpec(StrictModel):
             try:
                 check_claim(text, sorted(pipelines), sorted(scorers))
             except StudyError as error:
-                raise located(str(error), ("claims", number)) from None
+                raise error_at(str(error), ("claims", number)) from None
         return self
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _short_forms(
+        cls, value: object, handler: ModelWrapValidatorHandler[StudySpec]
+    ) -> StudySpec:
+        """Single values stand for lists of one, names for mappings: locate mistakes in those."""
+        return validated(handler, value, lambda place: place_in(value, place))
 
 
 _KEYS: dict[str, type[BaseModel]] = {

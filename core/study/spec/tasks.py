@@ -10,8 +10,8 @@ from pydantic import Field, SerializeAsAny, ValidationError, ValidationInfo, mod
 
 from tokensieve.core.contract.tasks import Task
 from tokensieve.core.errors import PluginError, TaskError, did_you_mean
-from tokensieve.core.pipeline.fields import describe_problem, located, registry_of
-from tokensieve.core.strict import MOST_SAMPLES, StrictModel
+from tokensieve.core.pipeline.fields import first_problem, registry_of
+from tokensieve.core.strict import MOST_SAMPLES, StrictModel, error_at
 from tokensieve.core.study.lmms.task import KEYS as BENCHMARK_KEYS
 from tokensieve.core.study.lmms.task import LmmsTask, is_benchmark, read_benchmark
 from tokensieve.core.study.spec.parts import folder_of
@@ -39,7 +39,7 @@ class TaskSpec(StrictModel):
             try:
                 return {**own, "task": read_benchmark(given, folder_of(info))}
             except TaskError as error:
-                raise located(str(error), ("task",)) from None
+                raise error_at(str(error), ("task",)) from None
         if isinstance(name, str) and is_task_file(name):
             given["file"] = given.pop("task")
         if "file" not in given:
@@ -49,7 +49,7 @@ class TaskSpec(StrictModel):
             place = folder_of(info) / os.path.expanduser(str(given["file"]))
             return {**own, "task": FileTask(file=data_file(Path(os.path.realpath(place))))}
         except TaskError as error:
-            raise located(str(error), ("file",)) from None
+            raise error_at(str(error), ("file",)) from None
 
     @property
     def title(self) -> str:
@@ -66,7 +66,7 @@ def _check_keys(given: Given, known: Set[str], allowed: Sequence[str]) -> None:
     extra = sorted(set(given) - known)
     if extra:
         hint = did_you_mean(extra[0], allowed)
-        raise located(f"unknown key{hint}", (extra[0],), at_key=True)
+        raise error_at(f"unknown key{hint}", (extra[0],), at_key=True)
 
 
 def _registered_task(given: Given, info: ValidationInfo) -> Task:
@@ -74,18 +74,12 @@ def _registered_task(given: Given, info: ValidationInfo) -> Task:
     if isinstance(name, Task):
         return name
     if not isinstance(name, str):
-        raise located("a task is a name, a file, or a mapping with the key 'task' or 'file'", ())
+        raise error_at("a task is a name, a file, or a mapping with the key 'task' or 'file'", ())
     try:
         kind: type[Task] = registry_of(info).get("task", name)
         return kind.model_validate(given, context=info.context)
     except PluginError as error:
-        raise located(f"{error}, or a .jsonl or .parquet file", ("task",)) from None
+        raise error_at(f"{error}, or a .jsonl or .parquet file", ("task",)) from None
     except ValidationError as error:
-        first = error.errors()[0]
-        message, unknown = describe_problem(dict(first)), first["type"] == "extra_forbidden"
-        if unknown:
-            allowed = ["task", "name", "samples", *kind.model_fields]
-            hint = did_you_mean(str(first["loc"][-1]), allowed)
-            message = f"unknown parameter of {name!r}{hint}"
-        inner = (first.get("ctx") or {}).get("path", ())
-        raise located(message, (*first["loc"], *inner), at_key=unknown) from None
+        known = ["task", "name", "samples", *kind.model_fields]
+        raise first_problem(error, given, name, known) from None

@@ -57,7 +57,7 @@ def read_cell(path: Path) -> CellDocument:
         reason = str(flaw)
     except ValidationError as error:
         first = error.errors()[0]
-        reason = f"{'.'.join(map(str, first['loc']))}: {describe_problem(dict(first))}"
+        reason = f"{'.'.join(map(str, first['loc']))}: {describe_problem(first)}"
     except BROKEN as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
     raise CorruptCell(f"{path}: corrupt cell ({reason})")

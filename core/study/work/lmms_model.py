@@ -21,8 +21,8 @@ from tokensieve.core.lazy import torch
 from tokensieve.core.models.loading import answering, load_model
 from tokensieve.core.output.terminal import warn
 from tokensieve.core.pipeline.loading import parse_keep
+from tokensieve.core.plugins.discovery import build_registry
 from tokensieve.core.plugins.files import BREAKAGE
-from tokensieve.core.plugins.registry import build_registry
 from tokensieve.core.study.lmms.conversation import ask, read_conversation
 from tokensieve.core.study.lmms.generation import Generation, read_generation
 from tokensieve.core.study.lmms.library import PACKAGE, quiet

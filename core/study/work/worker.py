@@ -21,8 +21,9 @@ from tokensieve.core.models.host import processor_name
 from tokensieve.core.models.loading import Loaded, load_model
 from tokensieve.core.output.quiet import quiet_transformers
 from tokensieve.core.pipeline.loading import MESSAGE, load_pipeline
+from tokensieve.core.plugins.discovery import build_registry
 from tokensieve.core.plugins.files import BREAKAGE
-from tokensieve.core.plugins.registry import Registry, build_registry
+from tokensieve.core.plugins.registry import Registry
 from tokensieve.core.study.lmms.task import LmmsTask
 from tokensieve.core.study.plan.records import ModelFacts, PlannedCell
 from tokensieve.core.study.spec.task_files import FileTask
