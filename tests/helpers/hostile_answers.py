@@ -180,7 +180,7 @@ RAISED: dict[str, Callable[[], Any]] = {
     "numeric": throws(Numeric()),
     "base": throws(Own("beyond")),
     "group": throws(ExceptionGroup("several", [ValueError("a"), TypeError("b")])),
-    "canceled": throws(asyncio.CanceledError()),
+    "canceled": throws(asyncio.CancelledError()),
     "assertion": throws(AssertionError()),
     "not-implemented": throws(NotImplementedError()),
     "warning": throws(UserWarning("careful")),

@@ -136,7 +136,7 @@ def test_ttv_and_iga_stay_aligned_through_three_boundaries(
     family: str, variant: str, positions: str
 ) -> None:
     first, boundaries, shares = 1, (2, 3, 5), (0.8, 0.5, 0.2)
-    score = forward.normalized_sum(forward.ttv(variant, first), forward.iga())
+    score = forward.normalised_sum(forward.ttv(variant, first), forward.iga())
     counts = [
         lambda scores, image, ratio=ratio, sizes=sizes: formulas.top_k(
             scores, formulas.share(sizes[image], ratio)
@@ -183,7 +183,7 @@ def test_weights_and_normalizers_combine_as_written() -> None:
         change = forward.ttv(first=1)(state, columns, image)
         asked = forward.attention()(state, columns, image)
         spread = (asked - asked.min()) / (asked.max() - asked.min() + 1e-8)
-        return 0.3 * formulas.normalized(change) + 0.7 * spread
+        return 0.3 * formulas.normalised(change) + 0.7 * spread
 
     terms = [
         {"scorer": "ttv", "layers": [1, 1], "normalize": "sum", "weight": 0.3},
@@ -215,7 +215,7 @@ def test_threshold_keeps_what_each_image_has_above_its_limit(family: str, rule: 
 
     def scaled(images: Sequence[Encoded]) -> Score:
         return forward.fixed(
-            [20.0 * formulas.normalized(image.attention.sum(axis=0)) for image in images]
+            [20.0 * formulas.normalised(image.attention.sum(axis=0)) for image in images]
         )
 
     both = compared(

@@ -253,7 +253,7 @@ def test_visionzip_with_a_method_inside_the_decoder(preset: str) -> None:
 
 def test_cdpruner_then_transprune() -> None:
     model, inputs = wide(), big_prompt(seed=1)
-    score = forward.normalized_sum(forward.ttv("code", 6), forward.iga())
+    score = forward.normalised_sum(forward.ttv("code", 6), forward.iga())
     later = cuts(score, at7=96, at9=48, at12=24)
 
     def stages(images: Sequence[Encoded]) -> Any:

@@ -39,7 +39,7 @@ ZIPPED = {"at": 0, "score": "cls-attention", "keep": 8}
 
 
 def transprune_score(first: int = 6) -> forward.Score:
-    return forward.normalized_sum(forward.ttv("code", first), forward.iga())
+    return forward.normalised_sum(forward.ttv("code", first), forward.iga())
 
 
 def transprune(*counts: int) -> Callable[[Sequence[Encoded]], Stages]:
