@@ -11,7 +11,7 @@ from tokensieve.core.report.results import BASELINES
 from tokensieve.core.report.statistics import (
     Floats,
     Interval,
-    centerd_interval,
+    centered_interval,
     first_best,
     leave_one_out_choice,
     mean_off_diagonal,
@@ -50,12 +50,12 @@ def rank_agreement(grid: FullGrid, axis: int, seed: int = 0) -> RankAgreement | 
     resampled = tau_matrix(np.take_along_axis(draws, picked, axis=2))
     seen = tau_matrix(table)
     matrix = [
-        [centerd_interval(float(seen[i, j]), resampled[:, i, j], -1, 1) for j in range(len(names))]
+        [centered_interval(float(seen[i, j]), resampled[:, i, j], -1, 1) for j in range(len(names))]
         for i in range(len(names))
     ]
     pooled = float(mean_off_diagonal(seen))
     return RankAgreement(
-        names, matrix, centerd_interval(pooled, mean_off_diagonal(resampled), -1, 1)
+        names, matrix, centered_interval(pooled, mean_off_diagonal(resampled), -1, 1)
     )
 
 

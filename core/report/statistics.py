@@ -66,7 +66,7 @@ def percentile_interval(value: float, draws: npt.ArrayLike) -> Interval:
     return Interval(value, float(low), float(high))
 
 
-def centerd_interval(
+def centered_interval(
     value: float, draws: npt.ArrayLike, low: float = -math.inf, high: float = math.inf
 ) -> Interval:
     """As wide as the middle 95 % of ``draws``, but around ``value``; cut to ``low`` .. ``high``.

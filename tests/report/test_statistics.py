@@ -94,13 +94,13 @@ def test_pairing_makes_intervals_narrow() -> None:
     assert alone.high - alone.low > 0.12
 
 
-def test_a_centerd_interval_holds_its_value() -> None:
+def test_a_centered_interval_holds_its_value() -> None:
     draws = np.random.default_rng(0).normal(0.5, 0.1, 4000)
-    interval = own.centerd_interval(0.8, draws, -1, 1)
+    interval = own.centered_interval(0.8, draws, -1, 1)
     assert interval.low == pytest.approx(0.8 - 0.196, abs=0.01)
     assert interval.high == pytest.approx(0.8 + 0.196, abs=0.01)
-    assert own.centerd_interval(0.95, draws, -1, 1).high == 1
-    assert math.isnan(own.centerd_interval(0.5, [math.nan]).low)
+    assert own.centered_interval(0.95, draws, -1, 1).high == 1
+    assert math.isnan(own.centered_interval(0.5, [math.nan]).low)
 
 
 # ------------------------------------------------------------------ tests

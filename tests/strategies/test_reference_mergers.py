@@ -186,7 +186,7 @@ def test_recycle_finds_three_clumps(dim: int) -> None:
     close(vectors, np.repeat(np.array(expected)[:, None], dim, axis=1))
 
 
-def test_recycle_with_one_cluster_is_centerd_on_the_first_candidate() -> None:
+def test_recycle_with_one_cluster_is_centered_on_the_first_candidate() -> None:
     # With one nearest point, itself, all densities are 1: the first has nobody denser.
     # int(.3 * 8) + 1 = 3 candidates by score: tokens 4, 6 and (of the equal 3, 5, 7) 3.
     hidden = np.array([[2.0 * token, token + 1] for token in range(10)])
