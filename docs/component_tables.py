@@ -168,7 +168,7 @@ def key_rows(definition: str) -> str:
     schema = pipeline_schema(registry())["$defs"][definition]
     if definition == "score-term":
         schema = schema["anyOf"][0]
-        schema["properties"]["scorer"]["description"] = "its name; parameters stand beside it"
+        schema["properties"]["scorer"]["description"] = "its name; its parameters are beside it"
     required = [*schema.get("required", []), *(["keep"] if definition == "stage" else [])]
     rows = []
     for name, found in schema["properties"].items():

@@ -26,6 +26,7 @@ from component_tables import (
     registry,
 )
 from method_tables import budget_rows, method_deviations, method_rows
+from rooms import DOOR, floor_of
 from table_markup import code, table
 
 from tokensieve.core.cli.app import app
@@ -39,6 +40,7 @@ from tokensieve.core.testing import CHECKS
 
 DOCS = Path(__file__).parent
 PROJECT = DOCS.parent
+NOT_HERE = "Not here: "
 COUNTS = ("passed", "failed", "skipped")
 PLACE = re.compile(r"(<!-- generated: ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
@@ -168,20 +170,44 @@ def hostile_rows() -> str:
     return table(["kind", "tried", "held"], [*rows, ["all", *totals]])
 
 
-def first_line(path: Path) -> str:
-    """The first paragraph of a module's docstring."""
+def paragraphs(path: Path) -> list[str]:
+    """The paragraphs of a module's docstring, as Markdown."""
     text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-    return " ".join(text.partition("\n\n")[0].split())
+    return [" ".join(part.split()).replace("``", "`") for part in text.split("\n\n")]
 
 
-def room_rows(top: str) -> str:
+def purpose(init: Path) -> tuple[str, str]:
+    """The first paragraph of a room's ``__init__``, and the one of what is not in the room."""
+    first, *others = paragraphs(init)
+    beyond = next((part for part in others if part.startswith(NOT_HERE)), "")
+    return first, beyond.removeprefix(NOT_HERE)
+
+
+def room_rows(top: str, floors: bool = False) -> str:
     """The rooms under a folder: what their ``__init__`` says, and the files in them."""
     rows = []
     for init in sorted((PROJECT / top).rglob("__init__.py")):
         folder = init.parent.relative_to(PROJECT).as_posix()
+        if folder == DOOR:
+            continue
         files = ", ".join(p.stem for p in sorted(init.parent.glob("*.py")) if p != init)
-        rows.append([f"[`{folder}/`](../{folder})", first_line(init), files])
-    return table(["room", "what it holds", "files"], rows)
+        rows.append([f"[`{folder}/`](../{folder})", *purpose(init), files])
+        if floors:
+            rows[-1].insert(1, str(floor_of(folder)))
+    titles = ["room", "what it is for", "what is not here", "files"]
+    if floors:
+        rows.sort(key=lambda row: -int(row[1]))
+        titles.insert(1, "floor")
+    return table(titles, rows)
+
+
+def helper_rows() -> str:
+    """The modules that test files share."""
+    rows = []
+    for path in sorted((PROJECT / "tests" / "helpers").glob("*.py")):
+        name = path.relative_to(PROJECT).as_posix()
+        rows.append([f"[`{path.stem}`](../{name})", paragraphs(path)[0]])
+    return table(["helper", "what it holds"], rows)
 
 
 def rooms_of_tests() -> str:
@@ -214,10 +240,11 @@ TABLES: dict[str, Callable[[], str]] = {
     "commands": command_rows,
     "versions": version_rows,
     "hostile": hostile_rows,
-    "core-rooms": lambda: room_rows("core"),
+    "core-rooms": lambda: room_rows("core", floors=True),
     "strategy-rooms": lambda: room_rows("strategies"),
     "adapter-rooms": lambda: room_rows("adapters"),
     "test-rooms": rooms_of_tests,
+    "test-helpers": helper_rows,
 }
 
 

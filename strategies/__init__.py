@@ -1,7 +1,9 @@
-"""The built-in strategies: what to keep. Pure tensor maths; no model names, no hooks.
+"""The built-in strategies: what to keep. Pure tensor math; no model names, no hooks.
+
+Not here: where a signal comes from (``adapters``, ``core/engine``).
 
 One published idea a file; a new scorer is one file in ``scorers/`` and one line here. What several
-of them share stands beside this file.
+of them share is beside this file.
 """
 
 from __future__ import annotations

@@ -1,1 +1,4 @@
-"""How long cells take, and how much is done."""
+"""The time that cells take, and how much of a run is done.
+
+Not here: how progress looks on a terminal (``cli``).
+"""
