@@ -79,11 +79,15 @@ def two(place: Path) -> None:
 
 
 HELD = {"id": "0", "score": 1}
+STATUSES: tuple[object, ...] = (
+    "Done", "done ", "", "finished", "running", None, True, 1, [], {}, ["done"],
+)  # fmt: skip
+SCORES: tuple[object, ...] = (float("nan"), float("inf"), -0.1, 1.1, 85, None, "1", [], {})
 
 
 CORRUPT: dict[str, Callable[[Path], object]] = {
     **{f"status {s!r}": change(status=s)
-       for s in ("Done", "done ", "", "finished", "running", None, True, 1, [], {}, ["done"])},
+       for s in STATUSES},
     "no status": without("status"),
     "no files listed": change(files={}),
     "files are none": change(files=None),
@@ -110,7 +114,7 @@ CORRUPT: dict[str, Callable[[Path], object]] = {
     "results are no text": lambda p: (p / "samples.jsonl").write_bytes(b"\xff\xfe"),
     "results of another cell": lambda p: write(p / "samples.jsonl", rows(HELD)),
     **{f"score {s!r}": scored(s)
-       for s in (float("nan"), float("inf"), -0.1, 1.1, 85, None, "1", [], {})},
+       for s in SCORES},
     "a file that is not listed": lambda p: write(p / "anatomy.jsonl", rows(HELD)),
     "other seed": lambda p: forge(p, lambda d: d["config"].update(seed=7)),
     "other pipeline": lambda p: forge(p, lambda d: d["config"]["pipeline"].update(name="x")),

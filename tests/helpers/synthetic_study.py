@@ -86,7 +86,8 @@ def write_study(
 
 
 def cell(config: dict[str, Any], status: str = "done", error: str | None = None) -> CellResult:
-    facts = {"status": status, "error": error, "started": "2026-01-01T00:00:00", "summary": {}}
+    facts: dict[str, Any] = {"status": status, "error": error, "summary": {}}
+    facts["started"] = "2026-01-01T00:00:00"
     return CellResult(key_of(config), {"config": config, **facts})
 
 

@@ -129,7 +129,9 @@ def cell_result() -> CellResult:
         "kind": "accuracy", "seed": 0, "budget": None, "pipeline": {"name": "p", "resolved": {}},
         "model": {"name": "m"}, "task": {"name": "t", "task": "t", "samples": 1},
     }  # fmt: skip
-    facts = {"status": "done", "error": None, "traceback": None, "summary": {}}
+    facts: dict[str, Any] = {
+        "status": "done", "error": None, "traceback": None, "summary": {},
+    }  # fmt: skip
     records = {"samples.jsonl": [{"id": "0", "score": 1}]}
     return CellResult(key_of(config), {"config": config, **facts}, records)
 

@@ -6,6 +6,7 @@ import copy
 import json
 import shutil
 import unicodedata
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -567,8 +568,11 @@ def test_a_folder_elsewhere_holds_the_same_cells(
     old, new = tmp_path / "runs" / "old", tmp_path / "new" / "place"
     stored(cell, old)
     new.parent.mkdir()
-    {"moved": shutil.move, "copied": shutil.copytree, "renamed": lambda a, b: a.rename(b),
-     "linked": lambda a, b: b.symlink_to(a)}[how](old, new)  # fmt: skip
+    ways: dict[str, Callable[[Path, Path], object]] = {
+        "moved": shutil.move, "copied": shutil.copytree, "renamed": lambda a, b: a.rename(b),
+        "linked": lambda a, b: b.symlink_to(a),
+    }  # fmt: skip
+    ways[how](old, new)
     assert unfinished(Store(new), [cell.key], print)[0] == []
 
 

@@ -16,13 +16,12 @@ from command_line import Call, clear, one_line
 from writers import writes
 
 from tokensieve.core.errors import StudyError
-from tokensieve.core.files import whole as whole_files
 from tokensieve.core.files.whole import save, write_whole
 from tokensieve.core.report import html
 from tokensieve.core.study.store.store import CellResult, Store
 
 CORE = Path(__file__).parents[2] / "core"
-ELSEWHERE = {"checkpoints.py", "redraw.py", "plain_files.py"}
+ELSEWHERE = {"checkpoints.py", "redraw.py", "plain.py"}
 """They write into temporary folders of their own, or open files to read them only."""
 OLD, NEW = "old text\n" * 20, "new text\n" * 3000
 
@@ -31,7 +30,7 @@ def test_core_has_one_writer() -> None:
     found = {
         (path.name, call)
         for path in CORE.rglob("*.py")
-        if path.name != "whole_files.py"
+        if path.name != "whole.py"
         for call in writes(path.read_text(encoding="utf-8"))
         if "os.devnull" not in call
     }
@@ -111,7 +110,7 @@ def target(tmp_path: Path) -> Path:
 def test_a_step_that_fails_leaves_the_old_file(
     entry: str, step: str, error: int, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(whole_files.os, STEPS[step], raising(error))
+    monkeypatch.setattr(os, STEPS[step], raising(error))
     with pytest.raises(StudyError) as caught:
         WRITE[entry](target)
     monkeypatch.undo()
@@ -179,8 +178,9 @@ def test_a_place_that_takes_no_file_is_one_line(case: str, entry: str, tmp_path:
     make, message = PLACES[case]
     path = make(tmp_path)
     before = sorted(tmp_path.rglob("*"))
-    files: dict[Path, str | bytes] = {"one": {path: "x"}, "first": {path: "x", tmp_path / "y": "x"},
-             "second": {tmp_path / "y": "x", path: "x"}}[entry]  # fmt: skip
+    other = tmp_path / "y"
+    order = {"one": [path], "first": [path, other], "second": [other, path]}[entry]
+    files: dict[Path, str | bytes] = dict.fromkeys(order, "x")
     with pytest.raises(StudyError) as caught:
         save(files, StudyError, "--out")
     assert message in str(caught.value)
@@ -189,7 +189,7 @@ def test_a_place_that_takes_no_file_is_one_line(case: str, entry: str, tmp_path:
 
 
 def test_a_file_without_permission_stays(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(whole_files.os, "access", lambda path, mode: False)  # not of root's
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # not of root's
     with pytest.raises(StudyError, match="Permission denied"):
         one_file(target)
     assert_nothing_happened(target.parent, target)

@@ -20,13 +20,13 @@ from tokensieve.core.models.loading import LoadedModel, load_model
 from tokensieve.core.output.quiet import quiet_transformers
 from tokensieve.core.plugins.registry import build_registry
 from tokensieve.core.run.asking import Question, prepare
+from tokensieve.core.study.spec.parts import term_label
 from tokensieve.core.study.work.anatomy import (
     able_terms,
     examine,
     leave_one_out,
     read_terms,
     score_tokens,
-    term_label,
 )
 from tokensieve.core.study.work.relevance import relevant_tokens
 
@@ -44,6 +44,7 @@ def family(request: pytest.FixtureRequest) -> str:
 def loaded(family: str, folders: dict[str, Path]) -> LoadedModel:
     with quiet_transformers():
         found = load_model(str(folders[family]), REGISTRY)
+    assert isinstance(found, LoadedModel)
     found.model.double()
     return found
 

@@ -33,7 +33,7 @@ def is_slow(cell: PlannedCell) -> bool:
 
 
 def result(cell: PlannedCell, seconds: float, status: str = "done") -> CellResult:
-    lines = {} if status == "failed" else {"samples.jsonl": [{}]}
+    lines: dict[str, Any] = {} if status == "failed" else {"samples.jsonl": [{}]}
     return CellResult(cell.key, {"status": status, "seconds": seconds}, lines)
 
 

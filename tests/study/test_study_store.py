@@ -17,7 +17,8 @@ from study_helpers import study_of
 
 from tokensieve.core.errors import StudyError
 from tokensieve.core.study.plan.cells import PlannedCell
-from tokensieve.core.study.store.store import CellResult, CorruptCell, Store, disk, unfinished
+from tokensieve.core.study.store import disk
+from tokensieve.core.study.store.store import CellResult, CorruptCell, Store, unfinished
 
 KILLS = 4
 
@@ -200,6 +201,7 @@ def test_a_file_in_the_way_is_said(tmp_path: Path) -> None:
 WRITER = """
 import sys
 from tokensieve.core.study.plan.cells import key_of
+from tokensieve.core.study.store import disk
 from tokensieve.core.study.store.store import CellResult, Store
 
 def config_of(seed):
