@@ -1,12 +1,13 @@
 """The picture of the rooms of ``core`` and of the arrows between them, for ``docs/pictures.py``.
 
 Rows and arrows are read off the imports: a room's row is one above the highest room that it
-imports. Columns and words are chosen here.
+imports. Columns and words are chosen here; a room that has none is part of the room around it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from typing import NamedTuple
 
 import rooms
@@ -69,29 +70,45 @@ BENDS = {("core/study/store", "core/output"): ("core/testing", "core/run")}
 OURS = (("strategies/", "what to keep"), ("adapters/", "where things are"))
 
 
+def placed(room: str) -> str:
+    """The card that shows a room: its own, or that of the room around it.
+
+    Raises:
+        LookupError: there is none.
+    """
+    if room in PLACES:
+        return room
+    around = room.rpartition("/")[0]
+    if around in ("", "core"):
+        raise LookupError(f"{room} has no place in the picture: add it to docs/room_picture.py")
+    return placed(around)
+
+
 def uses() -> dict[str, set[str]]:
-    """The rooms that each room of ``core`` imports."""
-    found: dict[str, set[str]] = {room: set() for floor in rooms.FLOORS for room in floor}
+    """What each card imports, the lowest first."""
+    found: dict[str, set[str]] = {placed(room): set() for floor in rooms.FLOORS for room in floor}
     for start, end in rooms.within_core():
-        found[start].add(end)
-    return found
+        if placed(start) != placed(end):
+            found[placed(start)].add(placed(end))
+    order = TopologicalSorter({card: sorted(lower) for card, lower in found.items()})
+    return {card: found[card] for card in order.static_order()}
 
 
 def rows(graph: dict[str, set[str]]) -> dict[str, int]:
-    """The row of each room: one above the highest room that it imports."""
+    """The row of each card: one above the highest that it imports."""
     found: dict[str, int] = {}
-    for room in sorted(graph, key=rooms.floor_of):
-        found[room] = max((found[end] + 1 for end in graph[room]), default=0)
+    for card, lower in graph.items():
+        found[card] = max((found[end] + 1 for end in lower), default=0)
     return found
 
 
 def direct(graph: dict[str, set[str]]) -> Iterator[rooms.Arrow]:
-    """The arrows that no way over other rooms replaces (the transitive reduction)."""
+    """The arrows that no way over other cards replaces (the transitive reduction)."""
     reached: dict[str, set[str]] = {}
-    for room in sorted(graph, key=rooms.floor_of):
-        beyond = set().union(*(reached[end] for end in graph[room]))
-        reached[room] = graph[room] | beyond
-        yield from ((room, end) for end in sorted(graph[room] - beyond))
+    for card, lower in graph.items():
+        beyond: set[str] = set().union(*(reached[end] for end in lower))
+        reached[card] = lower | beyond
+        yield from ((card, end) for end in sorted(lower - beyond))
 
 
 def draw_rooms() -> str:
@@ -126,12 +143,10 @@ def cards(heights: dict[str, int]) -> dict[str, Box]:
     """Where the card of each room is.
 
     Raises:
-        LookupError: a room has no place, or not enough of it.
+        LookupError: a card covers another one.
     """
     top, boxes = max(heights.values()), dict[str, Box]()
     for room, height in heights.items():
-        if room not in PLACES:
-            raise LookupError(f"{room} has no place in the picture: add it to docs/room_picture.py")
         left, level = LEFT + STEP_X * PLACES[room].column, TOP + STEP_Y * (top - height)
         for other, box in boxes.items():
             if box.top == level and abs(box.left - left) < CARD_WIDTH:
