@@ -92,7 +92,7 @@ def described(schema: dict[str, Any], required: bool) -> list[str]:
     return [allowed(schema), default, schema.get("description", "-")]
 
 
-def yaml_value(value: Any) -> str:
+def yaml_value(value: object) -> str:
     """A default as YAML spells it."""
     if isinstance(value, dict) and "deviations" in value:
         return "{}"

@@ -30,6 +30,7 @@ from rooms import DOOR, floor_of
 from table_markup import code, table
 
 from tokensieve.core.cli.app import app
+from tokensieve.core.contract.adapted import AdaptedModel
 from tokensieve.core.contract.signals import SIGNALS
 from tokensieve.core.errors import TokensieveError
 from tokensieve.core.models.sizes import SIZES
@@ -60,39 +61,31 @@ def updated(text: str) -> str:
 
 
 @lru_cache(maxsize=1)
-def families() -> dict[str, Any]:
+def families() -> dict[str, AdaptedModel]:
     """A model of each family without weights, seen through its adapter."""
+    import timm
     import torch
     from transformers import AutoModelForImageTextToText
 
     build: Any = AutoModelForImageTextToText.from_config
-    bound = {}
+    adapted: dict[str, AdaptedModel] = {}
     for entry in registry().all("adapter"):
-        if not entry.value.answers_questions:
-            bound[entry.name] = entry.value.bind(_picture_model())
-            continue
-        size = next(size for size in SIZES.values() if size.adapter == entry.name)
-        shallow = replace(size, dims=replace(size.dims, layers=32))
         with torch.device("meta"):
-            model = build(entry.value.sized_config(shallow))
-        bound[entry.name] = entry.value.bind(model)
-    return bound
-
-
-def _picture_model() -> Any:
-    """A classifier with as many blocks as the other families have layers here."""
-    import timm
-    import torch
-
-    with torch.device("meta"):
-        return timm.create_model("vit_huge_patch14_224")
+            if entry.value.answers_questions:
+                size = next(size for size in SIZES.values() if size.adapter == entry.name)
+                shallow = replace(size, dims=replace(size.dims, layers=32))
+                model = build(entry.value.sized_config(shallow))
+            else:  # a classifier with as many blocks
+                model = timm.create_model("vit_huge_patch14_224")
+        adapted[entry.name] = entry.value.bind(model)
+    return adapted
 
 
 def signal_rows() -> str:
     """What each signal is and which family gives it."""
     rows = []
     for name, meaning in SIGNALS.items():
-        provided = [name in bound.provides for bound in families().values()]
+        provided = [name in adapted.provides for adapted in families().values()]
         rows.append([f"`{name}`", meaning, *("yes" if given else "no" for given in provided)])
     return table(["signal", "meaning", *families()], rows)
 
@@ -102,14 +95,16 @@ def support_rows() -> str:
     rows = []
     for entry in registry().all("pipeline"):
         pipeline = load_pipeline(entry.value, registry=registry())
-        rows.append([f"`{entry.name}`", *(supported(pipeline, b) for b in families().values())])
+        rows.append(
+            [f"`{entry.name}`", *(supported(pipeline, model) for model in families().values())]
+        )
     return table(["preset", *families()], rows)
 
 
-def supported(pipeline: Pipeline, bound: Any) -> str:
+def supported(pipeline: Pipeline, adapted: AdaptedModel) -> str:
     """``yes``, or why not."""
     try:
-        check(pipeline, bound)
+        check(pipeline, adapted)
     except TokensieveError as error:
         reason = re.sub(r"^stage .+? at (boundary \d+|image): (adapter [\w-]+: )?", "", str(error))
         return f"no: {reason.split(': use another')[0]}"
