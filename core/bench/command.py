@@ -1,4 +1,4 @@
-"""What ``tokensieve bench`` does once its options are read."""
+"""The work of ``tokensieve bench``, once its options are read."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from tokensieve.core.bench.clock import clock_for
+from tokensieve.core.bench.model import Setup, build_model
 from tokensieve.core.bench.overhead import (
     Overheads,
     measure_overheads,
@@ -15,12 +16,11 @@ from tokensieve.core.bench.overhead import (
 )
 from tokensieve.core.bench.result import BenchResult
 from tokensieve.core.bench.runner import Bench, Plan
-from tokensieve.core.bench.subject import Setup, build_subject
 from tokensieve.core.bench.table import show
 from tokensieve.core.contract.dims import ModelSize
 from tokensieve.core.errors import ModelError, TokensieveError, did_you_mean
 from tokensieve.core.files.whole import save
-from tokensieve.core.models.loading import find_device
+from tokensieve.core.models.devices import find_device
 from tokensieve.core.output.terminal import console, steps, to_json
 from tokensieve.core.pipeline.loading import load_pipeline
 from tokensieve.core.plugins.registry import build_registry
@@ -52,33 +52,33 @@ def make_plan(setup: Setup, runs: int | None, warmup: int | None) -> Plan:
 
 
 def measure(size: ModelSize, setup: Setup, plan: Plan) -> BenchResult:
-    """Build the model and run the plan behind a progress bar on standard error."""
+    """Build the model and run the plan, with a progress bar on standard error."""
     with steps() as bar:
         task = bar.add_task(f"building {size.name}", total=None)
-        subject = build_subject(size, setup)
+        measured = build_model(size, setup)
         bar.update(task, total=plan.steps + 1)
-        bench = Bench(subject, plan, lambda text: bar.update(task, advance=1, description=text))
+        bench = Bench(measured, plan, lambda text: bar.update(task, advance=1, description=text))
         return bench.run()
 
 
 def report(result: BenchResult, file: Path | None) -> None:
-    """Table to the terminal, numbers to the file; the file appears only when it is whole."""
+    """Print the table, and write the numbers to the file, which appears only when it is whole."""
     show(result, console())
     if file is not None:
         save({file: to_json(result.to_plain()) + "\n"}, TokensieveError, "--json")
 
 
 def overheads(size: ModelSize, setup: Setup, plan: Plan) -> Overheads:
-    """Scoring and selection of each pipeline; by default of all that are registered."""
+    """Time scoring and selection of each pipeline; by default of all that are registered."""
     registry = build_registry(plan.plugins)
     sources = plan.pipelines or [entry.name for entry in registry.all("pipeline")]
     pipelines = [load_pipeline(source, keep=plan.keep, registry=registry) for source in sources]
     with steps() as bar:
         task = bar.add_task(f"building {size.name}", total=None)
-        subject = build_subject(size, setup)
+        measured = build_model(size, setup)
         bar.update(task, total=plan.runs + 2)
         return measure_overheads(
-            subject,
+            measured,
             [pipeline for pipeline in pipelines if pipeline.stages],
             runs=plan.runs,
             plugins=plan.plugins,
@@ -87,7 +87,7 @@ def overheads(size: ModelSize, setup: Setup, plan: Plan) -> Overheads:
 
 
 def report_overheads(result: Overheads, file: Path | None, markdown: Path | None) -> None:
-    """Table to the terminal, and to the files."""
+    """Print the table, and write it to the files."""
     show_overheads(result, console())
     if file is not None:
         save({file: to_json(result.to_plain()) + "\n"}, TokensieveError, "--json")

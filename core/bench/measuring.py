@@ -11,7 +11,7 @@ from typing import Any
 from torch.utils.hooks import RemovableHandle
 
 from tokensieve.core.bench.clock import Clock
-from tokensieve.core.bench.subject import Subject
+from tokensieve.core.bench.model import BenchModel
 from tokensieve.core.engine import transitions as transitions_module
 from tokensieve.core.engine.decoder import engine as engine_module
 from tokensieve.core.engine.session import Session
@@ -34,7 +34,7 @@ class Pass:
     decode: list[float]
 
 
-def timed_pass(subject: Subject, clock: Clock, decode_tokens: int) -> Pass:
+def timed_pass(subject: BenchModel, clock: Clock, decode_tokens: int) -> Pass:
     """Prefill and ``decode_tokens`` greedy steps with whatever is attached to the model."""
     inside: list[Any] = []
     decoder = subject.bound.decoder
@@ -125,7 +125,7 @@ def timed_hooks(session: Session, clock: Clock) -> Iterator[HookTime]:
             setattr(module, name, call)
 
 
-def hook_seconds(subject: Subject, session: Session, clock: Clock) -> tuple[float, float]:
+def hook_seconds(subject: BenchModel, session: Session, clock: Clock) -> tuple[float, float]:
     """``(scoring, total)`` seconds of one prefill; ``session`` has to be detached afterwards."""
     with timed_hooks(session, clock) as times:
         clock.settle()

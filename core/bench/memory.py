@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -27,19 +26,22 @@ class LiveBytes(TorchDispatchMode):
 
     def __torch_dispatch__(
         self,
-        operator: Any,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
+        operator: Callable[..., object],
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
         kwargs = kwargs or {}
         self._meet((args, kwargs), fresh=False)  # a view of an old tensor is not new memory
         result = operator(*args, **kwargs)
         self._meet(result, fresh=True)
         return result
 
-    def _meet(self, tree: Any, *, fresh: bool) -> None:
-        for leaf in _tensors(tree):
+    def _meet(self, tree: object, *, fresh: bool) -> None:
+        """Count the storages of all tensors in a tree, if they are ``fresh``; each only once."""
+        for leaf in tree_leaves(tree):
+            if not isinstance(leaf, torch.Tensor):
+                continue
             storage = leaf.untyped_storage()
             key = id(storage)  # torch keeps one Python object per storage while it lives
             if key in self._known:
@@ -55,11 +57,7 @@ class LiveBytes(TorchDispatchMode):
         self.live -= size
 
 
-def _tensors(tree: Any) -> Iterable[torch.Tensor]:
-    return (leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor))
-
-
-def peak_tensor_bytes(call: Callable[[], Any]) -> int:
+def peak_tensor_bytes(call: Callable[[], object]) -> int:
     """Most bytes of tensors alive at once that ``call`` made, its result included.
 
     What was there before (weights, inputs) is not counted. Slows the call down: do not time it.
@@ -70,7 +68,7 @@ def peak_tensor_bytes(call: Callable[[], Any]) -> int:
     return counter.peak
 
 
-def peak_bytes(call: Callable[[], Any], device: torch.device) -> int:
+def peak_bytes(call: Callable[[], object], device: torch.device) -> int:
     """Peak memory of ``call`` beyond what was allocated before it."""
     if device.type != "cuda":
         return peak_tensor_bytes(call)

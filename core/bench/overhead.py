@@ -1,11 +1,10 @@
-"""What scoring and selection cost: every pipeline against the untouched prefill, in turns."""
+"""The cost of scoring and selection: every pipeline against the untouched prefill, in turns."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
@@ -13,9 +12,9 @@ from rich.text import Text
 
 from tokensieve.core.bench.clock import clock_for
 from tokensieve.core.bench.measuring import hook_seconds, timed_pass
+from tokensieve.core.bench.model import BenchModel
 from tokensieve.core.bench.result import FORMAT, Spread, paired
 from tokensieve.core.bench.runner import describe
-from tokensieve.core.bench.subject import Subject
 from tokensieve.core.engine.session import attach
 from tokensieve.core.errors import TokensieveError
 from tokensieve.core.foreign import plain
@@ -47,7 +46,7 @@ class Overhead:
 class Overheads:
     """All pipelines of one measurement, the cheapest first."""
 
-    environment: dict[str, Any]
+    environment: dict[str, object]
     size: str
     visual_tokens: int
     text_tokens: int
@@ -55,69 +54,63 @@ class Overheads:
     prefill: Spread
     rows: list[Overhead]
 
-    def to_plain(self) -> dict[str, Any]:
+    def to_plain(self) -> dict[str, object]:
         """Plain data for JSON."""
         return {"format": FORMAT, **asdict(self)}
 
 
 def measure_overheads(
-    subject: Subject,
+    measured: BenchModel,
     pipelines: Sequence[Pipeline],
     *,
     runs: int,
     plugins: Sequence[str | Path] = (),
     progress: Callable[[str], None] = lambda _: None,
 ) -> Overheads:
-    """``runs`` rounds of the untouched prefill and each pipeline, after one that is not counted."""
-    clock = clock_for(subject.setup.device)
+    """Time ``runs`` rounds of the untouched prefill and each pipeline, after one to warm up."""
+    clock = clock_for(measured.setup.device)
     prefill: list[float] = []
     times: dict[str, list[tuple[float, float]]] = {p.name: [] for p in pipelines}
     tokens, refused = dict.fromkeys(times, 0), dict.fromkeys(times, "")
     with torch.no_grad():
         for number in range(runs + 1):
             progress(f"round {number} of {runs}")
-            whole = timed_pass(subject, clock, 0).prefill
+            whole = timed_pass(measured, clock, 0).prefill
             if number:
                 prefill.append(whole)
             for pipeline in pipelines:
                 if refused[pipeline.name]:
                     continue
                 try:
-                    with attach(subject.model, pipeline, plugins=plugins) as session:
-                        measured = hook_seconds(subject, session, clock)
+                    with attach(measured.model, pipeline, plugins=plugins) as session:
+                        seconds = hook_seconds(measured, session, clock)
                         tokens[pipeline.name] = session.trace.per_layer[0][-1]
                 except TokensieveError as error:
                     refused[pipeline.name] = str(error)
                     continue
                 if number:
-                    times[pipeline.name].append(measured)
-    rows = [
-        _row(name, times[name], Spread.of(prefill), tokens[name], refused[name]) for name in times
-    ]
+                    times[pipeline.name].append(seconds)
+    untouched = Spread.of(prefill)
+    rows = []
+    for name, pairs in times.items():
+        if refused[name]:
+            rows.append(Overhead(name, refused=refused[name]))
+            continue
+        scoring = Spread.of([scoring for scoring, _ in pairs])
+        hooks = Spread.of([total for _, total in pairs])
+        rows.append(Overhead(name, scoring, paired(scoring, untouched), hooks, tokens[name]))
     rows.sort(key=lambda row: row.share.median if row.share else float("inf"))
-    setup = subject.setup
-    size = subject.size
+    size, setup = measured.size, measured.setup
     return Overheads(
-        describe(subject), size.name, size.visual_tokens, setup.text_tokens, runs,
-        Spread.of(prefill), rows,
-    )  # fmt: skip
-
-
-def _row(
-    name: str, times: list[tuple[float, float]], prefill: Spread, tokens: int, refused: str
-) -> Overhead:
-    if refused:
-        return Overhead(name, refused=refused)
-    scoring = Spread.of([scoring for scoring, _ in times])
-    hooks = Spread.of([total for _, total in times])
-    return Overhead(name, scoring, paired(scoring, prefill), hooks, tokens)
+        describe(measured), size.name, size.visual_tokens, setup.text_tokens, runs, untouched, rows
+    )
 
 
 HEAD = ("pipeline", "tokens left", "scoring + selection, ms", "of the untouched prefill", "")
 
 
 def cells(row: Overhead) -> list[str]:
-    """One line of the table."""
+    """The cells of one line of the table."""
     if row.scoring is None or row.share is None:
         return [row.name, "-", "-", "-", row.refused]
     low, middle, high = (f"{100 * v:.1f} %" for v in
@@ -132,7 +125,7 @@ def cells(row: Overhead) -> list[str]:
 
 
 def heading(result: Overheads) -> str:
-    """Where the numbers come from, in one line."""
+    """The line above the table: where the numbers come from."""
     where = result.environment
     threads = f"{where['threads']} thread{'' if where['threads'] == 1 else 's'}"
     return (
@@ -154,5 +147,5 @@ def show_overheads(result: Overheads, console: Console) -> None:
 
 
 def to_markdown(result: Overheads) -> str:
-    """The same as a Markdown table."""
+    """The result as a Markdown table."""
     return f"{escaped(heading(result))}\n\n{pipe_table(HEAD, map(cells, result.rows))}\n"

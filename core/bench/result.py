@@ -1,11 +1,10 @@
-"""What a bench found, in numbers and in one line."""
+"""The result of a bench, in numbers and in one line."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 FORMAT = 1
 CLOSE = 1.05  # time over FLOPs up to which time is said to follow FLOPs
@@ -22,7 +21,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
-        """Quartiles interpolate linearly; one value is its own quartiles."""
+        """The spread of some values; quartiles interpolate, and one value is its own."""
         if len(values) == 1:
             return cls(values[0], values[0], values[0], list(values))
         low, median, high = statistics.quantiles(values, n=4, method="inclusive")
@@ -58,7 +57,7 @@ class Variant:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class VariantComparison:
     """A pipeline against the untouched model; ratios below 1 mean less than untouched."""
 
     variant: Variant
@@ -70,8 +69,8 @@ class Comparison:
     kv: float
 
     @classmethod
-    def of(cls, variant: Variant, untouched: Variant) -> Comparison:
-        """Times by paired ratios, the rest by plain ones."""
+    def of(cls, variant: Variant, untouched: Variant) -> VariantComparison:
+        """Compare times by paired ratios, the rest by plain ones."""
         return cls(
             variant,
             paired(variant.prefill, untouched.prefill),
@@ -89,51 +88,46 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """One line for people."""
-        return f"{_prefill_words(self)}; {_decode_words(self.decode)}"
-
-
-def _prefill_words(comparison: Comparison) -> str:
-    ratio = comparison.prefill
-    if ratio.low > 1:
-        return f"slower here: prefill takes {ratio.median:.2f}x the time"
-    if ratio.high >= 1:
-        return f"no faster here: prefill takes {ratio.median:.2f}x the time, within the noise"
-    lag = comparison.time_over_flops
-    follows = "as its FLOPs say" if lag <= CLOSE else f"but {lag - 1:.0%} behind its FLOPs"
-    return f"faster: prefill {1 / ratio.median:.2f}x, {follows}"
-
-
-def _decode_words(ratio: Spread) -> str:
-    if ratio.low > 1:
-        return f"decoding is slower, {ratio.median:.2f}x the time"
-    if ratio.high >= 1:
-        return "decoding as fast as untouched"
-    return f"decoding {1 / ratio.median:.2f}x"
+        """The comparison in one line, for people."""
+        prefill, decode, lag = self.prefill, self.decode, self.time_over_flops
+        if prefill.low > 1:
+            first = f"slower here: prefill takes {prefill.median:.2f}x the time"
+        elif prefill.high >= 1:
+            times = f"{prefill.median:.2f}x the time"
+            first = f"no faster here: prefill takes {times}, within the noise"
+        else:
+            follows = "as its FLOPs say" if lag <= CLOSE else f"but {lag - 1:.0%} behind its FLOPs"
+            first = f"faster: prefill {1 / prefill.median:.2f}x, {follows}"
+        if decode.low > 1:
+            then = f"decoding is slower, {decode.median:.2f}x the time"
+        elif decode.high >= 1:
+            then = "decoding as fast as untouched"
+        else:
+            then = f"decoding {1 / decode.median:.2f}x"
+        return f"{first}; {then}"
 
 
 @dataclass(frozen=True)
 class BenchResult:
     """Everything a bench found, and where."""
 
-    environment: dict[str, Any]
-    options: dict[str, Any]
+    environment: dict[str, object]
+    options: dict[str, object]
     untouched: Variant
-    comparisons: list[Comparison]
+    comparisons: list[VariantComparison]
 
-    def to_plain(self) -> dict[str, Any]:
+    def to_plain(self) -> dict[str, object]:
         """Plain data for JSON."""
+        pipelines = []
+        for comparison in self.comparisons:
+            ratios = asdict(comparison)
+            variant = ratios.pop("variant")
+            ratios["time_over_flops"] = comparison.time_over_flops
+            pipelines.append({**variant, "ratios": ratios, "verdict": comparison.verdict})
         return {
             "format": FORMAT,
             "environment": self.environment,
             "options": self.options,
             "untouched": asdict(self.untouched),
-            "pipelines": [_plain(comparison) for comparison in self.comparisons],
+            "pipelines": pipelines,
         }
-
-
-def _plain(comparison: Comparison) -> dict[str, Any]:
-    data = asdict(comparison)
-    measured = data.pop("variant")
-    ratios = {**data, "time_over_flops": comparison.time_over_flops}
-    return {**measured, "ratios": ratios, "verdict": comparison.verdict}

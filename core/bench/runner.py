@@ -17,11 +17,12 @@ import torch
 from tokensieve.core.bench.clock import clock_for
 from tokensieve.core.bench.measuring import Pass, cache_bytes, hook_seconds, timed_pass
 from tokensieve.core.bench.memory import MEASURES, peak_bytes
-from tokensieve.core.bench.result import BenchResult, Comparison, Spread, Variant
-from tokensieve.core.bench.subject import Subject, memory_errors
+from tokensieve.core.bench.model import BenchModel, memory_errors
+from tokensieve.core.bench.result import BenchResult, Spread, Variant, VariantComparison
 from tokensieve.core.engine.decoder.cache import find_cache
 from tokensieve.core.engine.session import Session, attach
 from tokensieve.core.errors import AttachError
+from tokensieve.core.models.host import processor_name
 from tokensieve.core.pipeline.fit import check
 from tokensieve.core.pipeline.flops import COMPUTE, decoder_flops
 from tokensieve.core.pipeline.loading import load_pipeline
@@ -35,7 +36,7 @@ Progress = Callable[[str], None]
 
 @dataclass
 class Plan:
-    """What to run.
+    """The pipelines to run, and how often.
 
     ``warmup`` and ``runs`` count rounds; a round runs every variant once. ``keep`` replaces the
     pipelines' own budgets.
@@ -50,7 +51,7 @@ class Plan:
 
     @property
     def steps(self) -> int:
-        """How often progress is reported."""
+        """The number of times that progress is reported."""
         return (len(self.pipelines) + 1) * (self.warmup + self.runs + 1)
 
 
@@ -64,102 +65,49 @@ class _Entry:
 
 
 class Bench:
-    """Measures a subject untouched and with each pipeline of a plan."""
+    """Measures a model untouched and with each pipeline of a plan.
 
-    def __init__(self, subject: Subject, plan: Plan, progress: Progress = lambda _: None) -> None:
-        self.subject = subject
+    A pipeline that cannot run fails here, before anything is timed.
+    """
+
+    def __init__(
+        self, measured: BenchModel, plan: Plan, progress: Progress = lambda _: None
+    ) -> None:
+        self.measured = measured
         self.plan = plan
         self.progress = progress
-        self.clock = clock_for(subject.setup.device)
+        self.clock = clock_for(measured.setup.device)
         registry = build_registry(plan.plugins)
+        pipelines = [
+            load_pipeline(source, keep=plan.keep, registry=registry) for source in plan.pipelines
+        ]
+        for pipeline in pipelines:
+            check(pipeline, measured.bound)
+            schedule = pipeline.schedule(measured.bound.dims)
+            try:
+                schedule.counts(measured.size.visual_tokens)
+            except AttachError as error:
+                raise AttachError(f"pipeline {pipeline.name!r}: {error}") from None
         self.entries = [_Entry(UNTOUCHED, None)]
-        for source in plan.pipelines:
-            pipeline = load_pipeline(source, keep=plan.keep, registry=registry)
-            self.entries.append(_Entry(pipeline.name, pipeline))
-        for entry in self.entries:
-            self._check(entry)
+        self.entries += [_Entry(pipeline.name, pipeline) for pipeline in pipelines]
 
     def run(self) -> BenchResult:
         """Warm up, time, then look at hooks and memory in passes of their own."""
+        size, setup, plan = self.measured.size, self.measured.setup, self.plan
         started = _load()
-        with torch.no_grad(), memory_errors(self.subject.setup.device):
-            for number in range(self.plan.warmup + self.plan.runs):
+        with torch.no_grad(), memory_errors(setup.device):
+            for number in range(plan.warmup + plan.runs):
+                counts = number >= plan.warmup
                 for entry in self.entries:
-                    self._round(entry, keep=number >= self.plan.warmup)
+                    self.progress(f"{'run' if counts else 'warm-up'}: {entry.name}")
+                    with self._attached(entry):
+                        timed = timed_pass(self.measured, self.clock, plan.decode_tokens)
+                    if counts:
+                        entry.passes.append(timed)
             untouched, *variants = [self._variant(entry) for entry in self.entries]
-        comparisons = [Comparison.of(variant, untouched) for variant in variants]
-        environment = {**describe(self.subject), "load_average": [started, _load()]}
-        return BenchResult(environment, self._options(), untouched, comparisons)
-
-    def _check(self, entry: _Entry) -> None:
-        """What cannot run should fail before anything is timed."""
-        if entry.pipeline is None:
-            return
-        check(entry.pipeline, self.subject.bound)
-        schedule = entry.pipeline.schedule(self.subject.bound.dims)
-        try:
-            schedule.counts(self.subject.size.visual_tokens)
-        except AttachError as error:
-            raise AttachError(f"pipeline {entry.name!r}: {error}") from None
-
-    def _attached(self, entry: _Entry) -> AbstractContextManager[Session | None]:
-        if entry.pipeline is None:
-            return nullcontext()
-        return attach(self.subject.model, entry.pipeline, plugins=self.plan.plugins)
-
-    def _round(self, entry: _Entry, *, keep: bool) -> None:
-        self.progress(f"{'run' if keep else 'warm-up'}: {entry.name}")
-        with self._attached(entry):
-            timed = timed_pass(self.subject, self.clock, self.plan.decode_tokens)
-        if keep:
-            entry.passes.append(timed)
-
-    def _variant(self, entry: _Entry) -> Variant:
-        self.progress(f"memory and overhead: {entry.name}")
-        scoring, hooks = self._overhead(entry)
-        with self._attached(entry) as session:
-            peak = peak_bytes(self.subject.prefill, self.subject.setup.device)
-            cache = find_cache(self.subject.prefill())
-            per_layer, notes = self._layers(session)
-        passes = entry.passes
-        return Variant(
-            entry.name,
-            prefill=Spread.of([timed.prefill for timed in passes]),
-            decoder=Spread.of([timed.decoder for timed in passes]),
-            decode=Spread.of([statistics.median(timed.decode) for timed in passes]),
-            scoring=scoring,
-            hooks=hooks,
-            peak_bytes=peak,
-            kv_bytes=cache_bytes(cache),
-            flops=self._flops(per_layer),
-            layer_tokens=per_layer[0],
-            notes=notes,
-        )
-
-    def _overhead(self, entry: _Entry) -> tuple[Spread | None, Spread | None]:
-        if entry.pipeline is None or not entry.pipeline.stages:
-            return None, None
-        pairs = []
-        for _ in range(HOOK_RUNS):
-            with attach(self.subject.model, entry.pipeline, plugins=self.plan.plugins) as session:
-                pairs.append(hook_seconds(self.subject, session, self.clock))
-        scoring, hooks = zip(*pairs, strict=True)
-        return Spread.of(scoring), Spread.of(hooks)
-
-    def _layers(self, session: Session | None) -> tuple[list[list[int]], list[str]]:
-        """Visual tokens per sample and layer of the last prefill, and the trace's notes."""
-        if session is not None and session.pipeline.stages:
-            return session.trace.per_layer, session.trace.notes
-        whole = [self.subject.size.visual_tokens] * self.subject.bound.dims.layers
-        return [whole] * self.subject.setup.batch, []
-
-    def _flops(self, per_layer: list[list[int]]) -> float:
-        dims, text = self.subject.bound.dims, self.subject.setup.text_tokens
-        return sum(decoder_flops(row, dims, COMPUTE, text_tokens=text) for row in per_layer)
-
-    def _options(self) -> dict[str, Any]:
-        size, setup, plan = self.subject.size, self.subject.setup, self.plan
-        return {
+        comparisons = [VariantComparison.of(variant, untouched) for variant in variants]
+        environment = {**describe(self.measured), "load_average": [started, _load()]}
+        options = {
             "size": size.name,
             "batch": setup.batch,
             "visual_tokens": size.visual_tokens,
@@ -171,33 +119,65 @@ class Bench:
             "flops": str(COMPUTE),
             "peak_memory": MEASURES[setup.device.type],
         }
+        return BenchResult(environment, options, untouched, comparisons)
+
+    def _attached(self, entry: _Entry) -> AbstractContextManager[Session | None]:
+        if entry.pipeline is None:
+            return nullcontext()
+        return attach(self.measured.model, entry.pipeline, plugins=self.plan.plugins)
+
+    def _variant(self, entry: _Entry) -> Variant:
+        """The numbers of an entry whose passes are timed: hooks and memory are looked at now."""
+        measured, passes = self.measured, entry.passes
+        dims, text = measured.bound.dims, measured.setup.text_tokens
+        self.progress(f"memory and overhead: {entry.name}")
+        scoring: Spread | None = None
+        hooks: Spread | None = None
+        if entry.pipeline is not None and entry.pipeline.stages:
+            pairs = []
+            for _ in range(HOOK_RUNS):
+                with attach(measured.model, entry.pipeline, plugins=self.plan.plugins) as watched:
+                    pairs.append(hook_seconds(measured, watched, self.clock))
+            scoring, hooks = (Spread.of(seconds) for seconds in zip(*pairs, strict=True))
+        per_layer = [[measured.size.visual_tokens] * dims.layers] * measured.setup.batch
+        notes: list[str] = []
+        with self._attached(entry) as session:
+            peak = peak_bytes(measured.prefill, measured.setup.device)
+            cache = find_cache(measured.prefill())
+            if session is not None and session.pipeline.stages:
+                per_layer, notes = session.trace.per_layer, session.trace.notes
+        return Variant(
+            entry.name,
+            prefill=Spread.of([timed.prefill for timed in passes]),
+            decoder=Spread.of([timed.decoder for timed in passes]),
+            decode=Spread.of([statistics.median(timed.decode) for timed in passes]),
+            scoring=scoring,
+            hooks=hooks,
+            peak_bytes=peak,
+            kv_bytes=cache_bytes(cache),
+            flops=sum(decoder_flops(row, dims, COMPUTE, text_tokens=text) for row in per_layer),
+            layer_tokens=per_layer[0],
+            notes=notes,
+        )
 
 
-def describe(subject: Subject) -> dict[str, Any]:
-    """Where the numbers come from."""
-    device = subject.setup.device
+def describe(measured: BenchModel) -> dict[str, object]:
+    """The machine, the versions and the settings that the numbers come from."""
+    device = measured.setup.device
+    cuda = device.type == "cuda"
     return {
         "device": str(device),
-        "device_name": _device_name(device),
-        "dtype": str(subject.setup.dtype).removeprefix("torch."),
-        "attention": subject.setup.attention,
+        "device_name": str(torch.cuda.get_device_name(device)) if cuda else processor_name(),
+        "dtype": str(measured.setup.dtype).removeprefix("torch."),
+        "attention": measured.setup.attention,
         "threads": torch.get_num_threads(),
-        "weight_bytes": subject.weight_bytes,
+        "weight_bytes": measured.weight_bytes,
         "python": platform.python_version(),
         "platform": platform.platform(),
         **{name: version(name) for name in ("tokensieve", "transformers")},
         "torch": str(torch.__version__),  # with the build: +cpu, +cu...
         "cuda": torch.version.cuda,
     }
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return str(torch.cuda.get_device_name(device))
-    facts = Path("/proc/cpuinfo")
-    lines = facts.read_text(encoding="utf-8").splitlines() if facts.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _load() -> float | None:

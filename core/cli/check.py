@@ -26,7 +26,7 @@ def check(
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
 ) -> None:
     """Check scorers, selectors and mergers of plugin files. Exit code 1 if a check fails."""
-    from tokensieve.core.models.loading import find_device
+    from tokensieve.core.models.devices import find_device
     from tokensieve.core.testing import check_plugin_files
 
     results = check_plugin_files(files, device=str(find_device(device)))

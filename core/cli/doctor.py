@@ -43,8 +43,9 @@ def doctor(
     Tiny models with random weights go through `generate`, pruned, and are compared with the same
     models with the dropped tokens masked.
     """
+    from tokensieve.core.models.devices import find_device
+    from tokensieve.core.models.finding import locate
     from tokensieve.core.models.hub import only_local
-    from tokensieve.core.models.loading import find_device, locate
 
     registry = open_registry(plugins)
     if model is not None:
@@ -114,7 +115,7 @@ def _families(model: str | None, registry: Registry) -> list[tuple[Any, Any]]:
     if model is None:
         return [(entry.value, None) for entry in registry.all("adapter")]
     from tokensieve.core.models.binding import find_adapter
-    from tokensieve.core.models.loading import load_config
+    from tokensieve.core.models.finding import load_config
 
     config = load_config(model, registry)
     adapter = find_adapter(config, registry)

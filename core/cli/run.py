@@ -15,13 +15,15 @@ from tokensieve.core.cli.options import Keep, Plugins, number, open_registry
 from tokensieve.core.cli.run_report import as_json, drawable_panels, print_report, save_overlay
 from tokensieve.core.errors import ModelError, TokensieveError
 from tokensieve.core.files.pictures import open_image
+from tokensieve.core.models.finding import locate
 from tokensieve.core.models.hub import only_local
-from tokensieve.core.models.loading import DTYPES, answering, load_model, locate
+from tokensieve.core.models.loading import DTYPES, answering, load_model
 from tokensieve.core.output.terminal import console, to_json, waiting, warn
 from tokensieve.core.output.unforeseen import unforeseen
 from tokensieve.core.pipeline.loading import load_pipeline, parse_keep
 from tokensieve.core.plugins.registry import Example, Registry
-from tokensieve.core.run.asking import Question, check_question, compare, prepare
+from tokensieve.core.run.asking import compare
+from tokensieve.core.run.prompts import VisualQuestion, check_question, prepare
 from tokensieve.core.strict import MOST_NEW_TOKENS, MOST_SEED
 
 DEFAULT_MODEL = "tiny-llava"
@@ -81,7 +83,7 @@ def run(  # noqa: PLR0913 - one parameter per option
     files, text = _question(image, prompt, registry)
     only_local(locate(model, registry))
     target = _overlay_path(overlay, files, chosen.name)
-    question = Question(text, tuple(open_image(file) for file in files))
+    question = VisualQuestion(text, tuple(open_image(file) for file in files))
 
     from tokensieve.core.output.quiet import quiet_transformers
 

@@ -15,7 +15,8 @@ from tokensieve.core.files.whole import save
 from tokensieve.core.models.loading import LoadedModel
 from tokensieve.core.output.terminal import Rows, console, table
 from tokensieve.core.pipeline.flops import COMPUTE, PAPER
-from tokensieve.core.run.asking import Answer, Comparison, Cost, Question, find_panels
+from tokensieve.core.run.asking import Answer, AnswerComparison, Cost
+from tokensieve.core.run.prompts import VisualQuestion, find_panels
 
 SLOWER = "slower here"
 EMPTY = "(empty answer)"
@@ -24,7 +25,7 @@ WIDEST = 8.0  # times the picture: a few pixels in a wide border cannot be drawn
 
 
 def print_report(
-    loaded: LoadedModel, pipeline: str, question: Question, result: Comparison
+    loaded: LoadedModel, pipeline: str, question: VisualQuestion, result: AnswerComparison
 ) -> None:
     """Answers, tokens per stage, costs and times, for people."""
     out = console()
@@ -51,7 +52,7 @@ def boundary_name(stage: StageTrace) -> str:
     )
 
 
-def _stage_table(result: Comparison) -> Rows:
+def _stage_table(result: AnswerComparison) -> Rows:
     rows = table("visual tokens", "before", "after", "share", left=["visual tokens"])
     rows.add_row("original", "", str(result.visual_tokens), units.percent(1))
     for stage in result.trace.stages:
@@ -60,7 +61,7 @@ def _stage_table(result: Comparison) -> Rows:
     return rows
 
 
-def _cost_table(pipeline: str, result: Comparison) -> Rows:
+def _cost_table(pipeline: str, result: AnswerComparison) -> Rows:
     rows = table("cost", "untouched", pipeline, "share", "", left=["cost", ""])
     for name, cost in (
         ("decoder prefill FLOPs, visual tokens", result.flops(PAPER)),
@@ -79,7 +80,7 @@ def _cells(cost: Cost, unit: Any) -> tuple[str, str, str]:
     return unit(cost.untouched), pruned, units.percent(cost.share)
 
 
-def _times(result: Comparison) -> list[tuple[str, Cost]]:
+def _times(result: AnswerComparison) -> list[tuple[str, Cost]]:
     before, after = result.untouched, result.pruned
     times = [("time to the first token", Cost(before.first_token, after.first_token))]
     if before.per_token is not None and after.per_token is not None:
@@ -91,7 +92,7 @@ def _times(result: Comparison) -> list[tuple[str, Cost]]:
     return times
 
 
-def _footnotes(loaded: LoadedModel, result: Comparison) -> list[str]:
+def _footnotes(loaded: LoadedModel, result: AnswerComparison) -> list[str]:
     kind = str(loaded.model.dtype).removeprefix("torch.")
     return [
         f"times: median of {result.repeats} interleaved runs after one warm-up each, "
@@ -108,7 +109,9 @@ def _border(panel: Panel) -> float:
     return max(right - left, bottom - top)
 
 
-def drawable_panels(loaded: LoadedModel, question: Question, result: Comparison) -> Panels | None:
+def drawable_panels(
+    loaded: LoadedModel, question: VisualQuestion, result: AnswerComparison
+) -> Panels | None:
     """Where the tokens lie on the pictures; None if the adapter cannot say, or nobody could see."""
     panels = find_panels(loaded, question, result.visual_tokens)
     if panels is None or any(_border(panel) > WIDEST for group in panels for panel in group):
@@ -120,8 +123,8 @@ def save_overlay(
     path: Path,
     loaded: LoadedModel,
     pipeline: str,
-    question: Question,
-    result: Comparison,
+    question: VisualQuestion,
+    result: AnswerComparison,
     panels: Panels,
 ) -> None:
     """Draw which patches survive."""
@@ -151,8 +154,8 @@ def as_json(
     loaded: LoadedModel,
     pipeline: str,
     files: Sequence[Path],
-    question: Question,
-    result: Comparison,
+    question: VisualQuestion,
+    result: AnswerComparison,
     overlay: Path | None,
 ) -> dict[str, Any]:
     """Everything the report says, as plain data; times in seconds."""

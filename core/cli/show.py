@@ -15,7 +15,7 @@ from tokensieve.core.contract.dims import DecoderDims
 from tokensieve.core.errors import ModelError
 from tokensieve.core.foreign import foreign, shorten
 from tokensieve.core.models.binding import find_adapter
-from tokensieve.core.models.loading import load_config
+from tokensieve.core.models.finding import load_config
 from tokensieve.core.models.sizes import SIZES
 from tokensieve.core.output.terminal import Rows, console, table
 from tokensieve.core.pipeline.loading import dump_yaml, load_pipeline, parse_keep

@@ -13,8 +13,8 @@ from tokensieve.core.cli.options import Plugins, number, open_registry
 from tokensieve.core.errors import StudyError
 from tokensieve.core.files.yaml_source import Source, read_yaml
 from tokensieve.core.foreign import shorten
+from tokensieve.core.models.finding import locate
 from tokensieve.core.models.hub import only_local
-from tokensieve.core.models.loading import locate
 from tokensieve.core.output.stopping import advise
 from tokensieve.core.output.terminal import waiting
 from tokensieve.core.pipeline.loading import parse_keep

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from tokensieve.core.errors import TaskError
 from tokensieve.core.files.json_text import JsonFlaw, parse_json
@@ -12,8 +11,8 @@ from tokensieve.core.files.plain import MEGABYTE
 from tokensieve.core.files.text import MARK, filled_lines, read_text
 from tokensieve.core.foreign import shorten, shown
 
-Row = tuple[str, dict[str, Any]]
-"""How errors call its place, and what it holds."""
+Row = tuple[str, dict[str, object]]
+"""What errors call its place, and what it holds."""
 
 MOST = 256 * MEGABYTE  # a million questions have about a hundred
 MOST_ROWS = 2_000_000

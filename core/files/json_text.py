@@ -17,47 +17,42 @@ from tokensieve.core.foreign import shorten, shown
 MAX_DEPTH = 64  # the files of a checkpoint have ten or so
 _STRING = r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?'  # to the end of the text if nobody ends it
 _TOKEN = re.compile(rf'({_STRING})(\s*:)?|[\[\]{{}}]|[^\s\[\]{{}}",:]+', re.DOTALL)
-
-
 _ALL_ELSE = re.compile(rf'{_STRING}|[^\[\]{{}}"]+', re.DOTALL)
 _STEPS = {"[": 1, "{": 1, "]": -1, "}": -1}
 TOO_DEEP = f"lists and mappings in more than {MAX_DEPTH} others"
 
 
 class JsonFlaw(ValueError):
-    """What is wrong with a text of JSON, and behind how many of its characters."""
+    """A flaw of a text of JSON; ``position`` counts the characters before it."""
 
     def __init__(self, problem: str, position: int) -> None:
         super().__init__(problem)
         self.position = position
 
 
-def parse_json(text: str) -> Any:
-    """Plain data. A key that is given twice and a number that is none are flaws.
+def parse_json(text: str) -> object:
+    """Read JSON as plain data; a key that is given twice and a number that is none are flaws.
 
     Raises:
         JsonFlaw: with the place.
     """
-    if text.count("[") + text.count("{") > MAX_DEPTH and _depth(text) > MAX_DEPTH:
-        raise _flaw(text) or JsonFlaw(TOO_DEEP, 0)
+    if text.count("[") + text.count("{") > MAX_DEPTH:  # parsing takes stack for each open one
+        steps = map(_STEPS.__getitem__, _ALL_ELSE.sub("", text))
+        if max(accumulate(steps), default=0) > MAX_DEPTH:
+            raise _flaw(text) or JsonFlaw(TOO_DEEP, 0)
     try:
-        return json.loads(
+        data: object = json.loads(
             text, object_pairs_hook=_mapping, parse_constant=_number, parse_float=_number
         )
     except json.JSONDecodeError as error:
         raise JsonFlaw(error.msg, error.pos) from None
     except ValueError as error:  # ours, or of integers with thousands of digits
         raise _flaw(text) or JsonFlaw(str(error), 0) from None
-
-
-def _depth(text: str) -> int:
-    """How many brackets are open at most; before they are parsed, which takes as much stack."""
-    steps = map(_STEPS.__getitem__, _ALL_ELSE.sub("", text))
-    return max(accumulate(steps), default=0)
+    return data
 
 
 def read_json(path: Path, kind: type[TokensieveError], most: int = MEGABYTE) -> Any:
-    """What a file of JSON holds.
+    """The data that a file of JSON holds.
 
     Raises:
         TokensieveError: of that kind: it cannot be read, or with ``FILE:LINE:COL`` what is wrong.
@@ -72,7 +67,7 @@ def read_json(path: Path, kind: type[TokensieveError], most: int = MEGABYTE) -> 
         raise kind(f"{place}: not valid JSON: {flaw}") from None
 
 
-def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _mapping(pairs: list[tuple[str, object]]) -> dict[str, object]:
     mapping = dict(pairs)
     if len(mapping) < len(pairs):
         raise ValueError("a key is given twice")
@@ -87,7 +82,7 @@ def _number(text: str) -> float:
 
 
 def _no_number(text: str) -> str | None:
-    """Why what stands where a number can stand is none; None if it is one, or no number at all."""
+    """The reason why a text in the place of a number is none; None for numbers and for words."""
     try:
         if text.removeprefix("-").isdecimal():
             int(text)

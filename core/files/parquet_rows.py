@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,31 +28,29 @@ def parquet_rows(path: Path) -> Iterator[Row]:
     """
     name = shorten(str(path))
     try:
-        parquet: Any = importlib.import_module("pyarrow.parquet")
+        parquet = importlib.import_module("pyarrow.parquet")
     except ImportError:
         message = "reading Parquet needs pyarrow: pip install 'tokensieve[parquet]'"
         raise TaskError(f"{name}: {message}") from None
     number = 0
     with foreign(TaskError, f"{name}: cannot be read"), open_plain(path, MOST_BYTES) as stream:
         with parquet.ParquetFile(stream) as file:
-            keys = _columns(file, name)
+            counts = Counter[str](file.schema_arrow.names)
+            twice = [column for column, count in counts.items() if count > 1]
+            if twice:
+                raise TaskError(f"{name}: the column {shown(twice[0])} is given twice")
+            keys = [key for key in counts if not key.startswith(INDEX)]
             for batch in _batches(file, name):
-                for values in _rows_of(batch, keys, name):
+                columns = [
+                    _values(batch.column(key), f"{name}: column {shown(key)}") for key in keys
+                ]
+                for values in zip(*columns, strict=True):
                     number += 1
                     yield f"{name}: row {number}", dict(zip(keys, values, strict=True))
 
 
-def _columns(file: Any, name: str) -> list[str]:
-    """The columns that are the user's."""
-    counts = Counter(file.schema_arrow.names)
-    twice = [column for column, count in counts.items() if count > 1]
-    if twice:
-        raise TaskError(f"{name}: the column {shown(twice[0])} is given twice")
-    return [key for key in counts if not key.startswith(INDEX)]
-
-
 def _batches(file: Any, name: str) -> Iterator[Any]:
-    """Some rows at a time, so that what little text unpacks to much is noticed on the way."""
+    """Some rows at a time, so that a file that unpacks to very much is noticed on the way."""
     facts = file.metadata
     if facts.num_rows > MOST_ROWS:
         raise TaskError(f"{name}: has {facts.num_rows:,} rows, allowed: {MOST_ROWS:,}")
@@ -69,15 +67,10 @@ def _batches(file: Any, name: str) -> Iterator[Any]:
     raise TaskError(f"{name}: unpacks to more than {MOST_BYTES:,} bytes")
 
 
-def _rows_of(batch: Any, keys: Sequence[str], name: str) -> Iterator[tuple[Any, ...]]:
-    columns = [_values(batch.column(key), f"{name}: column {shown(key)}") for key in keys]
-    yield from zip(*columns, strict=True)
-
-
-def _values(column: Any, name: str) -> list[Any]:
+def _values(column: Any, name: str) -> list[object]:
     """Plain values; fractions of 32 bits are those that people read, 0.1 and not 0.10000000149."""
     with foreign(TaskError, f"{name} cannot be read"):
-        values: list[Any] = column.to_pylist()
+        values: list[object] = column.to_pylist()
     inner = column.type
     while hasattr(inner, "value_type"):
         inner = inner.value_type
@@ -88,7 +81,8 @@ def _values(column: Any, name: str) -> list[Any]:
     return [_read_out(value, kind) for value in values]
 
 
-def _read_out(value: Any, kind: Any) -> Any:
+def _read_out(value: object, kind: Callable[[float], object]) -> object:
+    """The number that ``kind`` writes down, also within lists."""
     if isinstance(value, list):
         return [_read_out(one, kind) for one in value]
     return float(str(kind(value))) if isinstance(value, float) else value

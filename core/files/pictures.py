@@ -58,7 +58,10 @@ def open_image(source: Path | BinaryIO) -> Image:
         try:
             Image.init()
             known = [kind for kind in FORMATS if kind in Image.OPEN]
-            image = Image.open(_content(source), formats=known)
+            stream = source
+            if isinstance(source, Path):  # read whole first, so that nobody waits for a pipe
+                stream = io.BytesIO(read_plain(source, MOST_BYTES))
+            image = Image.open(stream, formats=known)
         except IsADirectoryError:
             raise ModelError(f"image {name} is a folder, not a picture") from None
         except FileNotFoundError:
@@ -105,14 +108,17 @@ def picture_facts(image: Image) -> Iterator[bytes]:
 
 
 def _seen(image: Image, raw: str) -> Image:
-    """As :func:`as_seen`; ``raw`` is Pillow's name of how the file held the pixels."""
+    """The picture of :func:`as_seen`; ``raw`` is Pillow's name of how the file held the pixels."""
+    import numpy as np
     from PIL import Image as Images
 
     turn, holes = _turn(image), _keyed_out(image, raw)
     if image.mode.startswith(("I", "F")):
         flat = _gray(image, raw)
     else:
-        _check_levels(image, raw)
+        if _CHANNELS_OF_16.search(raw):  # Pillow cuts them to 8 bits: of few levels, none is left
+            colors = len(image.getbands()) - image.mode.endswith("A")
+            _check_brightest(float(np.asarray(image)[..., :colors].max()), 255)
         flat = image
     if holes is None and image.has_transparency_data:
         clear = flat.convert("LA") if flat.mode == "La" else flat
@@ -127,7 +133,7 @@ def _seen(image: Image, raw: str) -> Image:
 
 
 def _turn(image: Image) -> Transpose | None:
-    """What sets the picture upright; metadata that cannot be read says nothing."""
+    """The turn that sets the picture upright; None if no metadata that can be read asks for one."""
     from PIL import ExifTags
     from PIL.Image import Transpose
 
@@ -163,7 +169,11 @@ def _keyed_out(image: Image, raw: str) -> Image | None:
 
 
 def _gray(image: Image, raw: str) -> Image:
-    """8 bits of values that have more; raises ValueError where their scale is not known."""
+    """The picture in 8 bits, of values that have more.
+
+    Raises:
+        ValueError: nobody knows their scale.
+    """
     import numpy as np
     from PIL import Image as Images
 
@@ -172,7 +182,9 @@ def _gray(image: Image, raw: str) -> Image:
         raise ValueError(f"some values are no numbers (NaN or infinity): {ADVICE}")
     if values.min() < 0:
         raise ValueError(f"some values are negative (down to {values.min():g}): {ADVICE}")
-    tops, high = _tops(image, raw), values.max()
+    tops, high = TOPS.get(raw) or TOPS.get(image.mode) or SIXTEEN, values.max()
+    if image.format == "PPM" and image.mode == "I":  # Pillow scales it to 16 bits
+        tops = SIXTEEN
     top = next((top for top in tops if high <= top), None)
     if top is None:
         raise ValueError(f"values go up to {high:g}, more than {tops[-1]}: {ADVICE}")
@@ -183,33 +195,12 @@ def _gray(image: Image, raw: str) -> Image:
     return Images.fromarray(scaled.astype(np.uint8))
 
 
-def _tops(image: Image, raw: str) -> tuple[int, ...]:
-    """The values that may stand for white, the lowest first."""
-    if image.format == "PPM" and image.mode == "I":  # Pillow scales it to 16 bits
-        return SIXTEEN
-    return TOPS.get(raw) or TOPS.get(image.mode) or SIXTEEN
-
-
-def _check_levels(image: Image, raw: str) -> None:
-    """Pillow itself cuts 16 bits a channel to 8; what used few of them would be black."""
-    import numpy as np
-
-    if _CHANNELS_OF_16.search(raw):
-        colors = len(image.getbands()) - image.mode.endswith("A")
-        _check_brightest(float(np.asarray(image)[..., :colors].max()), 255)
-
-
 def _check_brightest(high: float, top: float) -> None:
     if 0 < high * FEWEST < top:
         raise ValueError(
             f"the brightest value is {high:g} where {top} is white, so hardly anything could be "
             f"seen: {ADVICE}"
         )
-
-
-def _content(source: Path | BinaryIO) -> BinaryIO:
-    """What Pillow reads; a file is read whole first, so that it cannot be waited for."""
-    return io.BytesIO(read_plain(source, MOST_BYTES)) if isinstance(source, Path) else source
 
 
 def _check_pixels(image: Image) -> None:
@@ -223,7 +214,9 @@ def _check_pixels(image: Image) -> None:
 
 def _check_pages(image: Image) -> None:
     """Refuse a TIFF of several pages: one of them would stand for all."""
-    if image.format != "TIFF":
+    from PIL.TiffImagePlugin import TiffImageFile
+
+    if not isinstance(image, TiffImageFile):
         return
     pages = 0
     for number in range(MOST_PAGES + 1):
@@ -231,7 +224,7 @@ def _check_pages(image: Image) -> None:
             image.seek(number)
         except EOFError:
             break
-        pages += not int(_tag(image, REDUCED)) & 1
+        pages += not int(image.tag_v2.get(REDUCED, 0)) & 1
     else:
         raise ValueError(f"it has more than {MOST_PAGES} pages")
     image.seek(0)
@@ -239,12 +232,8 @@ def _check_pages(image: Image) -> None:
         raise ValueError(f"it has {pages} pages: store each as a picture, and list them")
 
 
-def _tag(image: Any, number: int) -> Any:
-    return image.tag_v2.get(number, 0)
-
-
 def _raw_mode(image: Any) -> str:
-    """How the file holds its pixels; empty if Pillow does not say, or was not asked before loading.
+    """Pillow's name of how the file holds its pixels; empty if it has none, or was asked too late.
 
     Loading makes Pillow forget it, so it stays with the picture: one that was looked at once is
     seen the same again.

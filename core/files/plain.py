@@ -17,7 +17,7 @@ _FLAGS = os.O_RDONLY | sum(
 
 
 class UnreadableError(OSError):
-    """What is there is no file that can be read whole; the text says why, behind a name."""
+    """There is no file that can be read whole; the text, written after a name, says why."""
 
 
 @contextmanager
@@ -32,7 +32,13 @@ def open_plain(path: Path, most: int) -> Iterator[BinaryIO]:
     """
     handle = os.open(path, _FLAGS)
     try:
-        _check(os.fstat(handle), most)
+        state = os.fstat(handle)
+        if stat.S_ISDIR(state.st_mode):
+            raise IsADirectoryError("it is a folder, not a file")
+        if not stat.S_ISREG(state.st_mode):
+            raise UnreadableError("it is no regular file, but a pipe, a socket or a device")
+        if state.st_size > most:
+            raise _too_large(state.st_size, most)
     except OSError:
         os.close(handle)
         raise
@@ -40,17 +46,8 @@ def open_plain(path: Path, most: int) -> Iterator[BinaryIO]:
         yield stream
 
 
-def _check(state: os.stat_result, most: int) -> None:
-    if stat.S_ISDIR(state.st_mode):
-        raise IsADirectoryError("it is a folder, not a file")
-    if not stat.S_ISREG(state.st_mode):
-        raise UnreadableError("it is no regular file, but a pipe, a socket or a device")
-    if state.st_size > most:
-        raise _too_large(state.st_size, most)
-
-
 def read_plain(path: Path, most: int) -> bytes:
-    """The whole content, under the same conditions."""
+    """Read the whole content of a file, as :func:`open_plain` opens it."""
     with open_plain(path, most) as stream:
         data = stream.read(most + 1)  # it may have grown, or have no size at all
     if len(data) > most:

@@ -1,4 +1,4 @@
-"""Text files that a user wrote: UTF-8, with or without a byte order mark; anything else is said."""
+"""Text files that a user wrote: UTF-8, with or without a byte order mark; others are refused."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ def decoded(data: bytes, name: str, kind: type[TokensieveError]) -> str:
 
 
 def filled_lines(text: str) -> Iterator[tuple[int, str]]:
-    """The lines on which something stands, with their numbers.
+    """The lines that hold more than white space, with their numbers.
 
-    They end with ``\\n`` or ``\\r\\n`` only: other separators of Unicode may stand inside.
+    They end with ``\\n`` or ``\\r\\n`` only: other separators of Unicode may be inside.
     """
     number, start = 1, 0
     while found := _SIGN.search(text, start):

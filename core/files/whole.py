@@ -80,17 +80,23 @@ def sync(folder: Path) -> None:
 
 
 def _bytes(content: Content) -> bytes:
-    """UTF-8; half a character, which UTF-8 cannot hold, is written as an escape."""
+    """Encode as UTF-8; half a character, which UTF-8 cannot hold, becomes an escape."""
     return content if isinstance(content, bytes) else content.encode(errors="backslashreplace")
 
 
 def _prepare(path: Path, content: Content, parts: ExitStack) -> Path | None:
     """Write what will become ``path``; None if that is a device or a pipe, written to directly."""
-    mode = _mode(path)
+    try:
+        mode = os.stat(path).st_mode  # of what its links lead to
+    except FileNotFoundError:
+        mode = None
     if mode is not None and stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, "it is a folder")
     if mode is not None and not stat.S_ISREG(mode):
-        _pour(path, _bytes(content))
+        handle = os.open(path, PIPE)
+        os.set_blocking(handle, True)
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(_bytes(content))
         return None
     if mode is not None and not os.access(path, os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
@@ -114,25 +120,9 @@ def _appear(part: Path | None, path: Path) -> None:
         sync(target.parent)
 
 
-def _mode(path: Path) -> int | None:
-    """What ``path`` is, behind its links; None if there is nothing."""
-    try:
-        return os.stat(path).st_mode
-    except FileNotFoundError:
-        return None
-
-
 def _target(path: Path) -> Path:
-    """Behind its links, which stay."""
+    """The file that ``path`` leads to: its links stay."""
     return Path(os.path.realpath(path)) if path.is_symlink() else path
-
-
-def _pour(path: Path, content: bytes) -> None:
-    """Into a device or a pipe: there is no name to replace."""
-    handle = os.open(path, PIPE)
-    os.set_blocking(handle, True)
-    with os.fdopen(handle, "wb") as stream:
-        stream.write(content)
 
 
 def _refused(

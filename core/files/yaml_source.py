@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
-from pathlib import Path as FilePath
+from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
@@ -18,7 +18,7 @@ from tokensieve.core.errors import PipelineError
 from tokensieve.core.files.text import read_text
 from tokensieve.core.foreign import reason, shorten, shown, unwritable
 
-Path = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 Mark = tuple[int, int]
 
 _INT = re.compile(r"[-+]?[0-9]+\Z")
@@ -44,14 +44,14 @@ MAX_TEXTS = 1_000_000  # characters of all texts together, those that aliases re
 
 @dataclass
 class Source:
-    """A parsed document and where each of its parts stands."""
+    """A parsed document, and the place of each of its keys and values."""
 
     name: str
     data: Any
-    keys: dict[Path, Mark] = field(default_factory=dict)
-    values: dict[Path, Mark] = field(default_factory=dict)
+    keys: dict[KeyPath, Mark] = field(default_factory=dict)
+    values: dict[KeyPath, Mark] = field(default_factory=dict)
 
-    def where(self, path: Path, *, key: bool = False) -> str:
+    def where(self, path: KeyPath, *, key: bool = False) -> str:
         """``FILE:LINE:COL`` of the closest known ancestor of ``path``."""
         marks = self.keys if key and path in self.keys else self.values
         for end in range(len(path), -1, -1):
@@ -61,8 +61,8 @@ class Source:
         return self.name
 
 
-def read_yaml(path: FilePath) -> Source:
-    """Parse a file.
+def read_yaml(path: Path) -> Source:
+    """Parse a file of YAML.
 
     Raises:
         PipelineError: with ``FILE:LINE:COL``, or why it cannot be read.
@@ -81,7 +81,7 @@ def parse_yaml(text: str, name: str) -> Source:
 
 
 def _compose(text: str, name: str) -> yaml.Node | None:
-    """PyYAML's tree of nodes; whatever it raises has a place."""
+    """Parse to PyYAML's tree of nodes; whatever it raises gets a place."""
     loader: yaml.SafeLoader | None = None
     try:
         breaks = _FALSE_BREAKS.search(text)
@@ -109,14 +109,14 @@ def _compose(text: str, name: str) -> yaml.Node | None:
 
 
 class _Loader(yaml.SafeLoader):
-    """Stops at what is too deep or too much as soon as it comes to it."""
+    """A loader that stops at what is too deep or too much as soon as it comes to it."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self.depth = self.composed = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """One level deeper, and one part more."""
+        """Count one level deeper and one part more, and compose it."""
         self.depth += 1
         self.composed += 1
         problem = None
@@ -133,12 +133,14 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Reader:
+    """Makes plain data of a tree of nodes, and notes the places in ``source``."""
+
     def __init__(self, source: Source) -> None:
         self.source = source
         self.seen = self.texts = 0
         self.open: set[int] = set()
 
-    def read(self, node: yaml.Node, path: Path) -> Any:
+    def read(self, node: yaml.Node, path: KeyPath) -> object:
         self.seen += 1
         mark = (node.start_mark.line + 1, node.start_mark.column + 1)
         self.source.values[path] = mark
@@ -159,8 +161,8 @@ class _Reader:
         self.open.discard(id(node))
         return value
 
-    def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
-        result: dict[str, Any] = {}
+    def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, object]:
+        result: dict[str, object] = {}
         for key_node, value_node in node.value:
             mark = (key_node.start_mark.line + 1, key_node.start_mark.column + 1)
             if not isinstance(key_node, yaml.ScalarNode):
@@ -173,17 +175,21 @@ class _Reader:
             result[key] = self.read(value_node, (*path, key))
         return result
 
-    def _scalar(self, mark: Mark, node: yaml.ScalarNode) -> Any:
+    def _scalar(self, mark: Mark, node: yaml.ScalarNode) -> object:
         text = self._text(mark, node)
         if node.style is not None:  # quoted or block text
             return text
+        if text in _SPECIAL:
+            return _SPECIAL[text]
         try:
-            return _plain(text)
+            if _INT.match(text):
+                return int(text)
+            return float(text) if _FLOAT.match(text) else text
         except ValueError:  # Python reads no integers of thousands of digits
             self._fail(mark, f"{shown(node.value)} is too long for a number")
 
     def _text(self, mark: Mark, node: yaml.ScalarNode) -> str:
-        """Escapes put into quoted text what no file holds plainly, and halves of characters."""
+        """The text of a node; escapes may fill it with characters that no file holds plainly."""
         halves = str(node.value).encode("utf-16-le", "surrogatepass")
         text = halves.decode("utf-16-le", "surrogatepass")  # pairs, as JSON escapes them, are one
         sign = unwritable(text)
@@ -198,13 +204,3 @@ class _Reader:
 
     def _fail(self, mark: Mark, message: str) -> NoReturn:
         raise PipelineError(f"{self.source.name}:{mark[0]}:{mark[1]}: {message}")
-
-
-def _plain(text: str) -> Any:
-    if text in _SPECIAL:
-        return _SPECIAL[text]
-    if _INT.match(text):
-        return int(text)
-    if _FLOAT.match(text):
-        return float(text)
-    return text

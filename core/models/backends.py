@@ -9,7 +9,9 @@ BACKENDS = ("sdpa", "eager")
 
 
 def check_backend(implementation: object) -> None:
-    """Only backends whose masks we can write, and that CI runs; no kernel of the Hub is fetched.
+    """Refuse a backend whose masks we cannot write, or that CI does not run.
+
+    So no kernel of the Hub is fetched.
 
     Raises:
         UnsupportedError: it is another one.

@@ -1,7 +1,7 @@
 """The files of a checkpoint, looked at before a library reads them: none of them names code.
 
-What they hold is data: a model's sizes, its words, its weights. Whatever in them would fetch or
-run something else is left out where it changes nothing, and refused where it does.
+They hold data: a model's sizes, its words, its weights. Whatever in them would fetch or run
+something else is left out where it changes nothing, and refused where it does.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _BUFFER = re.compile(r"(inv_freq|position_ids|num_batches_tracked|masked_bias|at
 """Tensors that old files hold beside the weights, and that follow from the config."""
 
 
-def read_config(file: Path) -> dict[str, Any]:
+def read_config(file: Path) -> dict[str, object]:
     """A config without what names code.
 
     Raises:
@@ -57,7 +57,7 @@ def read_config(file: Path) -> dict[str, Any]:
     name = shorten(str(file))
     if not isinstance(config, dict):
         raise ModelError(f"{name}: a config is a mapping, not {shown(config)}")
-    plain: dict[str, Any] = _without(config, LEFT_OUT)
+    plain = _without_code(config)
     for key, value in _entries(plain):
         problem = _problem(key, value)
         if problem:
@@ -65,13 +65,18 @@ def read_config(file: Path) -> dict[str, Any]:
     return plain
 
 
-def _without(value: Any, keys: frozenset[str]) -> Any:
-    if isinstance(value, dict):
-        return {key: _without(part, keys) for key, part in value.items() if key not in keys}
-    return [_without(part, keys) for part in value] if isinstance(value, list) else value
+def _without_code(mapping: dict[str, object]) -> dict[str, object]:
+    """The same data without what names code and kernels, at any depth."""
+
+    def plain(value: object) -> object:
+        if isinstance(value, dict):
+            return _without_code(value)
+        return [plain(part) for part in value] if isinstance(value, list) else value
+
+    return {key: plain(value) for key, value in mapping.items() if key not in LEFT_OUT}
 
 
-def _entries(value: Any) -> Iterator[tuple[str, Any]]:
+def _entries(value: dict[str, object] | list[object]) -> Iterator[tuple[str, object]]:
     """All keys and their values, at any depth."""
     parts = value.items() if isinstance(value, dict) else [("", part) for part in value]
     for key, part in parts:
@@ -81,8 +86,8 @@ def _entries(value: Any) -> Iterator[tuple[str, Any]]:
             yield from _entries(part)
 
 
-def _problem(key: str, value: Any) -> str | None:
-    """Why an entry is refused; None if it is only data."""
+def _problem(key: str, value: object) -> str | None:
+    """The reason to refuse an entry; None if it is only data."""
     if key in QUANTIZED and value is not None:
         return (
             "quantized weights need a library that runs kernels of its own: load the model in "
@@ -100,8 +105,8 @@ def _problem(key: str, value: Any) -> str | None:
     return None
 
 
-def _strange_arguments(given: Any) -> str | None:
-    """timm's ``create_model`` takes paths of further weights among the sizes of a model."""
+def _strange_arguments(given: object) -> str | None:
+    """An argument that is no size: timm's ``create_model`` takes paths of further weights, too."""
     if not isinstance(given, dict):
         return f"arguments of a model are a mapping, not {shown(given)}"
     for key, value in _entries(given):
@@ -128,17 +133,19 @@ def looked_at(folder: Path) -> Iterator[Path]:
             if file.name in READ or file.suffix == ".jinja":
                 copy.write_text(read_text(file, ModelError, MOST), encoding="utf-8", newline="")
             elif file.suffix in LINKED:
-                _link(file.resolve(), copy)
+                original = file.resolve()
+                _check_regular(original)
+                try:
+                    copy.symlink_to(original)
+                except OSError:  # Windows has links for some people only
+                    shutil.copyfile(original, copy)
         yield Path(place)
 
 
-def _link(file: Path, copy: Path) -> None:
+def _check_regular(file: Path) -> None:
+    """Refuse a folder, a pipe or a device, as it is opened."""
     with open_plain(file, MOST_WEIGHTS):
-        pass  # a regular file
-    try:
-        copy.symlink_to(file)
-    except OSError:  # Windows has links for some people only
-        shutil.copyfile(file, copy)
+        pass
 
 
 def check_folder(folder: Path) -> None:
@@ -155,7 +162,9 @@ def check_folder(folder: Path) -> None:
     for name in READ:
         file = folder / name
         if file.exists():
-            _check_json(file)
+            content = read_json(file, ModelError, MOST)
+            if not isinstance(content, dict):
+                raise ModelError(f"{shorten(str(file))}: holds a mapping, not {shown(content)}")
     for file in sorted(folder.glob("*.jinja")):
         read_text(file, ModelError)
     generation = folder / "generation_config.json"
@@ -165,15 +174,8 @@ def check_folder(folder: Path) -> None:
         _check_weights(file)
 
 
-def _check_json(file: Path) -> None:
-    name = shorten(str(file))
-    content = read_json(file, ModelError, MOST)
-    if not isinstance(content, dict):
-        raise ModelError(f"{name}: holds a mapping, not {shown(content)}")
-
-
 def _check_generation(file: Path) -> None:
-    """transformers passes over one that it cannot read, and answers would end elsewhere."""
+    """Refuse one that transformers would pass over: answers would end elsewhere."""
     from transformers import GenerationConfig
 
     name, given = shorten(str(file)), read_json(file, ModelError)
@@ -209,8 +211,7 @@ def _check_weights(file: Path) -> None:
 
     name = shorten(str(file))
     with foreign(ModelError, f"{name}: cannot be read"):
-        with open_plain(file, MOST_WEIGHTS):
-            pass  # a regular file
+        _check_regular(file)
         with safe_open(file, framework="pt") as stored:
             for key in stored.keys():
                 kind = stored.get_slice(key).get_dtype()
@@ -241,7 +242,8 @@ def check_fit(name: str, report: Mapping[str, Any]) -> None:
         raise ModelError(f"model {name!r}: its files do not fit its config.json: {said}")
 
 
-def _some(found: Iterable[Any], what: str) -> str:
+def _some(found: Iterable[object], what: str) -> str:
+    """How many of them there are, and the first; nothing if there is none."""
     names = sorted(map(str, found))
     return f"{len(names)} {what}, the first is {shorten(names[0])}" if names else ""
 
@@ -250,6 +252,6 @@ def _shape(sizes: Iterable[int]) -> str:
     return " x ".join(map(str, sizes)) or "one number"
 
 
-def write_config(config: Mapping[str, Any], folder: Path) -> None:
-    """The config as transformers reads it."""
+def write_config(config: Mapping[str, object], folder: Path) -> None:
+    """Write the config as transformers reads it."""
     (folder / CONFIG).write_text(json.dumps(config), encoding="utf-8")

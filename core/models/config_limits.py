@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from tokensieve.core.errors import ModelError
 from tokensieve.core.foreign import shorten, shown
@@ -29,7 +28,7 @@ LIMITS: tuple[tuple[str, int, int], ...] = (
     (".*_(dim|size|width|tokens|length|frames)|d_ff", 0, 262_144),
     ("n_positions|.*_position_embeddings|.*_positions", 0, 100_000_000),
 )
-"""Keys, as patterns of their whole name, and the numbers that may stand behind one."""
+"""Keys, as patterns of their whole name, and the least and the largest number allowed."""
 MOST_WEIGHTS = 10**13
 """Numbers in a decoder; the largest that were published have a tenth of it."""
 MOST_PATCHES = 1024
@@ -40,14 +39,16 @@ _DEEP = 32
 _COMPILED = tuple((re.compile(pattern), low, high) for pattern, low, high in LIMITS)
 
 
-def check_config(name: str, config: Mapping[str, Any]) -> None:
+def check_config(name: str, config: Mapping[str, object]) -> None:
     """Refuse a config whose sizes nobody could build, or that are no whole numbers above 0.
 
     Raises:
         ModelError: it names the key.
     """
     for key, value in _numbers(config, "", 0):
-        limits = _limits(key.rpartition(".")[2].partition("[")[0])
+        last = key.rpartition(".")[2].partition("[")[0]
+        known = ((low, high) for pattern, low, high in _COMPILED if pattern.fullmatch(last))
+        limits = next(known, None)
         if limits is not None and not limits[0] <= value <= limits[1]:
             raise ModelError(
                 f"model {shorten(name)!r}: config.json: {shorten(key)}: {shown(value)}: no model "
@@ -57,14 +58,8 @@ def check_config(name: str, config: Mapping[str, Any]) -> None:
         _check_product(name, place, part)
 
 
-def _limits(key: str) -> tuple[int, int] | None:
-    """The first that fit a key."""
-    found = ((low, high) for pattern, low, high in _COMPILED if pattern.fullmatch(key))
-    return next(found, None)
-
-
-def _numbers(value: Any, place: str, depth: int) -> Iterator[tuple[str, int | float]]:
-    """Every number, and where it stands: ``text_config.num_hidden_layers``."""
+def _numbers(value: object, place: str, depth: int) -> Iterator[tuple[str, int | float]]:
+    """Every number with its place: ``text_config.num_hidden_layers``."""
     if depth > _DEEP:
         return
     if isinstance(value, Mapping):
@@ -77,15 +72,16 @@ def _numbers(value: Any, place: str, depth: int) -> Iterator[tuple[str, int | fl
         yield place, value
 
 
-def _parts(value: Any, place: str, depth: int) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _parts(value: object, place: str, depth: int) -> Iterator[tuple[str, Mapping[str, object]]]:
+    """Every mapping with its place, the config itself first."""
     if isinstance(value, Mapping) and depth <= _DEEP:
         yield place, value
         for key, entry in value.items():
             yield from _parts(entry, f"{place}.{key}" if place else str(key), depth + 1)
 
 
-def _check_product(name: str, place: str, part: Mapping[str, Any]) -> None:
-    """Sizes that are possible each, and not together."""
+def _check_product(name: str, place: str, part: Mapping[str, object]) -> None:
+    """Refuse sizes that are possible each, and not together."""
     where = f"model {shorten(name)!r}: config.json{f': {shorten(place)}' if place else ''}"
     layers, width = _first(part, "num_hidden_layers", "depth"), _first(part, "hidden_size")
     inner, words = _first(part, "intermediate_size"), _first(part, "vocab_size")
@@ -104,7 +100,7 @@ def _check_product(name: str, place: str, part: Mapping[str, Any]) -> None:
         raise ModelError(f"{where}: patches of {numbers:,} numbers: no model has that many")
 
 
-def _first(part: Mapping[str, Any], *keys: str) -> int:
+def _first(part: Mapping[str, object], *keys: str) -> int:
     """The first of the sizes that is there; of a list its largest; 0 if none is."""
     for key in keys:
         value = part.get(key)

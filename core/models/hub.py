@@ -9,14 +9,13 @@ import importlib
 import os
 import threading
 import time
-from typing import Any
 
 from tokensieve.core.errors import ModelError
 from tokensieve.core.foreign import reason, shown
 
 SECONDS = 2.5  # for an answer, whatever it is
 REMEMBERED = 60.0  # seconds that an answer counts
-WANTED = "config.json"  # what there is of every model
+WANTED = "config.json"  # every model has one
 
 _asked: dict[str, tuple[float, str]] = {}
 
@@ -32,7 +31,7 @@ def only_local(where: str) -> bool:
     silence = unreachable()
     if not silence:
         return False
-    hub: Any = importlib.import_module("huggingface_hub")
+    hub = importlib.import_module("huggingface_hub")
     try:
         copy = hub.try_to_load_from_cache(where, WANTED)
     except Exception:  # no id that the hub could have: whoever loads it says why
@@ -46,8 +45,8 @@ def only_local(where: str) -> bool:
 
 
 def unreachable() -> str:
-    """Why the hub cannot be asked; empty if it answers."""
-    constants: Any = importlib.import_module("huggingface_hub.constants")
+    """The reason why the hub cannot be asked; empty if it answers."""
+    constants = importlib.import_module("huggingface_hub.constants")
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set"
     place = str(constants.ENDPOINT)
@@ -59,12 +58,12 @@ def unreachable() -> str:
 
 
 def _ask(place: str) -> str:
-    """In a thread: no time limit reaches the look-up of names."""
+    """Ask the hub in a thread: no time limit reaches the look-up of names."""
     answer = [f"{place} does not answer within {SECONDS:g} seconds"]
 
     def ask() -> None:
         try:
-            session: Any = importlib.import_module("huggingface_hub.utils").get_session()
+            session = importlib.import_module("huggingface_hub.utils").get_session()
             session.head(place, timeout=SECONDS)
             answer[0] = ""
         except Exception as error:

@@ -1,4 +1,4 @@
-"""Find and load a model: a built-in one by name, a local folder, or a Hugging Face id.
+"""Load a model and its processor.
 
 Only safetensors are read and no code of a model repository is ever run.
 """
@@ -7,47 +7,26 @@ from __future__ import annotations
 
 import importlib
 import os
-import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tokensieve.core.contract.adapted import AdaptedEncoder
-from tokensieve.core.contract.adapter import AdaptedVlm
+from tokensieve.core.contract.adapter import AdaptedVlm, Adapter
 from tokensieve.core.errors import ModelError, did_you_mean
-from tokensieve.core.files.text import read_text
-from tokensieve.core.foreign import foreign, shown
+from tokensieve.core.foreign import shown
 from tokensieve.core.lazy import torch
 from tokensieve.core.models.backends import BACKENDS, check_backend
 from tokensieve.core.models.binding import find_adapter
-from tokensieve.core.models.checkpoints import (
-    CODE,
-    CONFIG,
-    check_fit,
-    check_folder,
-    looked_at,
-    read_config,
-    write_config,
-)
-from tokensieve.core.models.config_limits import check_config
+from tokensieve.core.models.checkpoints import check_fit, check_folder, looked_at
+from tokensieve.core.models.devices import find_device
+from tokensieve.core.models.finding import cached_config, load_config, locate, model_errors
 from tokensieve.core.models.hub import only_local
 from tokensieve.core.plugins.registry import Registry
 
-if TYPE_CHECKING:
-    from torch import device as Device
-
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-TIMM_HUB = "hf-hub:"  # how timm writes that a name is a Hugging Face id
-TIMM_KEY = "pretrained_cfg"  # by which transformers, too, recognizes the config of timm's folders
-NEVER_RUN = (
-    "it needs code from its own repository, which is never run: use the model in Transformers' own "
-    "format (its name often ends in -hf)"
-)
-NO_SDPA = "scaled_dot_product_attention"  # stands in what transformers says of parts without it
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*\Z")
+NO_SDPA = "scaled_dot_product_attention"  # named where transformers refuses a part without it
 
 
 @dataclass(frozen=True)
@@ -57,28 +36,28 @@ class LoadedModel:
     name: str
     model: Any
     processor: Any
-    adapter: Any
+    adapter: type[Adapter]
     bound: AdaptedVlm
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """None: it answers in words."""
+        """No classes: it answers in words."""
         return ()
 
 
 @dataclass(frozen=True)
 class LoadedClassifier:
-    """The same of a classifier of pictures, whose answers are names of classes."""
+    """A classifier of pictures, whose answers are names of classes, with the same parts."""
 
     name: str
     model: Any
     processor: Any
-    adapter: Any
+    adapter: type[Adapter]
     bound: AdaptedEncoder
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """By number; see :func:`class_names`."""
+        """Its classes by number; see :func:`class_names`."""
         return class_names(self.model.config)
 
 
@@ -109,55 +88,6 @@ def answering(loaded: Loaded) -> LoadedModel:
     return loaded
 
 
-def locate(name: str, registry: Registry, also: Iterable[str] = ()) -> str:
-    """Folder or Hugging Face id of the model called ``name``.
-
-    ``also`` are further names that the caller understands, for the error's list.
-    """
-    known = registry.entries["model"]
-    registry.refuse_claimed("model", name)
-    if name in known:
-        return str(known[name].value)
-    folder = Path(os.path.expanduser(name))
-    if os.path.exists(folder):
-        if not (folder / "config.json").is_file():
-            raise ModelError(f"model {name!r}: no Hugging Face model folder: it has no config.json")
-        return str(folder)
-    if _HUB_ID.match(name.removeprefix(TIMM_HUB)):
-        return name.removeprefix(TIMM_HUB)
-    hint = did_you_mean(name, [*known, *also])
-    raise ModelError(
-        f"unknown model {shown(name)}{hint}, a local folder, or a Hugging Face id (owner/name)"
-    )
-
-
-def load_config(name: str, registry: Registry, also: Iterable[str] = ()) -> Any:
-    """The config of a model, without what names code; nothing else is read."""
-    where = locate(name, registry, also)
-    with _one_line(name):
-        here, local = only_local(where), os.path.isdir(where)
-        file = Path(where, CONFIG) if local else _cached(where, here)
-        try:
-            written = read_config(file)
-        except ModelError as error:
-            raise error if local else ModelError(f"model {shown(name)}: {error}") from None
-        check_config(name, written)  # before transformers is imported, let alone asked
-        from transformers import AutoConfig
-
-        with TemporaryDirectory() as folder:  # what was looked at is what is loaded
-            write_config(written, Path(folder))
-            try:
-                config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-            except ValueError:
-                if CODE in read_text(file, ModelError):
-                    raise ModelError(f"model {shown(name)} cannot be loaded: {NEVER_RUN}") from None
-                raise
-        config.name_or_path = where
-        if not local:  # <cache>/snapshots/<commit>/config.json
-            config._commit_hash = file.parent.name
-        return config
-
-
 def load_model(
     name: str,
     registry: Registry,
@@ -169,8 +99,8 @@ def load_model(
     """Load a model and its processor.
 
     Args:
-        name: a built-in model, a local folder, or a Hugging Face id (``hf-hub:`` may stand in
-            front of it). A folder that timm saved and an id of timm's make a classifier.
+        name: a built-in model, a local folder, or a Hugging Face id, also with ``hf-hub:`` before
+            it. A folder that timm saved and an id of timm's make a classifier.
         registry: knows the built-in models and the adapters.
         device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         dtype: ``auto`` takes the checkpoint's own.
@@ -190,19 +120,19 @@ def load_model(
     if not adapter.answers_questions and attention is not None:
         raise ModelError(f"model {name!r}: a classifier has no attention backends to choose from")
     where = locate(name, registry)
-    with _one_line(name), _files(where) as folder:
-        transformers: Any = importlib.import_module("transformers")
+    with model_errors(name), ExitStack() as stack:
+        local, folder = os.path.isdir(where), where
+        if local:  # transformers loads what was looked at, and nothing else
+            folder = str(stack.enter_context(looked_at(Path(where))))
+        transformers = importlib.import_module("transformers")
         kind, reader = transformers.AutoModelForImageTextToText, transformers.AutoProcessor
         if not adapter.answers_questions:
-            kind, reader = (
-                transformers.AutoModelForImageClassification,
-                transformers.AutoImageProcessor,
-            )
+            kind = transformers.AutoModelForImageClassification
+            reader = transformers.AutoImageProcessor
         here = only_local(where)
-        model, report = _weights(kind, folder, config, dtype, attention, here)
-        check_fit(name, report)
-        if folder == where:  # of the Hub: the files are in the cache now
-            check_folder(_cached(where, here).parent)
+        model = _load_weights(name, kind, folder, config, dtype, attention, here)
+        if not local:  # the files are in the cache now
+            check_folder(cached_config(where, here).parent)
         processor = reader.from_pretrained(folder, trust_remote_code=False, local_files_only=here)
         if adapter.answers_questions and not hasattr(processor, "image_processor"):
             raise ModelError(
@@ -211,28 +141,13 @@ def load_model(
             )
         model.name_or_path = model.config.name_or_path = where
         model = model.to(place).eval()
+        bound: Any = adapter.bind(model)  # of the class that such a family binds
         whole = LoadedModel if adapter.answers_questions else LoadedClassifier
-        return whole(name, model, processor, adapter, adapter.bind(model))
+        return whole(name, model, processor, adapter, bound)
 
 
-@contextmanager
-def _files(where: str) -> Iterator[str]:
-    """What transformers loads from: of a local folder only what was looked at."""
-    if os.path.isdir(where):
-        with looked_at(Path(where)) as folder:
-            yield str(folder)
-    else:
-        yield where
-
-
-def _cached(name: str, here: bool) -> Path:
-    """The config of a model of the Hub, on this machine; ``here``: without asking the Hub."""
-    hub: Any = importlib.import_module("transformers.utils.hub")
-    return Path(hub.cached_file(name, CONFIG, local_files_only=here))
-
-
-def _weights(
-    kind: Any, where: str, config: Any, dtype: str, attention: str | None, here: bool
+def _load_weights(
+    name: str, kind: Any, where: str, config: Any, dtype: str, attention: str | None, here: bool
 ) -> Any:
     """The model with its weights, all of them and no others.
 
@@ -256,36 +171,6 @@ def _weights(
             if attention or backend == BACKENDS[-1] or NO_SDPA not in str(error):
                 raise
             continue
-        return model, report
+        check_fit(name, report)
+        return model
     raise AssertionError("the last backend either loads or raises")
-
-
-def find_device(name: str) -> Device:
-    """The torch device; an error if this machine does not have it."""
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = None
-    if device is None or device.type not in ("cpu", "cuda", "mps"):
-        raise ModelError(f"unknown device {name!r}, allowed: cpu, cuda, cuda:0, cuda:1, ..., mps")
-    available = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
-        "mps": torch.backends.mps.is_available(),
-    }[device.type]
-    if not available:
-        raise ModelError(f"device {name!r} is not available on this machine, try: --device cpu")
-    return device
-
-
-@contextmanager
-def _one_line(name: str) -> Iterator[None]:
-    """Turn whatever a broken or missing model raises into one line."""
-    where = f"model {shown(name)} cannot be loaded"
-    try:
-        with foreign(ModelError, where):
-            yield
-    except ModelError as error:
-        if "trust_remote_code" in str(error.__cause__):
-            raise ModelError(f"{where}: {NEVER_RUN}") from error
-        raise

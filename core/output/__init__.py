@@ -1,4 +1,4 @@
-"""Text on the terminal, streams and signals: what people see, and how they stop it.
+"""Text on the terminal, standard streams, and the signals that stop a command.
 
 Not here: what a command has to say (``cli``), and the page of a report (``report``).
 """

@@ -26,12 +26,12 @@ def escaped(text: str) -> str:
 
 
 def paragraph(text: str) -> str:
-    """The same where a line of the file starts with it."""
+    """The text of :func:`escaped`, for the start of a line of the file."""
     return _START.sub(lambda found: _guarded(found[0]), escaped(text))
 
 
 def _guarded(mark: str) -> str:
-    """A digit cannot be escaped: what follows the number of a list is."""
+    """Escape a mark; a digit cannot be escaped, so what follows the number of a list is."""
     return f"{mark}\\" if mark.isdigit() else f"\\{mark}"
 
 

@@ -6,14 +6,13 @@ import importlib
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Errors still show; everything is as before afterwards."""
-    hub: Any = importlib.import_module("huggingface_hub.utils")
-    logging: Any = importlib.import_module("transformers.utils.logging")
+    """Mute all but errors; everything is as before afterwards."""
+    hub = importlib.import_module("huggingface_hub.utils")
+    logging = importlib.import_module("transformers.utils.logging")
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     hub_bars = not hub.are_progress_bars_disabled()
     logging.set_verbosity_error()

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import NoReturn, Protocol
 
 PATIENCE = 1.2  # seconds for an orderly end
 BASE = 128  # exit codes as shells count them: 130 after Ctrl-C, 143 after SIGTERM
@@ -28,23 +28,30 @@ GLANCES, GLANCE = 40, 0.01  # at what was started: how often, and seconds betwee
 CLEAN = "\r\x1b[2K\x1b[?25h"  # takes a bar's line away and brings the cursor back
 
 
+class Output(Protocol):
+    """A stream that takes one more line, and then nothing."""
+
+    def last_word(self, line: str, clean: str) -> None:
+        """Write ``line``, after ``clean`` if it is a terminal."""
+
+
 class Stop:
-    """Whether the program was told to stop, and what it says then.
+    """A stop that somebody may ask for: whether it was asked for, and the line that is said then.
 
     Attributes:
         number: of the signal; 0 as long as there was none.
-        advice: what people should know, behind ``stopped``.
+        advice: what people should know, after ``stopped``.
         armed: somebody catches ``KeyboardInterrupt``; else a signal is only noted.
         may_exit: the process is all ours.
         ending: nothing is left to be done.
-        output: where the line goes, and what is muted behind it.
+        output: where the line goes, and what is muted after it.
     """
 
     def __init__(self) -> None:
         self.reset(None)
 
-    def reset(self, output: Any) -> None:
-        """Nobody has said anything yet."""
+    def reset(self, output: Output | None) -> None:
+        """Forget any signal."""
         self.number, self.when, self.advice = 0, 0.0, ""
         self.said = self.ending = self.may_exit = self.armed = False
         self.output = output
@@ -62,7 +69,7 @@ class Stop:
                 raise KeyboardInterrupt
 
     def say(self) -> None:
-        """The one line; whatever libraries say afterwards is kept from the screen."""
+        """Write the one line; whatever libraries say afterwards is kept from the screen."""
         if self.said:
             return
         self.said = True
@@ -71,7 +78,7 @@ class Stop:
             self.output.last_word(line, CLEAN)
 
     def exit(self) -> NoReturn:
-        """End now, and every process that was started."""
+        """End this process now, and every process that it started."""
         self.say()
         end_children()
         os._exit(self.code)
@@ -104,10 +111,15 @@ def _numbers() -> list[int]:
 
 
 @contextmanager
-def listening(output: Any) -> Iterator[Stop]:
-    """Take signals while this lasts; ``output`` has ``last_word(line, clean)``."""
+def listening(output: Output) -> Iterator[Stop]:
+    """Take signals while this lasts."""
     STOP.reset(output)
-    before = _handlers() if threading.current_thread() is threading.main_thread() else {}
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in _numbers():
+            handler = signal.getsignal(number) or signal.SIG_DFL
+            if number != getattr(signal, "SIGHUP", None) or handler is not signal.SIG_IGN:
+                before[number] = handler  # ``nohup`` keeps SIGHUP from everybody
     for number in before:
         signal.signal(number, STOP.handle)
     try:
@@ -118,15 +130,8 @@ def listening(output: Any) -> Iterator[Stop]:
             signal.signal(number, handler)
 
 
-def _handlers() -> dict[int, Any]:
-    """Who takes our signals now; not those that ``nohup`` keeps from everybody."""
-    found = {number: signal.getsignal(number) or signal.SIG_DFL for number in _numbers()}
-    hung_up = getattr(signal, "SIGHUP", None)
-    return {n: who for n, who in found.items() if n != hung_up or who is not signal.SIG_IGN}
-
-
 def end_in_time() -> None:
-    """From now on the process ends a moment after a signal, whatever it is at."""
+    """End the process a moment after any further signal, whatever it is at."""
     STOP.may_exit = True
     if sys.platform == "win32":  # pipes cannot wake anybody there
         return
@@ -148,7 +153,7 @@ def end_children() -> None:
         if not found:
             break
         time.sleep(GLANCE)
-    processes: Any = sys.modules.get("multiprocessing.process")
+    processes = sys.modules.get("multiprocessing.process")
     for process in processes.active_children() if processes else ():  # systems without /proc
         process.kill()
 

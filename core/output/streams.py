@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -30,16 +30,16 @@ class Stream:
         return getattr(self.inner, name)
 
     def write(self, text: str) -> int:
-        """Write; see :meth:`_try`."""
+        """Write the text, unless nothing gets through any more."""
         self._try(lambda: self.inner.write(text))
         return len(text)
 
     def flush(self) -> None:
-        """Flush; see :meth:`_try`."""
+        """Flush, unless nothing gets through any more."""
         self._try(self.inner.flush)
 
-    def _try(self, act: Any) -> None:
-        """Do it, unless nothing gets through any more.
+    def _try(self, act: Callable[[], object]) -> None:
+        """Act on the stream, unless nothing gets through any more.
 
         Raises:
             OutputError: of standard output: the disk, or whatever else it is, does not take it.
@@ -67,7 +67,7 @@ class Stream:
             os.close(nowhere)
 
     def last_word(self, line: str, clean: str) -> None:
-        """Write a line, at any moment, and nothing behind it. ``clean`` tidies a terminal."""
+        """Write a line, at any moment, and nothing after it. ``clean`` tidies a terminal."""
         if self.lost:
             return
         self.lost = True
@@ -81,7 +81,7 @@ class Stream:
 
 @contextmanager
 def guarded() -> Iterator[Stream]:
-    """Guard both while this lasts; standard error is given."""
+    """Guard both streams while this lasts; yield standard error."""
     standard: Any = sys  # a Stream is no TextIO, but acts like one
     before = standard.stdout, standard.stderr
     output, errors = (Stream(stream or io.StringIO()) for stream in before)

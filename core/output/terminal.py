@@ -1,4 +1,4 @@
-"""What people see: text as it is, and nothing in it that a terminal would obey.
+"""Output for people: text as it is, and nothing in it that a terminal would obey.
 
 All output of commands goes through here. Names, answers and errors may come from anybody: they
 are escaped here, once, whatever prints them. Text made of ``rich``'s own parts has been.
@@ -29,27 +29,27 @@ SPINNER = "line"  # of ASCII
 
 
 def say(text: object = "") -> None:
-    """One line on standard output."""
+    """Print one line on standard output."""
     print(plain(str(text)))
 
 
 def warn(text: object) -> None:
-    """One line on standard error."""
+    """Print one line on standard error."""
     print(plain(str(text)), file=sys.stderr)
 
 
 def complain(error: Exception) -> None:
-    """One line on standard error for each of the problems that an error is about."""
+    """Print one line on standard error for each of the problems that an error is about."""
     for problem in getattr(error, "problems", (str(error),)):
         warn(shorten(problem, LONGEST))
 
 
-def to_json(data: Any, indent: int = 1) -> str:
+def to_json(data: object, indent: int = 1) -> str:
     """Data as JSON that every parser takes: in ASCII, and null for what is no number."""
     return json.dumps(_finite(data), indent=indent, allow_nan=False)
 
 
-def _finite(data: Any) -> Any:
+def _finite(data: object) -> object:
     if isinstance(data, dict):
         return {key: _finite(value) for key, value in data.items()}
     if isinstance(data, list | tuple):
@@ -64,12 +64,12 @@ class Rows(Table):
         super().__init__(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, **options)
         self.texts: list[list[Text]] = []
 
-    def add_column(self, header: Any = "", *arguments: Any, **options: Any) -> None:
-        """A column, whose header is a text and no markup."""
+    def add_column(self, header: object = "", *arguments: Any, **options: Any) -> None:
+        """Add a column, whose header is a text and no markup."""
         super().add_column(_text(header), *arguments, **options)
 
-    def add_row(self, *cells: Any, **options: Any) -> None:
-        """A row of texts, none of them markup."""
+    def add_row(self, *cells: object, **options: Any) -> None:
+        """Add a row of texts, none of them markup."""
         self.texts.append([_text(cell) for cell in cells])
         super().add_row(*self.texts[-1], **options)
 
@@ -79,7 +79,10 @@ class Rows(Table):
         lines: list[Text] = []
         for row in self.texts:
             pairs = zip(headers, row, strict=False)
-            lines += [_labeled(header, cell) for header, cell in pairs if cell.plain.strip()]
+            for header, cell in pairs:
+                if cell.plain.strip():
+                    label = (header, ": ") if header.plain.strip() else ()
+                    lines.append(Text.assemble(*label, Text(" ").join(cell.split("\n"))))
             lines.append(Text())
         return Group(*lines[:-1])
 
@@ -98,13 +101,8 @@ class Rows(Table):
         return saved
 
 
-def _text(value: Any) -> Text:
+def _text(value: object) -> Text:
     return value if isinstance(value, Text) else Text(plain(str(value)))
-
-
-def _labeled(header: Text, cell: Text) -> Text:
-    inline = Text(" ").join(cell.split("\n"))
-    return Text.assemble(header, ": ", inline) if header.plain.strip() else inline
 
 
 class Screen(Console):
@@ -116,17 +114,19 @@ class Screen(Console):
         options = {"width": None if on_screen else NO_WRAP, **options}
         super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False, **options)
 
-    def print(self, *objects: Any, **options: Any) -> None:
-        """Texts are escaped, and tables that are too wide become lists: no number is cropped."""
-        super().print(*(self._fitted(thing) for thing in objects), **options)
-
-    def _fitted(self, thing: Any) -> Any:
-        if isinstance(thing, str):
-            return Text(plain(thing))
-        if not isinstance(thing, Rows):
-            return thing
-        natural = Measurement.get(self, self.options.update(width=NO_WRAP), thing).maximum
-        return thing if natural - thing.slack() <= self.width else thing.as_list()
+    def print(self, *objects: object, **options: Any) -> None:
+        """Print texts escaped, and tables that are too wide as lists: no number is cropped."""
+        fitted = list[object]()
+        for thing in objects:
+            if isinstance(thing, str):
+                fitted.append(Text(plain(thing)))
+            elif isinstance(thing, Rows):
+                natural = Measurement.get(self, self.options.update(width=NO_WRAP), thing).maximum
+                fits = natural - thing.slack() <= self.width
+                fitted.append(thing if fits else thing.as_list())
+            else:
+                fitted.append(thing)
+        super().print(*fitted, **options)
 
 
 def console(*, stderr: bool = False) -> Screen:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tokensieve.core.contract.dims import DecoderDims
-from tokensieve.core.contract.panel import Panel
 from tokensieve.core.engine.session import attach
 from tokensieve.core.engine.trace import Trace
 from tokensieve.core.errors import GuardError, ModelError
-from tokensieve.core.foreign import foreign, half_character, shown
+from tokensieve.core.foreign import foreign
 from tokensieve.core.lazy import torch
 from tokensieve.core.models.loading import LoadedModel
 from tokensieve.core.pipeline.fit import check
@@ -22,20 +22,12 @@ from tokensieve.core.pipeline.flops import PAPER, Convention, decoder_flops, kv_
 from tokensieve.core.pipeline.pipeline import Pipeline
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
-
-@dataclass(frozen=True)
-class Question:
-    """A text and the pictures it is about."""
-
-    text: str
-    images: tuple[Image, ...]
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model said.
+    """An answer of the model, and its times.
 
     Attributes:
         text: the answer.
@@ -64,12 +56,12 @@ class Cost:
 
     @property
     def share(self) -> float:
-        """Pruned over untouched."""
+        """The pruned quantity over the untouched one."""
         return self.pruned / self.untouched
 
 
 @dataclass(frozen=True)
-class Comparison:
+class AnswerComparison:
     """One question, answered by the untouched and by the pruned model.
 
     Times are medians over ``repeats`` interleaved runs after one warm-up run each.
@@ -91,132 +83,67 @@ class Comparison:
         return self.trace.per_layer[0]
 
     def flops(self, convention: Convention = PAPER) -> Cost:
-        """Decoder prefill."""
-        full = [self.visual_tokens] * self.dims.layers
-        untouched, pruned = (
-            decoder_flops(layers, self.dims, convention, text_tokens=self.text_tokens)
-            for layers in (full, self.per_layer)
-        )
-        return Cost(untouched, pruned)
+        """FLOPs of the decoder's prefill."""
+        return self._cost(partial(decoder_flops, convention=convention))
 
     def kv_bytes(self) -> Cost:
-        """KV cache after the prefill, text tokens included."""
+        """Bytes of the KV cache after the prefill, text tokens included."""
+        return self._cost(partial(kv_bytes, element_bytes=self.element_bytes))
+
+    def _cost(self, count: Callable[..., float]) -> Cost:
+        """Count for all visual tokens in every layer, and for those of the pruned prefill."""
         full = [self.visual_tokens] * self.dims.layers
         untouched, pruned = (
-            kv_bytes(
-                layers,
-                self.dims,
-                text_tokens=self.text_tokens,
-                element_bytes=self.element_bytes,
-            )
+            count(layers, self.dims, text_tokens=self.text_tokens)
             for layers in (full, self.per_layer)
         )
         return Cost(untouched, pruned)
-
-
-def prepare(loaded: LoadedModel, question: Question) -> Any:
-    """The processor's tensors for one question, on the model's device and in its dtype."""
-    return prepare_batch(loaded, [question])
-
-
-def prepare_batch(loaded: LoadedModel, questions: Sequence[Question]) -> Any:
-    """The same for several questions at once; shorter prompts are padded on the left."""
-    images = [image for question in questions for image in question.images]
-    for question in questions:
-        check_question(question.text)
-    with foreign(ModelError, f"model {loaded.name!r}: the prompt cannot be made"):
-        texts = [
-            loaded.adapter.prompt(loaded.processor, question.text, list(question.images))
-            for question in questions
-        ]
-    return encode_batch(loaded, texts, images)
-
-
-def encode_batch(loaded: LoadedModel, texts: Sequence[str], images: Sequence[Image]) -> Any:
-    """The processor's tensors for prompts and the pictures of all of them, in order."""
-    more = {"padding": True, "padding_side": "left"} if len(texts) > 1 else {}
-    with foreign(ModelError, f"model {loaded.name!r}: the processor refuses this"):
-        try:
-            inputs = loaded.processor(
-                images=list(images) or None, text=list(texts), return_tensors="pt", **more
-            )
-        except StopIteration:  # how transformers up to 5.22 says it
-            raise ValueError("other placeholders than pictures") from None
-        return inputs.to(loaded.model.device, loaded.model.dtype)
-
-
-def check_question(text: str, what: str = "the question") -> None:
-    """Refuse what no tokenizer takes.
-
-    Raises:
-        ModelError: it is no text, or holds half a character.
-    """
-    if not isinstance(text, str):  # of a task that is a plugin
-        raise ModelError(f"{what} is no text, but {shown(text)}")
-    half = half_character(text)
-    if half:
-        raise ModelError(
-            f"{what} has half a character, or bytes that are not UTF-8 ({half}): write it as UTF-8"
-        )
-
-
-def find_panels(
-    loaded: LoadedModel, question: Question, visual_tokens: int
-) -> list[list[Panel]] | None:
-    """For each picture, where its visual tokens lie; None if the adapter cannot say."""
-    panels = [
-        loaded.bound.panels(
-            image.size, loaded.processor, prepare(loaded, Question(question.text, (image,)))
-        )
-        for image in question.images
-    ]
-    covered = sum(panel.rows * panel.columns for group in panels for panel in group)
-    return panels if covered == visual_tokens else None
 
 
 def compare(
     loaded: LoadedModel,
     pipeline: Pipeline,
-    inputs: Any,
+    inputs: Mapping[str, Tensor],
     *,
     plugins: Sequence[str | Path] = (),
     seed: int = 0,
     max_new_tokens: int = 32,
     repeats: int = 3,
-) -> Comparison:
+) -> AnswerComparison:
     """Answer greedily without and with ``pipeline``, in turns; the first turn is not timed."""
     bound = loaded.bound
     check(pipeline, bound)
     untouched: list[Answer] = []
     pruned: list[Answer] = []
     trace = Trace()
+    ids = inputs["input_ids"]
     for _ in range(repeats + 1):
         untouched.append(answer(loaded, inputs, max_new_tokens))
         with attach(loaded.model, pipeline, seed=seed, plugins=plugins) as session:
             pruned.append(answer(loaded, inputs, max_new_tokens))
             trace = session.trace
-    placeholders = torch.tensor(bound.placeholder_ids, device=inputs["input_ids"].device)
-    visual = int(torch.isin(inputs["input_ids"], placeholders).sum())
+    placeholders = torch.tensor(bound.placeholder_ids, device=ids.device)
+    visual = int(torch.isin(ids, placeholders).sum())
     if not pipeline.stages:  # the model was left alone, so nobody watched it
         trace = Trace([visual], [], [[visual] * bound.dims.layers])
     elif trace.visual_tokens != [visual]:
         raise GuardError(
             f"the prompt has {visual} visual tokens, but {trace.visual_tokens} were pruned"
         )
-    return Comparison(
+    return AnswerComparison(
         untouched=_median(untouched),
         pruned=_median(pruned),
         trace=trace,
         dims=bound.dims,
         visual_tokens=visual,
-        text_tokens=inputs["input_ids"].shape[1] - visual,
+        text_tokens=ids.shape[1] - visual,
         element_bytes=loaded.model.dtype.itemsize,
         attention=str(loaded.model.config._attn_implementation),
         repeats=repeats,
     )
 
 
-def answer(loaded: LoadedModel, inputs: Any, max_new_tokens: int) -> Answer:
+def answer(loaded: LoadedModel, inputs: Mapping[str, Tensor], max_new_tokens: int) -> Answer:
     """Generate greedily, on the clock."""
     clock = _Clock()
     start = time.perf_counter()
@@ -240,12 +167,12 @@ class _Clock:
     def __init__(self) -> None:
         self.stamps: list[float] = []
 
-    def put(self, value: Any) -> None:
-        """Tokens arrived (on the host, so the device is done with them)."""
+    def put(self, value: object) -> None:
+        """Note the time: the tokens are on the host, so the device is done with them."""
         self.stamps.append(time.perf_counter())
 
     def end(self) -> None:
-        """Nothing more arrives."""
+        """Do nothing: no more tokens arrive."""
 
 
 def _median(answers: Sequence[Answer]) -> Answer:

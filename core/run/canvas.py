@@ -18,7 +18,7 @@ CHECK_SIZE = 20
 
 
 def stacked(images: Sequence[Image.Image], gap: int) -> Image.Image:
-    """Below each other, flush left."""
+    """Pictures below each other, flush left."""
     height = sum(image.height for image in images) + gap * (len(images) - 1)
     sheet = Image.new("RGB", (max(image.width for image in images), height), PAPER)
     top = 0
@@ -29,7 +29,7 @@ def stacked(images: Sequence[Image.Image], gap: int) -> Image.Image:
 
 
 def side_by_side(images: Sequence[Image.Image], gap: int) -> Image.Image:
-    """Next to each other, flush at the top."""
+    """Pictures next to each other, flush at the top."""
     width = sum(image.width for image in images) + gap * (len(images) - 1)
     sheet = Image.new("RGB", (width, max(image.height for image in images)), PAPER)
     left = 0
@@ -65,6 +65,7 @@ def text_width(text: str, size: int) -> int:
 
 
 def _wrapped(text: str, size: int, width: int, rows: int) -> list[str]:
+    """The lines of ``text``; characters that the font lacks are question marks."""
     font = _font(size)
     lines = [""]
     for word in "".join(c if _drawable(c) else "?" for c in text).split():
@@ -75,16 +76,13 @@ def _wrapped(text: str, size: int, width: int, rows: int) -> list[str]:
             lines.append(word)
     if len(lines) > rows:
         lines = [*lines[: rows - 1], f"{lines[rows - 1]} ..."]
-    return [_shortened(line, size, width) for line in lines]
-
-
-def _shortened(line: str, size: int, width: int) -> str:
-    if _font(size).getlength(line) <= width:
-        return line
-    kept = line.removesuffix("...").rstrip()
-    while kept and _font(size).getlength(kept + "...") > width:
-        kept = kept[:-1]
-    return kept + "..."
+    for number, line in enumerate(lines):
+        if font.getlength(line) > width:
+            kept = line.removesuffix("...").rstrip()
+            while kept and font.getlength(f"{kept}...") > width:
+                kept = kept[:-1]
+            lines[number] = f"{kept}..."
+    return lines
 
 
 @lru_cache(maxsize=16)

@@ -41,12 +41,12 @@ TITLE_SIZE, TEXT_SIZE, CAPTION_SIZE, DETAIL_SIZE, LEGEND_SIZE = 34, 24, 25, 22, 
 
 @dataclass(frozen=True)
 class Frame:
-    """What is left after a boundary.
+    """The tokens that are left after a boundary.
 
     Attributes:
         caption: the boundary, in words.
         kept: the surviving visual tokens, numbered through over all pictures.
-        extra: further tokens that stand at no visual token's place.
+        extra: further tokens that have no visual token's place.
     """
 
     caption: str
@@ -56,7 +56,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class Sheet:
-    """Panels that lie side by side on a picture, and their first visual token."""
+    """Panels that are side by side on a picture, and their first visual token."""
 
     panels: tuple[Panel, ...]
     first: int
@@ -80,7 +80,7 @@ def draw_overlay(
 
     Args:
         pictures: images, in the order of the prompt.
-        panels: for each picture, where its visual tokens lie.
+        panels: for each picture, where its visual tokens are.
         frames: one per boundary.
         title: large text on top; ``lines`` are labels and texts below it.
     """
@@ -92,13 +92,19 @@ def draw_overlay(
         blocks.append(_block(picture, own, frames, name))
         sheets.append(own)
     width = max(block.width for block in blocks)
-    header = _header(title, lines, width)
+    header = [text_image(title, TITLE_SIZE, width, bold=True)] if title else []
+    column = max((text_width(label, TEXT_SIZE) for label, _ in lines), default=0) + 2
+    for label, text in lines:
+        left = text_image(label, TEXT_SIZE, column, color=SOFT_INK)
+        right = text_image(text, TEXT_SIZE, max(1, width - column - GAP), rows=2)
+        header.append(side_by_side([left, right], GAP))
+    top = [stacked(header, GAP // 3)] if header else []
     legend = text_image(_legend(sheets, frames), LEGEND_SIZE, width, color=SOFT_INK, rows=2)
-    return ImageOps.expand(stacked([*header, *blocks, legend], GAP), MARGIN, PAPER)
+    return ImageOps.expand(stacked([*top, *blocks, legend], GAP), MARGIN, PAPER)
 
 
 def kept_mask(size: tuple[int, int], sheet: Sheet, kept: Iterable[int]) -> Image.Image:
-    """``L`` image of ``size``: 255 where a surviving token of the sheet lies, 0 elsewhere."""
+    """``L`` image of ``size``: 255 where a surviving token of the sheet is, 0 elsewhere."""
     alive, first = set(kept), sheet.first
     mask = Image.new("L", size, 0)
     for panel in sheet.panels:
@@ -127,6 +133,7 @@ def divide_into_sheets(panels: Sequence[Panel], first: int) -> list[Sheet]:
 
 
 def _overlap(one: Panel, two: Panel) -> bool:
+    """Whether two panels have more than an edge in common."""
     slack = 1e-6
     return all(
         min(one.box[axis + 2], two.box[axis + 2]) - max(one.box[axis], two.box[axis]) > slack
@@ -162,31 +169,18 @@ def pruned_view(picture: Image.Image, sheet: Sheet, kept: Iterable[int]) -> Imag
     for panel in sheet.panels:
         box = _pixels(panel, picture.size)
         result.paste(faded.crop(box), box)
+    panel = sheet.panels[0]
+    cell = picture.width * (panel.box[2] - panel.box[0]) / panel.columns
+    outline = 1 if cell < THIN_CELL else 2
     mask = kept_mask(picture.size, sheet, kept)
-    around = mask.filter(ImageFilter.MaxFilter(2 * _outline(picture, sheet) + 1))
+    around = mask.filter(ImageFilter.MaxFilter(2 * outline + 1))
     result.paste(ACCENT, mask=ImageChops.subtract(around, mask))
     result.paste(picture, mask=mask)
     return result
 
 
-def _outline(picture: Image.Image, sheet: Sheet) -> int:
-    panel = sheet.panels[0]
-    cell = picture.width * (panel.box[2] - panel.box[0]) / panel.columns
-    return 1 if cell < THIN_CELL else 2
-
-
-def _original(picture: Image.Image, sheet: Sheet) -> Image.Image:
-    """The picture, with a frame around what the model sees if that is not all of it."""
-    result = picture.copy()
-    if _is_partial(sheet):
-        boxes = [_pixels(panel, picture.size) for panel in sheet.panels]
-        lefts, tops, rights, bottoms = zip(*boxes, strict=True)
-        seen = (min(lefts), min(tops), max(rights) - 1, max(bottoms) - 1)
-        ImageDraw.Draw(result).rectangle(seen, outline=ACCENT, width=4)
-    return result
-
-
 def _is_partial(sheet: Sheet) -> bool:
+    """Whether the model sees less than the whole picture."""
     area = sum((p.box[2] - p.box[0]) * (p.box[3] - p.box[1]) for p in sheet.panels)
     return area < 1 - 1e-6
 
@@ -194,14 +188,19 @@ def _is_partial(sheet: Sheet) -> bool:
 def _block(
     picture: Image.Image, sheets: Sequence[Sheet], frames: Sequence[Frame], name: str
 ) -> Image.Image:
-    """The panels of one picture, at most ``COLUMNS`` side by side."""
+    """One picture: as it is, and after each boundary; at most ``COLUMNS`` side by side."""
     main = panel_picture(picture)
-    views = [main]
+    original, views = main.copy(), [main]
+    if _is_partial(sheets[0]):  # a frame around what the model sees
+        boxes = [_pixels(panel, main.size) for panel in sheets[0].panels]
+        lefts, tops, rights, bottoms = zip(*boxes, strict=True)
+        seen = (min(lefts), min(tops), max(rights) - 1, max(bottoms) - 1)
+        ImageDraw.Draw(original).rectangle(seen, outline=ACCENT, width=4)
     if len(sheets) > 1:
         small = [max(1, round(side * OVERVIEW_SCALE)) for side in main.size]
         views += [main.resize((small[0], small[1]), Image.Resampling.LANCZOS)] * (len(sheets) - 1)
     tokens = range(sheets[0].first, sheets[-1].tokens.stop)
-    cells = [_cell(name, f"{len(tokens)} visual tokens", [_original(main, sheets[0])])]
+    cells = [_cell(name, f"{len(tokens)} visual tokens", [original])]
     for frame in frames:
         kept = sum(token in tokens for token in frame.kept)
         detail = f"{kept} of {len(tokens)} tokens ({percent(kept / len(tokens))})"
@@ -212,6 +211,7 @@ def _block(
 
 
 def _cell(caption: str, detail: str, views: Sequence[Image.Image]) -> Image.Image:
+    """A column: what it shows, in two lines, and the pictures below."""
     width = views[0].width
     head = [
         text_image(caption, CAPTION_SIZE, width, bold=True),
@@ -220,17 +220,8 @@ def _cell(caption: str, detail: str, views: Sequence[Image.Image]) -> Image.Imag
     return stacked([stacked(head, 2), *views], GAP // 2)
 
 
-def _header(title: str, lines: Sequence[tuple[str, str]], width: int) -> list[Image.Image]:
-    parts = [text_image(title, TITLE_SIZE, width, bold=True)] if title else []
-    column = max((text_width(label, TEXT_SIZE) for label, _ in lines), default=0) + 2
-    for label, text in lines:
-        left = text_image(label, TEXT_SIZE, column, color=SOFT_INK)
-        right = text_image(text, TEXT_SIZE, max(1, width - column - GAP), rows=2)
-        parts.append(side_by_side([left, right], GAP))
-    return [stacked(parts, GAP // 3)] if parts else []
-
-
 def _legend(sheets: Sequence[Sequence[Sheet]], frames: Sequence[Frame]) -> str:
+    """The meaning of the colors, in one line."""
     notes = ["in color: kept", "gray: dropped"] if frames else ["nothing is dropped"]
     if any(_is_partial(own[0]) for own in sheets):
         notes.append("white: outside the crop that the model sees")

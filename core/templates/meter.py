@@ -1,4 +1,4 @@
-"""How much a chat template may do: steps are spent, and what is made is weighed before it is."""
+"""A limit to what a chat template does: steps are spent, and what it makes is weighed before."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import wraps
 from itertools import islice
-from typing import Any
+from typing import TypeVar
 
 from tokensieve.core.foreign import shown
 
@@ -15,7 +15,7 @@ STEPS = 200_000  # about a second; published templates take some hundreds
 MOST_TEXT = 1_000_000  # characters of one text
 MOST_ITEMS = 10_000  # of one list
 MOST_BITS = 1000
-MOST_NUMBER = 16  # of what pads
+MOST_NUMBER = 16  # of columns, where a text is padded
 PADDING = frozenset({"indent", "round", "tojson"})
 MOST_POWER = 64
 TEXT_STEP = 1000  # characters that are handled in the time of one step
@@ -30,6 +30,7 @@ METHODS: dict[type, frozenset[str]] = {
     list: frozenset({"copy", "count", "index"}),
     tuple: frozenset({"count", "index"}),
 }
+Value = TypeVar("Value")
 
 
 class TooMuchError(ValueError):
@@ -37,20 +38,20 @@ class TooMuchError(ValueError):
 
 
 class Meter:
-    """What is left of the steps of one prompt."""
+    """The steps that one prompt has left."""
 
     def __init__(self) -> None:
         self.left = STEPS
 
     def spend(self, steps: int) -> None:
-        """One step at least: what counts may be wrong, but never runs backwards."""
+        """Spend one step at least: a count may be wrong, but never runs backwards."""
         self.left -= max(1, steps)
         if self.left < 0:
             raise TooMuchError(f"it takes more than {STEPS:,} steps")
 
-    def weighed(self, value: Any) -> Any:
+    def weighed(self, value: Value) -> Value:
         """``value``, whose parts have been counted, each as often as it would be written."""
-        parts = [value]
+        parts: list[object] = [value]
         while parts:
             part = parts.pop()
             if isinstance(part, str):
@@ -75,13 +76,13 @@ _METER: ContextVar[Meter] = ContextVar("meter")
 
 
 def meter() -> Meter:
-    """That of the prompt which is being made."""
+    """The meter of the prompt that is being made."""
     return _METER.get()
 
 
 @contextmanager
 def metered() -> Iterator[None]:
-    """All that is done inside is one prompt; threads have their own."""
+    """Count all that is done inside as one prompt; threads have their own."""
     token = _METER.set(Meter())
     try:
         yield
@@ -95,7 +96,7 @@ def check_length(characters: int) -> None:
         raise TooMuchError(f"a text of {characters:,} characters, allowed: {MOST_TEXT:,}")
 
 
-def check_binary(operator: str, left: Any, right: Any) -> None:
+def check_binary(operator: str, left: object, right: object) -> None:
     """Refuse what would be too large, before it is computed."""
     meter().weighed([left, right])
     if isinstance(left, str) and operator == "%":
@@ -109,7 +110,7 @@ def check_binary(operator: str, left: Any, right: Any) -> None:
         _check_size(left, len(left) + len(right))
 
 
-def _check_size(like: Any, size: int) -> None:
+def _check_size(like: object, size: int) -> None:
     if isinstance(like, str):
         check_length(size)
     elif size > MOST_ITEMS:
@@ -117,9 +118,9 @@ def _check_size(like: Any, size: int) -> None:
 
 
 def check_call(
-    function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], *, known: bool
+    function: object, args: Sequence[object], kwargs: Mapping[str, object], *, known: bool
 ) -> None:
-    """Only what is known to end, with arguments that are not too large."""
+    """Refuse a call that is not known to end, and arguments that are too large."""
     owner, name = getattr(function, "__self__", None), getattr(function, "__name__", "")
     allowed = next((names for kind, names in METHODS.items() if isinstance(owner, kind)), None)
     if allowed is not None and name in allowed:
@@ -130,11 +131,11 @@ def check_call(
         meter().weighed([*args, *kwargs.values()])
 
 
-def check_filter(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+def check_filter(name: str, function: Callable[..., object]) -> Callable[..., object]:
     """A filter whose arguments and result are weighed."""
 
     @wraps(function)
-    def checked(*args: Any, **kwargs: Any) -> Any:
+    def checked(*args: object, **kwargs: object) -> object:
         given = args[1:] if hasattr(function, "jinja_pass_arg") else args
         _check_growth(name, [*given, *kwargs.values()])
         result = function(*args, **kwargs)
@@ -146,7 +147,7 @@ def check_filter(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     return checked
 
 
-def _check_growth(name: str, given: Sequence[Any]) -> None:
+def _check_growth(name: str, given: Sequence[object]) -> None:
     """Refuse what makes much of little: long separators, widths, texts put in many times."""
     meter().weighed(list(given))
     for value in given[1:] if name in PADDING else ():

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
 
-from jinja2 import nodes
+from jinja2 import Environment, nodes
 from jinja2.visitor import NodeTransformer
 
 from tokensieve.core.templates.meter import MOST_ITEMS, TEXT_STEP, TooMuchError, check_length, meter
@@ -13,21 +13,25 @@ TICK, WEIGHED, ROUNDS, JOINED = "a step", "its weight", "its rounds", "its texts
 """Names of filters; no template can write them."""
 
 
+Ticking = nodes.For | nodes.Macro | nodes.CallBlock | nodes.Block
+"""Parts whose bodies may run many times."""
+
+
 class _Meters(NodeTransformer):
-    def visit_For(self, node: Any) -> Any:
-        """Every round costs what its body is long, every entry what the condition is."""
+    def visit_For(self, node: nodes.For) -> nodes.Node:
+        """Charge each round the length of its body, and each entry that of the condition."""
         test = 0 if node.test is None else _weight([node.test])
         self._tick(node)
         node.iter = _filtered(node.iter, ROUNDS, nodes.Const(test, lineno=node.lineno))
         return node
 
-    def visit_Macro(self, node: nodes.Macro) -> Any:
+    def visit_Macro(self, node: nodes.Macro) -> nodes.Node:
         return self._tick(node)
 
-    def visit_CallBlock(self, node: nodes.CallBlock) -> Any:
+    def visit_CallBlock(self, node: nodes.CallBlock) -> nodes.Node:
         return self._tick(node)
 
-    def visit_Block(self, node: nodes.Block) -> Any:
+    def visit_Block(self, node: nodes.Block) -> nodes.Node:
         return self._tick(node)
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
@@ -47,7 +51,7 @@ class _Meters(NodeTransformer):
             node.node = _filtered(node.node, WEIGHED)
         return node
 
-    def _tick(self, node: Any) -> Any:
+    def _tick(self, node: Ticking) -> nodes.Node:
         weight = nodes.Const(_weight(node.body), lineno=node.lineno)
         self.generic_visit(node)
         step = nodes.ExprStmt(_filtered(weight, TICK), lineno=node.lineno)
@@ -55,12 +59,12 @@ class _Meters(NodeTransformer):
         return node
 
 
-def _filtered(node: nodes.Expr, name: str, *args: nodes.Expr) -> nodes.Filter:
+def _filtered(node: nodes.Node, name: str, *args: nodes.Expr) -> nodes.Filter:
     return nodes.Filter(node, name, list(args), [], None, None, lineno=node.lineno)
 
 
-def _weight(body: list[Any]) -> int:
-    """How long a part is: its nodes, and its text."""
+def _weight(body: Sequence[nodes.Node]) -> int:
+    """The length of a part: its nodes, and its text."""
     weight, waiting = 0, list(body)
     while waiting:
         node = waiting.pop()
@@ -70,8 +74,8 @@ def _weight(body: list[Any]) -> int:
     return weight
 
 
-def _rounds(value: Any, test: int) -> Any:
-    """What a loop runs over, as a list that does not grow."""
+def _rounds(value: Iterable[object], test: int) -> Iterable[object]:
+    """The entries that a loop runs over, as a list that does not grow."""
     try:
         entries = list(value) if not hasattr(value, "__next__") else [*value]
     except TypeError:
@@ -82,14 +86,15 @@ def _rounds(value: Any, test: int) -> Any:
     return entries
 
 
-def _joined(parts: list[Any]) -> str:
+def _joined(parts: list[object]) -> str:
+    """Several texts in one."""
     meter().weighed(parts)
     texts = [str(part) for part in parts]
     check_length(sum(map(len, texts)))
     return "".join(texts)
 
 
-FILTERS = {
+FILTERS: dict[str, Callable[..., object]] = {
     TICK: lambda weight: meter().spend(weight),
     WEIGHED: lambda value: meter().weighed(value),
     ROUNDS: _rounds,
@@ -97,8 +102,8 @@ FILTERS = {
 }
 
 
-def add_meters(tree: nodes.Template, environment: Any) -> nodes.Template:
-    """The tree of a template, with meters in it; the filters that they are have to be known."""
+def add_meters(tree: nodes.Template, environment: Environment) -> nodes.Template:
+    """Put meters into the tree of a template; they are filters, which ``environment`` knows."""
     _Meters().visit(tree)
     tree.set_environment(environment)
     return tree

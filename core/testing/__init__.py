@@ -17,19 +17,18 @@ The checks run on synthetic views (:func:`synthetic_batch`); no model is needed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from tokensieve.core.errors import PluginError, TokensieveError
 from tokensieve.core.pipeline.loading import load_pipeline
 from tokensieve.core.plugins.files import plugin_path
-from tokensieve.core.plugins.registry import Entry, Registry, build_registry, kind_of
+from tokensieve.core.plugins.registry import Registry, build_registry, kind_of
 from tokensieve.core.testing.batch import SyntheticBatch
 from tokensieve.core.testing.checks import Check, CheckResult
 from tokensieve.core.testing.kind_checks import CHECKS
 from tokensieve.core.testing.synthetic import Scene, synthetic_batch
-from tokensieve.core.testing.trials import CheckFailed, Subject
+from tokensieve.core.testing.trials import CheckFailed, ComponentUnderTest
 
 __all__ = [
     "CHECKS",
@@ -46,14 +45,14 @@ __all__ = [
 ]
 
 
-def all_checks(component_class: type[Any]) -> list[Check]:
+def all_checks(component_class: type[object]) -> list[Check]:
     """The checks that apply to a class, in the order in which they run."""
     return list(CHECKS[kind_of(component_class)])
 
 
 def check_component(
-    component_class: type[Any],
-    parameters: dict[str, Any] | None = None,
+    component_class: type[object],
+    parameters: Mapping[str, object] | None = None,
     *,
     registry: Registry | None = None,
     device: str = "cpu",
@@ -70,16 +69,18 @@ def check_component(
         registry: where components named in the parameters are looked up; default: all installed.
         device: where the tensors are, such as ``cuda``.
     """
-    subject = Subject(component_class, parameters, registry, device)
+    tested = ComponentUnderTest(component_class, parameters, registry, device)
     results = []
     for check in all_checks(component_class):
-        results.append(check.result(subject))
+        results.append(check.result(tested))
         if check.gate and not results[-1].passed:
             break
     return results
 
 
-def assert_conforms(component_class: type[Any], parameters: dict[str, Any] | None = None) -> None:
+def assert_conforms(
+    component_class: type[object], parameters: Mapping[str, object] | None = None
+) -> None:
     """Raise an ``AssertionError`` that lists every broken rule."""
     failed = [r for r in check_component(component_class, parameters) if not r.passed]
     if failed:
@@ -103,15 +104,15 @@ def check_plugin_files(paths: Sequence[str | Path], *, device: str = "cpu") -> l
     ]
     if not entries:
         raise PluginError(f"{', '.join(map(str, paths))}: adds no component, nothing to check")
-    return [result for entry in entries for result in _results(entry, registry, device)]
-
-
-def _results(entry: Entry, registry: Registry, device: str) -> list[CheckResult]:
-    if entry.kind != "pipeline":
-        return check_component(entry.value, registry=registry, device=device)
-    detail = ""
-    try:
-        load_pipeline(entry.value, registry=registry)
-    except TokensieveError as error:
-        detail = str(error)
-    return [CheckResult(entry.name, "pipeline", "valid", not detail, detail)]
+    results = []
+    for entry in entries:
+        if entry.kind != "pipeline":
+            results += check_component(entry.value, registry=registry, device=device)
+            continue
+        detail = ""
+        try:
+            load_pipeline(entry.value, registry=registry)
+        except TokensieveError as error:
+            detail = str(error)
+        results.append(CheckResult(entry.name, "pipeline", "valid", not detail, detail))
+    return results

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -25,11 +25,12 @@ from tokensieve.core.errors import SignalError
 
 STATES = ("normed_states", "embeddings", "previous_keys")
 TEXT_ATTENTION = "attention"
+Value = TypeVar("Value")
 
 
 @dataclass
 class Record:
-    """What a component was given: the signals it read, and whether it changed a tensor."""
+    """A record of what a component was given: which signals it read, what it wrote to."""
 
     reads: set[str] = field(default_factory=set)
     given: list[tuple[str, Tensor, Tensor]] = field(default_factory=list)
@@ -41,7 +42,7 @@ class Record:
         self.lists.append((label, copy, list(original)))
         return copy
 
-    def read(self, signal: str, reader: Callable[[], Any]) -> Any:
+    def read(self, signal: str, reader: Callable[[], Value]) -> Value:
         """Remember that ``signal`` was read, and read it."""
         self.reads.add(signal)
         return reader()
@@ -166,13 +167,17 @@ class SyntheticBatch:
         """A view in which everything may be read; the signals in ``hidden`` are not there.
 
         Every read returns a copy, so a component that writes to it harms nobody else. ``reader``
-        is who reads, for errors.
+        names the component in errors.
         """
         log = record or Record()
         plain = [name for name in self.tensors if name in SIGNALS]
-        readers: dict[str, Callable[[], Any]] = {
+        between, words = self.text[TEXT_ATTENTION], self.text["valid"]
+        readers: dict[str, Callable[[], object]] = {
             **{name: partial(log.give, name, self.tensors[name]) for name in plain},
-            **{name: partial(self._attention, name, log) for name in self.attention},
+            **{
+                name: partial(SyntheticAttention, values, between, words, log, name)
+                for name, values in self.attention.items()
+            },
             **{name: partial(self._states, name, log) for name in STATES},
             "encoder_layers": lambda: partial(self._layer, log),
             "transitions": partial(self._transitions, ("attention", "mlp"), log),
@@ -191,10 +196,6 @@ class SyntheticBatch:
             boundary=self.boundary,
         )
         return view.restricted(reader, frozenset(SIGNALS))
-
-    def _attention(self, name: str, log: Record) -> SyntheticAttention:
-        attention, valid = self.text[TEXT_ATTENTION], self.text["valid"]
-        return SyntheticAttention(self.attention[name], attention, valid, log, name)
 
     def _states(self, name: str, log: Record) -> TokenStates:
         return TokenStates(
@@ -221,6 +222,7 @@ class SyntheticBatch:
 
 
 def _mapped(transition: Transition, change: Callable[[Tensor], Tensor]) -> Transition:
+    """The transition with each of its tensors changed."""
     return replace(
         transition,
         magnitude=change(transition.magnitude),

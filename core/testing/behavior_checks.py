@@ -24,7 +24,7 @@ def runs(trial: Trial) -> None:
         except BaseException as error:  # whatever it raises, say in which case
             if by_user(error):
                 raise
-            raise CheckFailed(f"{explained(error, trial.subject.cls)} ({case})") from error
+            raise CheckFailed(f"{explained(error, trial.tested.cls)} ({case})") from error
 
 
 def deterministic(trial: Trial) -> None:
@@ -103,10 +103,11 @@ def needed_signals(trial: Trial) -> None:
 
 
 def _reads(trial: Trial) -> set[str]:
+    """The signals that it reads in some case."""
     record = Record()
     for case in trial.cases():
         case.answer(record=record)
-        if trial.subject.kind == "selector":
+        if trial.tested.kind == "selector":
             case.turns(record=record)
     return record.reads
 

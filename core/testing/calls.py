@@ -1,14 +1,20 @@
-"""How each kind of component is called, as the engine calls it, and what is read of its answer."""
+"""Calls of each kind of component as the engine makes them, and what it reads of the answers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from tokensieve.core.contract.components import Merged, Split
+from tokensieve.core.contract.components import (
+    Component,
+    Merged,
+    Merger,
+    Scorer,
+    Selector,
+    Split,
+)
 from tokensieve.core.contract.ranking import top_counts
 from tokensieve.core.contract.tensors import at_least_float32
 from tokensieve.core.contract.view import View
@@ -31,12 +37,12 @@ def available(batch: SyntheticBatch) -> Tensor:
 
 
 def selector_counts(batch: SyntheticBatch, share: float) -> list[int]:
-    """How many tokens a selector is asked for, per image."""
+    """The tokens that a selector is asked for, per image."""
     return [whole(share * int(count)) for count in available(batch).sum(dim=1)]
 
 
-def splits(merger: Any, batch: SyntheticBatch, share: float, has_cls: bool) -> list[Split]:
-    """How a merger divides the budget of each image; nothing to merge where all tokens stay."""
+def splits(merger: Merger, batch: SyntheticBatch, share: float, has_cls: bool) -> list[Split]:
+    """The parts of each image's budget; nothing to merge where all tokens stay."""
     totals = [max(1, whole(share * size)) for size in sizes(batch)]
     return [
         merger.split(total, size, has_cls) if total < size else Split(total, 0, 0)
@@ -50,24 +56,29 @@ def selected(batch: SyntheticBatch, divided: list[Split]) -> Tensor:
     return top_counts(batch.tensors["scores"], batch.valid, counts)
 
 
-def call_scorer(
-    scorer: Any, batch: SyntheticBatch, share: float, record: Record, view: View
+def call(
+    component: Component, batch: SyntheticBatch, share: float, record: Record, view: View
 ) -> Any:
-    """The scores, as returned."""
-    return scorer.score(view)
+    """The component's answer, as it returns it: scores, a mask, or what was merged."""
+    if isinstance(component, Scorer):
+        return component.score(view)
+    if isinstance(component, Selector):
+        return component.select(*_for_selector(batch, share, record), view)
+    assert isinstance(component, Merger)
+    divided = splits(component, batch, share, view.has("cls_feature"))
+    if [split.selected for split in divided] == sizes(batch):  # no merger is asked then
+        nowhere = batch.valid & False
+        return Merged(nowhere, batch.tensors[SPACES[component.space]] * 0, nowhere.float())
+    counts = record.give_list("counts", [split.merged for split in divided])
+    kept = selected(batch, divided)
+    reader = view.after(kept, record.give("scores", batch.tensors["scores"]))
+    return component.apply(record.give("kept", kept), counts, reader)
 
 
-def call_selector(
-    selector: Any, batch: SyntheticBatch, share: float, record: Record, view: View
-) -> Any:
-    """The mask, as returned."""
-    return selector.select(*_for_selector(batch, share, record), view)
-
-
-def call_in_order(
-    selector: Any, batch: SyntheticBatch, share: float, record: Record, view: View
-) -> Any:
-    """The turns, as returned."""
+def take_in_order(
+    selector: Selector, batch: SyntheticBatch, share: float, record: Record, view: View
+) -> Tensor:
+    """The turns in which a selector takes the tokens, as it returns them."""
     return selector.take_in_order(*_for_selector(batch, share, record), view)
 
 
@@ -83,55 +94,19 @@ def _for_selector(
     )
 
 
-def call_merger(
-    merger: Any, batch: SyntheticBatch, share: float, record: Record, view: View
-) -> Merged:
-    """What was merged: nothing if every token stays, the merger is not asked then."""
-    divided = splits(merger, batch, share, view.has("cls_feature"))
-    if [split.selected for split in divided] == sizes(batch):
-        nowhere = batch.valid & False
-        return Merged(nowhere, batch.tensors[SPACES[merger.space]] * 0, nowhere.float())
-    counts = record.give_list("counts", [split.merged for split in divided])
-    kept = selected(batch, divided)
-    reader = view.after(kept, record.give("scores", batch.tensors["scores"]))
-    merged: Merged = merger.apply(record.give("kept", kept), counts, reader)
-    return merged
-
-
-CALLS: dict[str, Callable[..., Any]] = {
-    "scorer": call_scorer,
-    "selector": call_selector,
-    "selector in order": call_in_order,
-    "merger": call_merger,
-}
-
-
-def read_scores(answer: Tensor, batch: SyntheticBatch) -> Outcome:
-    """Scores of the real tokens."""
-    return {"scores": at_least_float32(answer).masked_fill(~batch.valid, 0)}
-
-
-def read_kept(answer: Tensor, batch: SyntheticBatch) -> Outcome:
-    """The mask over the real tokens."""
-    return {"kept": answer & batch.valid}
-
-
-def read_merged(answer: Merged, batch: SyntheticBatch) -> Outcome:
-    """Targets, and their vectors and sizes."""
+def read(component: Component, answer: Any, batch: SyntheticBatch) -> Outcome:
+    """All that the engine reads of an answer: zero at padding, and where nothing was merged."""
+    if isinstance(component, Scorer):
+        return {"scores": at_least_float32(answer).masked_fill(~batch.valid, 0)}
+    if isinstance(component, Selector):
+        return {"kept": answer & batch.valid}
     vectors = at_least_float32(answer.vectors).masked_fill(~answer.targets[..., None], 0)
     sized = answer.sizes.float().masked_fill(~answer.targets, 0)
     return {"targets": answer.targets, "vectors": vectors, "sizes": sized}
 
 
-READERS: dict[str, Callable[..., Outcome]] = {
-    "scorer": read_scores,
-    "selector": read_kept,
-    "merger": read_merged,
-}
-
-
 def difference(one: Outcome, other: Outcome) -> str:
-    """Names the values that differ by more than the rounding of another order of summing."""
+    """The name of the values that differ by more than rounding; nothing if none do."""
     for name, values in one.items():
         if values.shape != other[name].shape or not _close(values, other[name]):
             return name
@@ -139,6 +114,7 @@ def difference(one: Outcome, other: Outcome) -> str:
 
 
 def _close(one: Tensor, other: Tensor) -> bool:
+    """Whether they differ by no more than the rounding of another order of summing."""
     if one.dtype == torch.bool:
         return bool((one == other).all())
     if bool((one.isfinite() != other.isfinite()).any()):

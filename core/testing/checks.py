@@ -6,14 +6,13 @@ import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
 from tokensieve.core.blame import by_user
 from tokensieve.core.errors import TokensieveError
 from tokensieve.core.foreign import said, text_of
-from tokensieve.core.testing.trials import CheckFailed, Subject, Trial, require
+from tokensieve.core.testing.trials import CheckFailed, ComponentUnderTest, Trial, require
 
 
 @dataclass(frozen=True)
@@ -43,31 +42,31 @@ class Check:
 
     name: str
     meaning: str
-    run: Callable[[Subject], None] = field(repr=False)
+    run: Callable[[ComponentUnderTest], None] = field(repr=False)
     gate: bool = False
 
-    def __call__(self, component_class: type[Any]) -> None:
+    def __call__(self, component_class: type[object]) -> None:
         """Raise :class:`CheckFailed` if the class breaks the rule."""
-        result = self.result(Subject(component_class))
+        result = self.result(ComponentUnderTest(component_class))
         require(result.passed, f"{result.kind} {result.component!r}: {self.name}: {result.detail}")
 
     def __str__(self) -> str:
         return self.name
 
-    def result(self, subject: Subject) -> CheckResult:
+    def result(self, tested: ComponentUnderTest) -> CheckResult:
         """Run the check; whatever the component raises counts as a failure."""
-        name = str(subject.cls.name or subject.cls.__name__)
+        name = str(tested.cls.name or tested.cls.__name__)
         try:
             with torch.no_grad():
-                self.run(subject)
+                self.run(tested)
         except BaseException as error:  # what a component raises is a result, not a crash
             if by_user(error):
                 raise
-            return CheckResult(name, subject.kind, self.name, False, explained(error, subject.cls))
-        return CheckResult(name, subject.kind, self.name, True)
+            return CheckResult(name, tested.kind, self.name, False, explained(error, tested.cls))
+        return CheckResult(name, tested.kind, self.name, True)
 
 
-def check(function: Callable[[Subject], None], *, gate: bool = False) -> Check:
+def check(function: Callable[[ComponentUnderTest], None], *, gate: bool = False) -> Check:
     """A check of the class: named like the function, explained by its docstring."""
     name = function.__name__.replace("_", "-")
     return Check(name, (function.__doc__ or "").strip().splitlines()[0], function, gate)
@@ -76,21 +75,21 @@ def check(function: Callable[[Subject], None], *, gate: bool = False) -> Check:
 def check_each(function: Callable[[Trial], None], *, gate: bool = False) -> Check:
     """A check of every parameter set of the class."""
 
-    def run(subject: Subject) -> None:
-        for trial in subject.trials:
+    def run(tested: ComponentUnderTest) -> None:
+        for trial in tested.trials:
             try:
                 function(trial)
             except BaseException as error:  # see Check.result
                 if by_user(error):
                     raise
-                detail = explained(error, subject.cls)
+                detail = explained(error, tested.cls)
                 raise CheckFailed(f"{detail}{trial.suffix}") from error
 
     run.__name__, run.__doc__ = function.__name__, function.__doc__
     return check(run, gate=gate)
 
 
-def explained(error: BaseException, cls: type[Any]) -> str:
+def explained(error: BaseException, cls: type[object]) -> str:
     """The error in one line, with the line of the component's own file that led to it."""
     text = (text_of(error).splitlines() or ["no message"])[0]
     if isinstance(error, CheckFailed):

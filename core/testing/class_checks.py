@@ -6,7 +6,7 @@ import copy
 import pickle
 import re
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from pydantic import ValidationError
@@ -14,10 +14,9 @@ from pydantic import ValidationError
 from tokensieve.core.contract.components import Scorer
 from tokensieve.core.files.yaml_source import parse_yaml
 from tokensieve.core.pipeline.loading import dump_yaml, load_pipeline
-from tokensieve.core.pipeline.pipeline import Pipeline
-from tokensieve.core.plugins.registry import KINDS, Registry
+from tokensieve.core.plugins.registry import KINDS
 from tokensieve.core.testing.checks import check, check_each
-from tokensieve.core.testing.trials import Subject, Trial, require
+from tokensieve.core.testing.trials import ComponentUnderTest, Trial, require
 
 if TYPE_CHECKING:
     from tokensieve.core.contract.view import View
@@ -26,15 +25,15 @@ _KEBAB = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _ROOT = __name__.split(".", maxsplit=1)[0]
 
 
-def registers(subject: Subject) -> None:
+def registers(tested: ComponentUnderTest) -> None:
     """the registry takes it: complete, named, known signals, no parameter that hides something"""
-    found = subject.registry.get(subject.kind, subject.cls.name)
-    require(found is subject.cls, f"its name leads to {found!r}")
+    found = tested.registry.get(tested.kind, tested.cls.name)
+    require(found is tested.cls, f"its name leads to {found!r}")
 
 
-def name(subject: Subject) -> None:
+def name(tested: ComponentUnderTest) -> None:
     """its name is kebab-case; a built-in one is also the name of its module"""
-    own, module = subject.cls.name, subject.cls.__module__.split(".")
+    own, module = tested.cls.name, tested.cls.__module__.split(".")
     require(bool(_KEBAB.fullmatch(own)), f"{own!r} is not kebab-case (such as 'cls-attention')")
     expected = own.replace("-", "_")
     clash = expected in sys.stdlib_module_names  # random is called random_scores
@@ -45,11 +44,11 @@ def name(subject: Subject) -> None:
     )
 
 
-def documented(subject: Subject) -> None:
+def documented(tested: ComponentUnderTest) -> None:
     """it has a docstring, and every parameter has a default or is explained"""
-    text = (subject.cls.__doc__ or "").strip()
+    text = (tested.cls.__doc__ or "").strip()
     require(bool(text), "the class has no docstring: say in one line what is kept and why")
-    for parameter, info in getattr(subject.cls, "model_fields", {}).items():
+    for parameter, info in getattr(tested.cls, "model_fields", {}).items():
         explained = info.description or re.search(rf"\b{re.escape(parameter)}\b", text)
         require(
             not info.is_required() or bool(explained),
@@ -58,22 +57,22 @@ def documented(subject: Subject) -> None:
         )
 
 
-def schema(subject: Subject) -> None:
+def schema(tested: ComponentUnderTest) -> None:
     """its parameters have a JSON Schema, for `tokensieve schema` and for editors"""
-    subject.cls.model_json_schema()
+    tested.cls.model_json_schema()
 
 
-def parameters(subject: Subject) -> None:
+def parameters(tested: ComponentUnderTest) -> None:
     """it can be built from its examples(), and with every option of its parameters"""
-    require(bool(subject.trials), "there is no parameter set to try")
+    require(bool(tested.trials), "there is no parameter set to try")
 
 
 def strict_parameters(trial: Trial) -> None:
     """an unknown parameter is an error, and a built component cannot be changed"""
-    cls, component = trial.subject.cls, trial.component
+    cls, component = trial.tested.cls, trial.component
     unknown = {**trial.parameters, "no_such_parameter": 1}
     try:
-        trial.subject.cls.model_validate(unknown, context={"registry": trial.subject.registry})
+        trial.tested.cls.model_validate(unknown, context={"registry": trial.tested.registry})
     except ValidationError:
         pass
     else:
@@ -88,33 +87,26 @@ def strict_parameters(trial: Trial) -> None:
 
 def yaml_round_trip(trial: Trial) -> None:
     """written to YAML and read again, it is equal; also with every parameter written out"""
-    component, kind = trial.component, trial.subject.kind
+    component, kind = trial.component, trial.tested.kind
     _same_after_yaml(trial, component)
     plain = {kind: component.name, **component.model_dump(mode="json")}
     _same_after_yaml(trial, plain)
 
 
-def _same_after_yaml(trial: Trial, written: Any) -> None:
-    pipeline = _pipeline(trial, written)
-    text = dump_yaml(pipeline)
-    again = _load(trial, parse_yaml(text, "<yaml>").data)
-    require(again == pipeline, f"reads back as another pipeline from: {text!r}")
-    (stage,) = again.stages
-    found = {"scorer": stage.score[0].scorer, "selector": stage.select, "merger": stage.merge}
-    read = found[trial.subject.kind]
-    require(read == trial.component, f"reads back as {read!r} from: {text!r}")
-
-
-def _pipeline(trial: Trial, written: Any) -> Pipeline:
-    key = {"scorer": "score", "selector": "select", "merger": "merge"}[trial.subject.kind]
-    stage = {"at": 0, "keep": 0.5, "score": {"scorer": _PlainScorer.name}, key: written}
-    return _load(trial, {"name": "conformance", "stages": [stage]})
-
-
-def _load(trial: Trial, data: dict[str, Any]) -> Pipeline:
-    registry: Registry = trial.subject.registry.copy()
+def _same_after_yaml(trial: Trial, written: object) -> None:
+    """Load a pipeline of one stage with the component, write it to YAML, and read that again."""
+    registry = trial.tested.registry.copy()
     registry.add(_PlainScorer)
-    return load_pipeline(data, registry=registry)
+    key = {"scorer": "score", "selector": "select", "merger": "merge"}[trial.tested.kind]
+    stage = {"at": 0, "keep": 0.5, "score": {"scorer": _PlainScorer.name}, key: written}
+    pipeline = load_pipeline({"name": "conformance", "stages": [stage]}, registry=registry)
+    text = dump_yaml(pipeline)
+    again = load_pipeline(parse_yaml(text, "<yaml>").data, registry=registry)
+    require(again == pipeline, f"reads back as another pipeline from: {text!r}")
+    (only,) = again.stages
+    found = {"scorer": only.score[0].scorer, "selector": only.select, "merger": only.merge}
+    component = found[trial.tested.kind]
+    require(component == trial.component, f"reads back as {component!r} from: {text!r}")
 
 
 class _PlainScorer(Scorer):
@@ -131,15 +123,15 @@ def rescales(trial: Trial) -> None:
     component = trial.component
     same, half = component.rescaled(lambda at: at), component.rescaled(lambda at: (at + 1) // 2)
     require(same == component, f"rescaled() to the same depth gives {same!r}")
-    base = KINDS[trial.subject.kind]
-    require(isinstance(half, base), f"rescaled() gives {half!r}, not a {trial.subject.kind}")
+    base = KINDS[trial.tested.kind]
+    require(isinstance(half, base), f"rescaled() gives {half!r}, not a {trial.tested.kind}")
 
 
 def copies(trial: Trial) -> None:
     """a deep copy is equal, and so is a pickled one if the class can be imported"""
     component = trial.component
     require(copy.deepcopy(component) == component, "a deep copy is not equal to the original")
-    if "<locals>" in trial.subject.cls.__qualname__:
+    if "<locals>" in trial.tested.cls.__qualname__:
         return  # Python cannot pickle objects of a class that was made inside a function
     again = pickle.loads(pickle.dumps(component))
     require(again == component, "a pickled copy is not equal to the original")

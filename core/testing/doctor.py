@@ -1,7 +1,7 @@
 """Does pruning work here? Tiny random models of each family against the masked oracle.
 
-What is checked is the installed transformers, torch and device, not the user's weights: a model of
-four narrow layers goes through ``generate`` with a pipeline that reads the vision encoder, module
+It checks the installed transformers, torch and device, not the user's weights: a model of four
+narrow layers goes through ``generate`` with a pipeline that reads the vision encoder, module
 transitions and attention, and every logit has to be that of the same model with the dropped tokens
 masked.
 """
@@ -20,10 +20,10 @@ from tokensieve.core.models.binding import bind
 from tokensieve.core.testing.oracle import Conversation, oracle_classes, oracle_logits, turn_of
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from tokensieve.core.contract.adapted import AdaptedEncoder
-    from tokensieve.core.contract.adapter import AdaptedVlm
+    from tokensieve.core.contract.adapter import AdaptedVlm, Adapter
     from tokensieve.core.contract.dims import ModelSize
     from tokensieve.core.engine.session import Session
 
@@ -42,7 +42,7 @@ BATCHES: dict[str, tuple[tuple[tuple[int, int], ...], ...]] = {
 
 @dataclass(frozen=True)
 class Case:
-    """One thing that was tried.
+    """A batch that was tried under one policy.
 
     ``difference`` is the largest one between a logit and the oracle's; None if ``problem`` says
     why there is none.
@@ -71,16 +71,16 @@ class Prompt:
 
 
 @dataclass(frozen=True)
-class Questions:
+class TinyVlm:
     """A tiny model that answers questions: every policy on every batch."""
 
-    adapter: Any
+    adapter: type[Adapter]
     bound: AdaptedVlm
-    config: Any
+    config: object
     size: ModelSize
 
     def tries(self) -> Iterator[tuple[str, Callable[[], float]]]:
-        """What is tried, and how: the largest difference to the oracle."""
+        """Titles, and functions that give the largest difference to the oracle."""
         for policy in POLICIES:
             for title, samples in BATCHES.items():
                 # transformers' own eager masks turn padding into NaN in float64
@@ -93,15 +93,15 @@ class Questions:
 
 
 @dataclass(frozen=True)
-class Pictures:
+class TinyClassifier:
     """A tiny classifier and a batch of pictures: there are no positions and no decoding."""
 
-    adapter: Any
+    adapter: type[Adapter]
     bound: AdaptedEncoder
     pictures: Tensor
 
     def tries(self) -> Iterator[tuple[str, Callable[[], float]]]:
-        """What is tried, and how: the largest difference to the oracle."""
+        """Titles, and functions that give the largest difference to the oracle."""
         yield "batch of pictures", self._difference
 
     def _difference(self) -> float:
@@ -118,17 +118,21 @@ class Pictures:
         return worst
 
 
-Subject = Questions | Pictures
+TinyModel = TinyVlm | TinyClassifier
 
 
 def prepare(
-    adapter: Any, config: Any = None, *, device: str = "cpu", attention: str = "sdpa"
-) -> Subject:
+    adapter: type[Adapter],
+    config: object | None = None,
+    *,
+    device: str = "cpu",
+    attention: str = "sdpa",
+) -> TinyModel:
     """A family's tiny model, or one of a user's ``config``, shrunk; ready to be tried."""
     if not adapter.answers_questions:
         model, pictures = adapter.check_classifier()
         seen: Any = bind(model.to(device))
-        return Pictures(adapter, seen, pictures.to(device))
+        return TinyClassifier(adapter, seen, pictures.to(device))
     size: ModelSize | None = adapter.check_size
     if config is not None:
         config, size = adapter.shrunk(config)
@@ -137,24 +141,24 @@ def prepare(
     if size is None:
         raise AttachError(f"adapter {adapter.name} builds no model to be checked")
     bound: Any = bind(random_model(config, device, attention))
-    return Questions(adapter, bound, config, size)
+    return TinyVlm(adapter, bound, config, size)
 
 
-def examine(subject: Subject) -> Iterator[Case]:
+def examine(tiny: TinyModel) -> Iterator[Case]:
     """Try everything; whatever goes wrong is a case that failed."""
-    for title, difference in subject.tries():
+    for title, difference in tiny.tries():
         try:
-            case = Case(subject.adapter.name, title, difference())
+            case = Case(tiny.adapter.name, title, difference())
         except Exception as error:
-            case = Case(subject.adapter.name, title, problem=first_line(error))
+            case = Case(tiny.adapter.name, title, problem=first_line(error))
         yield case
 
 
-def random_model(config: Any, device: str, attention: str) -> Any:
+def random_model(config: object, device: str, attention: str) -> nn.Module:
     """A model in eval mode and float64 whose weights are drawn anew."""
     from transformers import AutoModelForImageTextToText
 
-    build: Any = AutoModelForImageTextToText.from_config
+    build: Callable[..., Any] = AutoModelForImageTextToText.from_config
     model = build(config, dtype=torch.float64, attn_implementation=attention)
     generator = torch.Generator().manual_seed(SEED)
     with torch.no_grad():
@@ -164,12 +168,22 @@ def random_model(config: Any, device: str, attention: str) -> Any:
                 parameter.copy_(drawn * SPREAD)
     model.generation_config.pad_token_id = 0
     model.generation_config.eos_token_id = None
-    return model.to(device).eval()
+    ready: nn.Module = model.to(device).eval()
+    return ready
 
 
 def compare(bound: AdaptedVlm, prompts: Sequence[Prompt], policy: str) -> float:
     """Largest difference between pruned logits, prefill and decoding, and those of the oracle."""
-    batch, start = _padded(prompts, next(bound.model.parameters()).device)
+    device = next(bound.model.parameters()).device
+    start = max(prompt.per_token["input_ids"].shape[1] for prompt in prompts)
+    per_token: dict[str, list[Tensor]] = {}
+    for prompt in prompts:  # padded on the left
+        ids = prompt.per_token["input_ids"]
+        for name, row in {**prompt.per_token, "attention_mask": torch.ones_like(ids)}.items():
+            padded = torch.nn.functional.pad(row, (start - row.shape[1], 0))
+            per_token.setdefault(name, []).append(padded)
+    vision = {name: [prompt.vision[name] for prompt in prompts] for name in prompts[0].vision}
+    batch = {name: torch.cat(rows).to(device) for name, rows in {**per_token, **vision}.items()}
     with attach(bound.model, pipeline_for(bound, policy)) as session:
         output = bound.model.generate(
             **batch,
@@ -182,14 +196,12 @@ def compare(bound: AdaptedVlm, prompts: Sequence[Prompt], policy: str) -> float:
         _check_pruned(session)
     worst = 0.0
     for sample, prompt in enumerate(prompts):
-        ids = prompt.per_token["input_ids"][0].tolist()
-        generated = output.sequences[sample, start:-1].tolist()
         others = {name: row[0].tolist() for name, row in prompt.per_token.items()}
-        del others["input_ids"]
-        device = output.sequences.device
-        vision = {name: values.to(device) for name, values in prompt.vision.items()}
-        turn = turn_of(session.trace, sample, 0, len(ids))
-        conversation = Conversation([*ids, *generated], vision, [turn], others)
+        tokens = others.pop("input_ids")
+        turn = turn_of(session.trace, sample, 0, len(tokens))
+        generated = output.sequences[sample, start:-1].tolist()
+        pixels = {name: values.to(device) for name, values in prompt.vision.items()}
+        conversation = Conversation([*tokens, *generated], pixels, [turn], others)
         expected = oracle_logits(bound, conversation, policy)[-STEPS:]
         actual = torch.stack([step[sample] for step in output.logits])
         difference = (actual - expected).abs().max()
@@ -197,7 +209,7 @@ def compare(bound: AdaptedVlm, prompts: Sequence[Prompt], policy: str) -> float:
     return worst
 
 
-def pipeline_for(bound: AdaptedVlm, policy: str) -> dict[str, Any]:
+def pipeline_for(bound: AdaptedVlm, policy: str) -> dict[str, object]:
     """Three boundaries that together read what the model provides."""
     at_entry = {"at": 0, "score": "uniform", "keep": 0.8}
     if "encoder_layers" in bound.provides:
@@ -208,13 +220,14 @@ def pipeline_for(bound: AdaptedVlm, policy: str) -> dict[str, Any]:
 
 
 def _check_pruned(session: Session) -> None:
+    """Refuse a run in which nothing was dropped: it would prove nothing."""
     trace = session.trace
     if not trace.stages or trace.stages[-1].after == trace.visual_tokens:
         raise AttachError("nothing was pruned")
 
 
 def _prompt(
-    adapter: Any, config: Any, size: ModelSize, images: Sequence[tuple[int, int]]
+    adapter: type[Adapter], config: object, size: ModelSize, images: Sequence[tuple[int, int]]
 ) -> Prompt:
     """The synthetic prompts of single images, one after the other in one sample."""
     parts = [adapter.synthetic_inputs(config, size, text, 1) for text in images]
@@ -232,24 +245,7 @@ def _prompt(
     )
 
 
-def _padded(prompts: Sequence[Prompt], device: torch.device) -> tuple[dict[str, Tensor], int]:
-    """All samples in one batch, padded on the left; and the length of its rows."""
-    longest = max(prompt.per_token["input_ids"].shape[1] for prompt in prompts)
-    masked = [
-        {**p.per_token, "attention_mask": torch.ones_like(p.per_token["input_ids"])}
-        for p in prompts
-    ]
-    batch = {name: torch.cat([_left(rows[name], longest) for rows in masked]) for name in masked[0]}
-    for name in prompts[0].vision:
-        batch[name] = torch.cat([prompt.vision[name] for prompt in prompts])
-    return {name: values.to(device) for name, values in batch.items()}, longest
-
-
-def _left(row: Tensor, length: int) -> Tensor:
-    return torch.nn.functional.pad(row, (length - row.shape[1], 0))
-
-
 def first_line(error: Exception) -> str:
-    """What went wrong, short; errors that are no user's keep their name."""
+    """The first line of an error; those that no user can fix keep their name."""
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
     return text if isinstance(error, TokensieveError) else f"{type(error).__name__}: {text}"

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 
@@ -22,11 +21,9 @@ from tokensieve.core.testing.trials import Case, Trial, require
 SIZES = (1, 2, 3, 4, 9, 25)
 
 
-def _fits(answer: Any, shape: tuple[int, ...], types: Sequence[str], case: Case) -> bool:
+def _fits(answer: object, shape: tuple[int, ...], types: Sequence[str], case: Case) -> bool:
+    """Whether it is a plain tensor of that shape, of one of the types, on the case's device."""
     return fits(answer, shape, types, case.batch.valid.device)
-
-
-# ---------------------------------------------------------------------------------- scorers
 
 
 def score_shape(trial: Trial) -> None:
@@ -43,9 +40,6 @@ def finite(trial: Trial) -> None:
         wrong = ~case.outcome()["scores"].isfinite()
         image, token = (wrong.nonzero().tolist() or [[0, 0]])[0]
         require(not wrong.any(), f"image {image}, token {token}: NaN or infinite ({case})")
-
-
-# -------------------------------------------------------------------------------- selectors
 
 
 def mask_shape(trial: Trial) -> None:
@@ -117,9 +111,6 @@ def order_of_selection(trial: Trial) -> None:
                 require(own, wrong)
 
 
-# ---------------------------------------------------------------------------------- mergers
-
-
 def split(trial: Trial) -> None:
     """split() adds up to the total: at least one selected, at most one extra token"""
     for size in SIZES:
@@ -132,36 +123,32 @@ def split(trial: Trial) -> None:
 
 def merged_shape(trial: Trial) -> None:
     """it returns Merged: bool targets, vectors of its space, sizes, a promised extra token"""
-    for case in trial.cases():
-        for dtype in (torch.float32, *HALF_TYPES):
-            _check_merged(case.changed(dtype=dtype))
-
-
-def _check_merged(case: Case) -> None:
-    answer, batch = case.answer(), case.batch
-    require(isinstance(answer, Merged), f"returns {described(answer)}, expected a Merged")
-    divided = splits(case.trial.component, batch, case.share, True)
-    like = batch.tensors[SPACES[case.trial.component.space]]
-    dtype, shape, dim = like.dtype, tuple(batch.valid.shape), like.shape[-1]
-    wanted = [
-        ("targets", answer.targets, torch.bool, shape),
-        ("vectors", answer.vectors, dtype, (*shape, dim)),
-    ]
-    if any(part.extra for part in divided):
-        wanted.append(("extra", answer.extra, dtype, (shape[0], 1, dim)))
-    for name, value, kind, size in wanted:
-        word = str(kind).removeprefix("torch.")
-        expected, good = f"{word} {size}", _fits(value, size, [word], case)
-        require(good, f"{name}: {described(value)}, expected {expected} ({case})")
-    good = _fits(answer.sizes, shape, SIZE_TYPES, case)
-    require(good, f"sizes: {described(answer.sizes)}, expected {shape} ({case})")
+    types = (torch.float32, *HALF_TYPES)
+    for case in (case.changed(dtype=dtype) for case in trial.cases() for dtype in types):
+        answer, batch = case.answer(), case.batch
+        require(isinstance(answer, Merged), f"returns {described(answer)}, expected a Merged")
+        divided = splits(trial.component, batch, case.share, True)
+        like = batch.tensors[SPACES[trial.component.space]]
+        dtype, shape, dim = like.dtype, tuple(batch.valid.shape), like.shape[-1]
+        wanted = [
+            ("targets", answer.targets, torch.bool, shape),
+            ("vectors", answer.vectors, dtype, (*shape, dim)),
+        ]
+        if any(part.extra for part in divided):
+            wanted.append(("extra", answer.extra, dtype, (shape[0], 1, dim)))
+        for name, value, kind, size in wanted:
+            word = str(kind).removeprefix("torch.")
+            expected, good = f"{word} {size}", _fits(value, size, [word], case)
+            require(good, f"{name}: {described(value)}, expected {expected} ({case})")
+        good = _fits(answer.sizes, shape, SIZE_TYPES, case)
+        require(good, f"sizes: {described(answer.sizes)}, expected {shape} ({case})")
 
 
 def target_count(trial: Trial) -> None:
     """besides selected tokens, exactly as many others live on as asked"""
     for case in trial.cases():
-        wanted = [s.merged for s in splits(trial.component, case.batch, case.share, True)]
-        kept = selected(case.batch, splits(trial.component, case.batch, case.share, True))
+        divided = splits(trial.component, case.batch, case.share, True)
+        wanted, kept = [part.merged for part in divided], selected(case.batch, divided)
         others = case.outcome()["targets"] & ~kept & case.batch.valid
         got = others.sum(dim=1).tolist()
         require(got == wanted, f"{got} others live on where {wanted} are asked for ({case})")
@@ -184,7 +171,7 @@ def finite_vectors(trial: Trial) -> None:
         require(not wrong.any(), f"{int(wrong.sum())} values are NaN or infinite ({case})")
 
 
-def _each(*functions: Any) -> tuple[Check, ...]:
+def _each(*functions: Callable[[Trial], None]) -> tuple[Check, ...]:
     return tuple(check_each(function) for function in functions)
 
 

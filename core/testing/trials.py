@@ -1,8 +1,8 @@
-"""What the checks run on: a class, its parameter sets, and the scenes to run them in."""
+"""The cases that checks run on: a class, its parameter sets, and the scenes to run them in."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from types import UnionType
@@ -10,13 +10,14 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 import torch
 from pydantic import ValidationError
+from torch import Tensor
 
 from tokensieve.core.contract.components import Component
 from tokensieve.core.contract.signals import HISTORY_SIGNALS
 from tokensieve.core.pipeline.fields import describe_problem
 from tokensieve.core.plugins.registry import Registry, build_registry, kind_of
 from tokensieve.core.testing.batch import Record, SyntheticBatch
-from tokensieve.core.testing.calls import CALLS, READERS, Outcome
+from tokensieve.core.testing.calls import Outcome, call, read, take_in_order
 from tokensieve.core.testing.synthetic import Scene, synthetic_batch
 
 DEPTH = 32  # decoder layers of the imagined model
@@ -35,7 +36,7 @@ def require(condition: bool, message: str) -> None:
 
 
 @dataclass
-class Subject:
+class ComponentUnderTest:
     """A component class under test.
 
     Attributes:
@@ -46,7 +47,7 @@ class Subject:
     """
 
     cls: type[Any]
-    parameters: dict[str, Any] | None = None
+    parameters: Mapping[str, object] | None = None
     installed: Registry | None = None
     device: str = "cpu"
 
@@ -66,13 +67,17 @@ class Subject:
     @cached_property
     def trials(self) -> list[Trial]:
         """One for each parameter set; fails if one cannot be built."""
-        sets = parameter_sets(self.cls) if self.parameters is None else [self.parameters]
+        given = self.parameters
+        sets = [*parameter_sets(self.cls)] if given is None else [given]
         return [Trial(self, self.build(chosen), chosen) for chosen in sets]
 
-    def build(self, parameters: dict[str, Any]) -> Any:
+    def build(self, parameters: Mapping[str, object]) -> Component:
         """The component with ``parameters``."""
         try:
-            return self.cls.model_validate(parameters, context={"registry": self.registry})
+            built: Component = self.cls.model_validate(
+                parameters, context={"registry": self.registry}
+            )
+            return built
         except ValidationError as error:
             problem = dict(error.errors()[0])
             place = ".".join(str(part) for part in error.errors()[0]["loc"]) or "parameters"
@@ -86,19 +91,24 @@ class Subject:
 class Trial:
     """One parameter set of a component, and the scenes to run it in."""
 
-    subject: Subject
+    tested: ComponentUnderTest
     component: Any
-    parameters: dict[str, Any]
+    parameters: Mapping[str, object]
 
     @property
     def suffix(self) -> str:
-        """Says which parameters, where they are not the defaults."""
+        """Words that name the parameters, where they are not the defaults."""
         return f", with {self.parameters}" if self.parameters else ""
+
+    @property
+    def reader(self) -> str:
+        """Words that name the component in errors of a view."""
+        return f"{self.tested.kind} {self.component.name!r}"
 
     @cached_property
     def readers(self) -> list[Component]:
         """The component, and the scorers that it evaluates itself."""
-        terms = self.component.terms() if self.subject.kind == "selector" else []
+        terms = self.component.terms() if self.tested.kind == "selector" else []
         return [self.component, *(term.scorer for term in terms)]
 
     @property
@@ -113,7 +123,7 @@ class Trial:
 
     @cached_property
     def boundaries(self) -> list[int]:
-        """Up to three boundaries at which it can stand: the first, a middle and the last one."""
+        """Up to three boundaries that it fits: the first, a middle and the last one."""
         if getattr(self.component, "space", "") == "vision":
             return [0]
         fitting = [at for at in range(DEPTH) if all(_fits(r, at) for r in self.readers)]
@@ -143,7 +153,7 @@ class Trial:
                 boundary=boundary,
                 layers=self.layers(boundary),
                 depths=self.depths,
-                device=self.subject.device,
+                device=self.tested.device,
             )
             for boundary in self.boundaries
         ]
@@ -153,13 +163,14 @@ class Trial:
 
     def cases(self) -> Iterator[Case]:
         """The scenes; for selectors and mergers each of them with several budgets."""
-        shares = (1.0,) if self.subject.kind == "scorer" else SHARES
+        shares = (1.0,) if self.tested.kind == "scorer" else SHARES
         for scene in self.scenes():
             for share in shares:
                 yield Case(self, scene, share)
 
 
 def _fits(reader: Component, boundary: int) -> bool:
+    """Whether the layers that it reads have run."""
     if not reader.required() & HISTORY_SIGNALS:
         return True
     span = reader.history(boundary) if boundary else None
@@ -186,29 +197,21 @@ class Case:
         record: Record | None = None,
         hidden: frozenset[str] = NOTHING,
     ) -> Any:
-        """What the component returns for the batch; ``hidden`` signals are not there."""
-        return self._called(self.trial.subject.kind, batch, record, hidden)
-
-    def turns(self, batch: SyntheticBatch | None = None, *, record: Record | None = None) -> Any:
-        """In which order a selector says that it takes the tokens."""
-        return self._called("selector in order", batch, record)
-
-    def _called(
-        self,
-        how: str,
-        batch: SyntheticBatch | None,
-        record: Record | None,
-        hidden: frozenset[str] = NOTHING,
-    ) -> Any:
+        """The component's answer for the batch; ``hidden`` signals are not there."""
         batch, record = batch or self.batch, record or Record()
-        kind, component = self.trial.subject.kind, self.trial.component
-        view = batch.view(record, hidden, f"{kind} {component.name!r}")
-        return CALLS[how](component, batch, self.share, record, view)
+        view = batch.view(record, hidden, self.trial.reader)
+        return call(self.trial.component, batch, self.share, record, view)
+
+    def turns(self, batch: SyntheticBatch | None = None, *, record: Record | None = None) -> Tensor:
+        """The order in which a selector says that it takes the tokens."""
+        batch, record = batch or self.batch, record or Record()
+        view = batch.view(record, reader=self.trial.reader)
+        return take_in_order(self.trial.component, batch, self.share, record, view)
 
     def outcome(self, batch: SyntheticBatch | None = None) -> Outcome:
-        """What the engine reads of the answer, zero where it reads nothing."""
+        """All that the engine reads of the answer, zero where it reads nothing."""
         batch = batch or self.batch
-        return READERS[self.trial.subject.kind](self.answer(batch), batch)
+        return read(self.trial.component, self.answer(batch), batch)
 
     def changed(self, **scene: Any) -> Case:
         """The same case in a changed scene."""
@@ -217,14 +220,14 @@ class Case:
     def __str__(self) -> str:
         scene = self.scene
         parts = [f"{list(scene.tokens)} tokens", f"boundary {scene.boundary}"]
-        parts += [f"share {self.share:g}"] if self.trial.subject.kind != "scorer" else []
+        parts += [f"share {self.share:g}"] if self.trial.tested.kind != "scorer" else []
         parts += [str(scene.dtype).removeprefix("torch.")] if scene.dtype != torch.float32 else []
         return ", ".join([*parts, *(["after an earlier prune"] if scene.pruned else [])])
 
 
-def parameter_sets(cls: type[Any]) -> list[dict[str, Any]]:
+def parameter_sets(cls: type[Component]) -> list[dict[str, object]]:
     """The class's examples, and the first one with every option that they do not show."""
-    examples = [dict(example) for example in cls.examples()]
+    examples: list[dict[str, object]] = [dict(example) for example in cls.examples()]
     require(bool(examples), "examples() returns no parameter set")
     sets = list(examples)
     for name, info in cls.model_fields.items():
@@ -237,7 +240,7 @@ def parameter_sets(cls: type[Any]) -> list[dict[str, Any]]:
     return sets
 
 
-def options(annotation: Any) -> list[Any]:
+def options(annotation: object) -> list[object]:
     """All values of a ``Literal`` or ``bool`` annotation, also inside ``X | None``."""
     if annotation is bool:
         return [False, True]

@@ -19,9 +19,9 @@ import tokensieve
 from tokensieve.core.bench.clock import Clock
 from tokensieve.core.bench.measuring import cache_bytes, hook_seconds, timed_pass
 from tokensieve.core.bench.memory import peak_tensor_bytes
-from tokensieve.core.bench.result import BenchResult, Comparison, Spread, Variant, paired
+from tokensieve.core.bench.model import BenchModel, Setup, build_model
+from tokensieve.core.bench.result import BenchResult, Spread, Variant, VariantComparison, paired
 from tokensieve.core.bench.runner import Bench, Plan
-from tokensieve.core.bench.subject import Setup, Subject, build_subject
 from tokensieve.core.cli.bench import register
 from tokensieve.core.contract.dims import DecoderDims, ModelSize
 from tokensieve.core.engine import transitions as transitions_module
@@ -63,12 +63,12 @@ CPU = Setup(torch.device("cpu"), torch.float32, batch=2, text_tokens=15)
 
 
 @pytest.fixture(scope="module")
-def subjects() -> dict[str, Subject]:
-    return {family: build_subject(size, CPU) for family, size in TINY.items()}
+def subjects() -> dict[str, BenchModel]:
+    return {family: build_model(size, CPU) for family, size in TINY.items()}
 
 
 @pytest.fixture(scope="module")
-def finished(subjects: dict[str, Subject]) -> tuple[BenchResult, list[str]]:
+def finished(subjects: dict[str, BenchModel]) -> tuple[BenchResult, list[str]]:
     said: list[str] = []
     plan = Plan(["fastv", "none", "visionzip"], runs=3, warmup=1, decode_tokens=2)
     return Bench(subjects["llava"], plan, said.append).run(), said
@@ -105,7 +105,7 @@ def test_real_sizes_have_the_published_number_of_parameters(name: str, billions:
 
 @pytest.mark.parametrize("family", TINY)
 def test_prompt_has_text_on_both_sides_of_the_image(
-    subjects: dict[str, Subject], family: str
+    subjects: dict[str, BenchModel], family: str
 ) -> None:
     subject = subjects[family]
     ids = subject.inputs["input_ids"]
@@ -120,7 +120,7 @@ def test_prompt_has_text_on_both_sides_of_the_image(
 @pytest.mark.parametrize("pipeline", [None, "transprune"])
 @pytest.mark.parametrize("family", TINY)
 def test_steps_decode_what_generate_decodes(
-    subjects: dict[str, Subject], family: str, pipeline: str | None
+    subjects: dict[str, BenchModel], family: str, pipeline: str | None
 ) -> None:
     subject = subjects[family]
     session = tokensieve.attach(subject.model, pipeline or "none")
@@ -138,9 +138,9 @@ def test_steps_decode_what_generate_decodes(
     assert torch.equal(torch.stack(tokens, dim=1), expected[:, -4:])
 
 
-def test_same_weights_every_time(subjects: dict[str, Subject]) -> None:
+def test_same_weights_every_time(subjects: dict[str, BenchModel]) -> None:
     before = torch.random.get_rng_state()
-    again = build_subject(SIZES["tiny"], CPU)
+    again = build_model(SIZES["tiny"], CPU)
     pairs = zip(again.model.parameters(), subjects["llava"].model.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
     assert torch.equal(torch.random.get_rng_state(), before)
@@ -149,7 +149,7 @@ def test_same_weights_every_time(subjects: dict[str, Subject]) -> None:
 def test_a_model_too_large_for_the_memory_is_refused_before_it_is_built() -> None:
     huge = ModelSize("huge", "llava", "", DecoderDims(10**6, 4096, 11008, 32, 32, 128), 576, 32064)
     with pytest.raises(TokensieveError, match=r"size huge has .* GB of weights"):
-        build_subject(huge, CPU)
+        build_model(huge, CPU)
 
 
 # ---------------------------------------------------------------- what is measured
@@ -209,7 +209,7 @@ def test_result_is_plain_json(finished: tuple[BenchResult, list[str]]) -> None:
 
 
 def test_bench_leaves_the_model_and_the_engine_as_they_were(
-    subjects: dict[str, Subject], finished: tuple[BenchResult, list[str]]
+    subjects: dict[str, BenchModel], finished: tuple[BenchResult, list[str]]
 ) -> None:
     for module in subjects["llava"].model.modules():
         hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
@@ -218,7 +218,7 @@ def test_bench_leaves_the_model_and_the_engine_as_they_were(
     assert transitions_module.change.__module__ == "tokensieve.core.engine.transitions"
 
 
-def test_what_cannot_run_fails_before_anything_is_timed(subjects: dict[str, Subject]) -> None:
+def test_what_cannot_run_fails_before_anything_is_timed(subjects: dict[str, BenchModel]) -> None:
     said: list[str] = []
     plan = Plan(["random", "fastv"], keep={"average": 2})
     with pytest.raises(TokensieveError, match=r"'fastv'.*impossible"):
@@ -262,7 +262,7 @@ class ByHand(Clock):
     ],
 )
 def test_overhead_counts_exactly_our_own_time(
-    subjects: dict[str, Subject],
+    subjects: dict[str, BenchModel],
     monkeypatch: pytest.MonkeyPatch,
     pipeline: str,
     place: str,
@@ -283,7 +283,7 @@ def test_overhead_counts_exactly_our_own_time(
 
 
 def test_decoder_time_is_part_of_the_prefill(
-    subjects: dict[str, Subject], monkeypatch: pytest.MonkeyPatch
+    subjects: dict[str, BenchModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     subject, clock = subjects["llava"], ByHand()
     clock.delay(monkeypatch, subject.model.model.vision_tower, "forward", by=5.0)
@@ -319,7 +319,7 @@ def test_peak_counts_every_living_byte_once() -> None:
 @pytest.mark.parametrize("pipeline", PRESETS)
 @pytest.mark.parametrize("family", TINY)
 def test_pruned_prefill_needs_no_more_memory_than_the_untouched(
-    subjects: dict[str, Subject], family: str, pipeline: str
+    subjects: dict[str, BenchModel], family: str, pipeline: str
 ) -> None:
     subject = subjects[family]
     with torch.no_grad():
@@ -368,7 +368,7 @@ def test_verdict_says_what_was_measured(
 
     one = spread(1.0, 1.0, 1.0)
     pruned = variant(spread(*prefill), spread(*[decoder] * 3), spread(*decode), flops=0.5)
-    verdict = Comparison.of(pruned, variant(one, one, one, flops=1.0)).verdict
+    verdict = VariantComparison.of(pruned, variant(one, one, one, flops=1.0)).verdict
     assert words in verdict
     assert "\n" not in verdict
 

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tokensieve.core.contract.ranking import top_counts
 from tokensieve.core.plugins.registry import Entry, build_registry
 from tokensieve.core.testing import Scene, synthetic_batch
-from tokensieve.core.testing.trials import Subject
+from tokensieve.core.testing.trials import ComponentUnderTest
 
 REGISTRY = build_registry()
 ENTRIES = [e for kind in ("scorer", "selector", "merger") for e in REGISTRY.all(kind)]
@@ -61,7 +61,7 @@ def operations(entry: Entry, component: Any, tokens: int) -> int:
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: f"{entry.kind}-{entry.name}")
 def test_four_times_the_tokens_take_the_same_operations(entry: Entry) -> None:
-    for trial in Subject(entry.value).trials:
+    for trial in ComponentUnderTest(entry.value).trials:
         few, many = (operations(entry, trial.component, tokens) for tokens in (FEW, MANY))
         allowed = few + 90 * ROUNDS.get(entry.name, 0)
         assert many <= allowed, f"{trial.parameters}: {few} operations, then {many}"

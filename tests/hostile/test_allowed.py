@@ -25,7 +25,8 @@ from tokensieve.core.files.yaml_source import parse_yaml
 from tokensieve.core.foreign import reason
 from tokensieve.core.models.backends import BACKENDS
 from tokensieve.core.models.checkpoints import LEFT_OUT, check_folder, looked_at, read_config
-from tokensieve.core.models.loading import load_config, load_model
+from tokensieve.core.models.finding import load_config
+from tokensieve.core.models.loading import load_model
 from tokensieve.core.output.quiet import quiet_transformers
 from tokensieve.core.pipeline.loading import load_pipeline
 from tokensieve.core.plugins.registry import build_registry

@@ -13,7 +13,7 @@ from command_line import Call, one_line
 from tokensieve.core.files.pictures import open_image
 from tokensieve.core.models.loading import LoadedModel, load_model
 from tokensieve.core.plugins.registry import build_registry
-from tokensieve.core.run.asking import Question, find_panels
+from tokensieve.core.run.prompts import VisualQuestion, find_panels
 
 REGISTRY = build_registry()
 
@@ -31,7 +31,7 @@ def test_patches_of_a_wide_picture_lie_where_the_processor_cut_them(
     ):
         loaded = load_model(str(folders[family]), REGISTRY)
         assert isinstance(loaded, LoadedModel)
-        (panels,) = find_panels(loaded, Question("w7", (image,)), tokens) or [[]]
+        (panels,) = find_panels(loaded, VisualQuestion("w7", (image,)), tokens) or [[]]
         shapes[family] = [(p.rows, p.columns, tuple(round(x, 3) for x in p.box)) for p in panels]
     assert shapes["llava"] == [(12, 12, (0.167, 0, 0.833, 1))]
     assert shapes["qwen-vl"] == [(6, 9, (0, 0, 1, 1))]

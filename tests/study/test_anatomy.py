@@ -19,7 +19,7 @@ from tokensieve.core.errors import ModelError
 from tokensieve.core.models.loading import LoadedModel, load_model
 from tokensieve.core.output.quiet import quiet_transformers
 from tokensieve.core.plugins.registry import build_registry
-from tokensieve.core.run.asking import Question, prepare
+from tokensieve.core.run.prompts import VisualQuestion, prepare
 from tokensieve.core.study.spec.parts import term_label
 from tokensieve.core.study.work.anatomy import (
     able_terms,
@@ -56,7 +56,7 @@ def example(family: str, picture: Path) -> Example:
 
 
 def prompt(loaded: LoadedModel, example: Example) -> Any:
-    return prepare(loaded, Question(example.question, example.images))
+    return prepare(loaded, VisualQuestion(example.question, example.images))
 
 
 def test_leaving_one_out_is_masking_it(

@@ -173,7 +173,7 @@ def test_rated_continuations_are_the_models_log_likelihoods(loaded: Any) -> None
     """Against one forward over prompt and continuation of the unpruned model."""
     import torch
 
-    from tokensieve.core.run.asking import encode_batch
+    from tokensieve.core.run.prompts import encode_batch
 
     conversation = read_conversation(ask([GRAY], "what is it ?"))
     prompt = conversation.prompt(loaded)

@@ -16,7 +16,8 @@ from study_helpers import RAISING, run_here, study_of
 import tokensieve
 from tokensieve.core.models.loading import LoadedModel, load_model
 from tokensieve.core.plugins.registry import build_registry
-from tokensieve.core.run.asking import Question, answer, prepare
+from tokensieve.core.run.asking import answer
+from tokensieve.core.run.prompts import VisualQuestion, prepare
 from tokensieve.core.study.store.manifest import source_revision
 from tokensieve.core.study.store.store import Cell, Store
 from tokensieve.core.study.work.measures import summarize, unmet_reason
@@ -46,7 +47,7 @@ def test_records_are_those_of_single_questions(
     examples = build_registry().get("task", "digits")().examples(6, 0)
     resolved = cell.config["pipeline"]["resolved"]
     for example, record in zip(examples, cell.samples, strict=True):
-        inputs = prepare(loaded, Question(example.question, example.images))
+        inputs = prepare(loaded, VisualQuestion(example.question, example.images))
         with tokensieve.attach(loaded.model, resolved, seed=cell.config["seed"]) as session:
             said = answer(loaded, inputs, 3).text
         layers = session.trace.per_layer[0] if session.trace.per_layer else [144] * 10

@@ -161,9 +161,9 @@ def test_patches_lie_where_the_processor_cut_the_picture(loaded: LoadedClassifie
 def test_a_classifier_looks_at_one_picture(loaded: LoadedClassifier) -> None:
     from PIL import Image
 
-    from tokensieve.core.run.asking import Question
+    from tokensieve.core.run.prompts import VisualQuestion
 
-    twice = Question("Which?", (Image.new("RGB", (64, 64)),) * 2)
+    twice = VisualQuestion("Which?", (Image.new("RGB", (64, 64)),) * 2)
     with pytest.raises(ModelError, match="a question needs exactly one picture"):
         Namer(loaded).prepare([twice])
 
@@ -185,7 +185,7 @@ def test_classes_without_names_are_numbers() -> None:
 
 
 def test_timm_writes_hub_names_with_a_source(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tokensieve.core.models.loading import locate
+    from tokensieve.core.models.finding import locate
 
     for name in ("timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k", "hf-hub:timm/vit_tiny"):
         assert locate(name, REGISTRY) == name.removeprefix("hf-hub:")

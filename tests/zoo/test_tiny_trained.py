@@ -17,7 +17,7 @@ from tokensieve.adapters.zoo.training.starting import FAMILIES
 from tokensieve.core.contract.tasks import Box
 from tokensieve.core.models.loading import LoadedModel, load_model
 from tokensieve.core.plugins.registry import build_registry
-from tokensieve.core.run.asking import Question, find_panels
+from tokensieve.core.run.prompts import VisualQuestion, find_panels
 from tokensieve.core.study.work.relevance import relevant_tokens
 
 REGISTRY = build_registry()
@@ -78,7 +78,7 @@ def test_relevant_tokens_are_those_that_the_recipe_trained_on(name: str, task: s
     cells = FAMILIES[name]().layout(side).cells
     squares = side // PATCH
     for example in REGISTRY.get("task", task)().examples(4, 0):
-        panels = find_panels(subject, Question(example.question, example.images), len(cells))
+        panels = find_panels(subject, VisualQuestion(example.question, example.images), len(cells))
         marked = torch.zeros(squares, squares, dtype=torch.bool)
         for box in example.boxes[0]:
             left, top, right, bottom = (round(x * squares) for x in box_ends(box))

@@ -12,7 +12,7 @@ from typing import Any
 
 from tokensieve.core.errors import StudyError
 from tokensieve.core.lazy import torch
-from tokensieve.core.models.loading import find_device
+from tokensieve.core.models.devices import find_device
 from tokensieve.core.study.executors import (
     ATTEMPTS,
     Events,

@@ -8,7 +8,8 @@ from tokensieve.core.contract.tasks import Example
 from tokensieve.core.errors import StudyError
 from tokensieve.core.gate.tasks import asked_score
 from tokensieve.core.models.binding import find_adapter
-from tokensieve.core.models.loading import class_names, load_config
+from tokensieve.core.models.finding import load_config
+from tokensieve.core.models.loading import class_names
 from tokensieve.core.plugins.registry import Registry
 from tokensieve.core.study.plan.identity import light_config
 from tokensieve.core.study.spec.study import ModelSpec

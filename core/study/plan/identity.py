@@ -14,7 +14,7 @@ from tokensieve.core.foreign import foreign
 from tokensieve.core.models.binding import find_adapter
 from tokensieve.core.models.checkpoints import CONFIG, read_config
 from tokensieve.core.models.config_limits import check_config
-from tokensieve.core.models.loading import TIMM_KEY, load_config, locate
+from tokensieve.core.models.finding import TIMM_KEY, load_config, locate
 from tokensieve.core.plugins.registry import PROJECT, Registry
 from tokensieve.core.study.plan.code import Files, code_of
 from tokensieve.core.study.spec.study import ModelSpec

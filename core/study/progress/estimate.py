@@ -13,7 +13,7 @@ from typing import Any
 from tokensieve.core.errors import TokensieveError
 from tokensieve.core.models.binding import find_adapter
 from tokensieve.core.models.checkpoints import CONFIG, read_config
-from tokensieve.core.models.loading import load_config, locate
+from tokensieve.core.models.finding import load_config, locate
 from tokensieve.core.plugins.registry import Registry
 from tokensieve.core.study.plan.cells import PlannedCell
 from tokensieve.core.study.store.store import Cell

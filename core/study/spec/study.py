@@ -29,7 +29,8 @@ from tokensieve.core.errors import (
 from tokensieve.core.files.yaml_source import Source, read_yaml
 from tokensieve.core.foreign import shown
 from tokensieve.core.models.backends import check_backend
-from tokensieve.core.models.loading import DTYPES, locate
+from tokensieve.core.models.finding import locate
+from tokensieve.core.models.loading import DTYPES
 from tokensieve.core.names import BASELINES, taken_for
 from tokensieve.core.pipeline.budgets import Budget
 from tokensieve.core.pipeline.fields import as_list, located, registry_of

@@ -11,7 +11,8 @@ from tokensieve.core.contract.tasks import Example, Task
 from tokensieve.core.errors import ModelError, StudyError, TaskError
 from tokensieve.core.foreign import shorten, shown
 from tokensieve.core.gate.tasks import asked_examples
-from tokensieve.core.models.loading import Loaded, locate
+from tokensieve.core.models.finding import locate
+from tokensieve.core.models.loading import Loaded
 from tokensieve.core.pipeline.loading import load_pipeline
 from tokensieve.core.plugins.registry import Registry
 from tokensieve.core.plugins.watching import watched

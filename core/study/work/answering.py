@@ -16,7 +16,7 @@ from tokensieve.core.foreign import foreign
 from tokensieve.core.lazy import torch
 from tokensieve.core.models.loading import LoadedModel
 from tokensieve.core.pipeline.flops import decoder_flops
-from tokensieve.core.run.asking import encode_batch
+from tokensieve.core.run.prompts import encode_batch
 from tokensieve.core.study.lmms.conversation import Conversation
 from tokensieve.core.study.lmms.generation import Generation
 from tokensieve.core.study.work.measures import sample_records

@@ -15,7 +15,7 @@ from tokensieve.core.files.pictures import as_seen
 from tokensieve.core.foreign import foreign, shown
 from tokensieve.core.lazy import torch
 from tokensieve.core.models.loading import Loaded, LoadedClassifier, LoadedModel
-from tokensieve.core.run.asking import Question, check_question, find_panels, prepare_batch
+from tokensieve.core.run.prompts import VisualQuestion, check_question, find_panels, prepare_batch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +30,7 @@ class Subject(ABC):
     """A loaded model, and how it is asked; inputs are a mapping of tensors."""
 
     @abstractmethod
-    def prepare(self, questions: Sequence[Question]) -> Any:
+    def prepare(self, questions: Sequence[VisualQuestion]) -> Any:
         """The inputs of a batch, on the model's device and in its dtype."""
 
     @abstractmethod
@@ -46,7 +46,7 @@ class Subject(ABC):
         """Visual tokens of each sample, and its other tokens."""
 
     @abstractmethod
-    def panels(self, question: Question, count: int) -> list[list[Panel]] | None:
+    def panels(self, question: VisualQuestion, count: int) -> list[list[Panel]] | None:
         """For each picture, where its visual tokens lie; None if the adapter cannot say."""
 
     @abstractmethod
@@ -64,7 +64,7 @@ class Talker(Subject):
     def __init__(self, loaded: LoadedModel) -> None:
         self.loaded = loaded
 
-    def prepare(self, questions: Sequence[Question]) -> Any:
+    def prepare(self, questions: Sequence[VisualQuestion]) -> Any:
         """What the processor makes of prompts and pictures."""
         return prepare_batch(self.loaded, questions)
 
@@ -89,7 +89,7 @@ class Talker(Subject):
         real = inputs.get("attention_mask", torch.ones_like(ids)).sum(dim=1)
         return visual.tolist(), (real - visual).tolist()
 
-    def panels(self, question: Question, count: int) -> list[list[Panel]] | None:
+    def panels(self, question: VisualQuestion, count: int) -> list[list[Panel]] | None:
         """What the processor says."""
         return find_panels(self.loaded, question, count)
 
@@ -135,7 +135,7 @@ class Namer(Subject):
         """Their names."""
         return self.loaded.classes
 
-    def prepare(self, questions: Sequence[Question]) -> Any:
+    def prepare(self, questions: Sequence[VisualQuestion]) -> Any:
         """The one picture of each question."""
         images = [image for question in questions for image in question.images]
         if len(images) != len(questions) or any(len(q.images) != 1 for q in questions):
@@ -167,7 +167,7 @@ class Namer(Subject):
         batch = len(pictures)
         return [rows * columns] * batch, [bound.prefix] * batch
 
-    def panels(self, question: Question, count: int) -> list[list[Panel]] | None:
+    def panels(self, question: VisualQuestion, count: int) -> list[list[Panel]] | None:
         """What the processor leaves of the one picture."""
         (image,) = question.images
         found = self.loaded.bound.panels(image.size, self.loaded.processor, None)
@@ -194,9 +194,9 @@ def subject_of(loaded: Loaded) -> Subject:
     return Namer(loaded) if isinstance(loaded, LoadedClassifier) else Talker(loaded)
 
 
-def question_of(example: Example) -> Question:
+def question_of(example: Example) -> VisualQuestion:
     """What a model is asked: the pictures of any task, as a person sees them."""
-    return Question(example.question, tuple(as_seen(image) for image in example.images))
+    return VisualQuestion(example.question, tuple(as_seen(image) for image in example.images))
 
 
 def prepare_named(subject: Subject, examples: Sequence[Example]) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import AutoModelForImageTextToText
 
-from tokensieve.core.contract.adapter import AdaptedVlm
+from tokensieve.core.contract.adapter import AdaptedVlm, Adapter
 from tokensieve.core.contract.dims import ModelSize
 from tokensieve.core.engine.decoder.cache import cache_argument, find_cache
 from tokensieve.core.errors import ModelError
@@ -20,17 +20,17 @@ from tokensieve.core.models.binding import bind
 from tokensieve.core.plugins.registry import build_registry
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 SEED = 20630
 
 
 @dataclass(frozen=True)
 class Setup:
-    """How a model is built and what it is asked.
+    """The way a model is built, and the prompts that it gets.
 
     ``attention`` is the backend of the untouched and of the pruned model; every one of the
-    ``batch`` prompts holds one image and ``text_tokens`` text tokens, half of them in front of it.
+    ``batch`` prompts holds one image and ``text_tokens`` text tokens, half of them before it.
     """
 
     device: torch.device
@@ -41,11 +41,11 @@ class Setup:
 
 
 @dataclass
-class Subject:
-    """A model and one batch of prompts for it.
+class BenchModel:
+    """A model that is measured, and one batch of prompts for it.
 
     Attributes:
-        inputs: what ``model.forward`` takes.
+        inputs: the arguments of ``model.forward``.
     """
 
     size: ModelSize
@@ -71,8 +71,8 @@ class Subject:
         return sum(p.numel() * p.element_size() for p in self.model.parameters())
 
 
-def build_subject(size: ModelSize, setup: Setup) -> Subject:
-    """Build the model right on its device and in its dtype; nothing is downloaded.
+def build_model(size: ModelSize, setup: Setup) -> BenchModel:
+    """Build a model with random weights, on its device and in its dtype; nothing is downloaded.
 
     Raises:
         UnsupportedError: the attention backend cannot run pruned, or the adapter of the size
@@ -81,10 +81,14 @@ def build_subject(size: ModelSize, setup: Setup) -> Subject:
     """
     check_backend(setup.attention)
     _check_room(size, setup.device, setup.dtype)
-    adapter = build_registry().get("adapter", size.adapter)
+    adapter: type[Adapter] = build_registry().get("adapter", size.adapter)
     config = adapter.sized_config(size)
+    build: Callable[..., nn.Module] = AutoModelForImageTextToText.from_config
     with memory_errors(setup.device):
-        model = _random_model(config, setup)
+        cuda = [setup.device] if setup.device.type == "cuda" else []
+        with torch.random.fork_rng(cuda), setup.device:
+            torch.manual_seed(SEED)
+            model = build(config, dtype=setup.dtype, attn_implementation=setup.attention).eval()
         before = setup.text_tokens // 2
         text = (before, setup.text_tokens - before)
         made = adapter.synthetic_inputs(config, size, text, setup.batch)
@@ -93,16 +97,7 @@ def build_subject(size: ModelSize, setup: Setup) -> Subject:
             for name, values in made.items()
         }
     bound: Any = bind(model)  # sizes are those of vision-language models
-    return Subject(size, setup, model, bound, inputs)
-
-
-def _random_model(config: Any, setup: Setup) -> Any:
-    devices = [setup.device] if setup.device.type == "cuda" else []
-    build: Any = AutoModelForImageTextToText.from_config
-    with torch.random.fork_rng(devices), setup.device:
-        torch.manual_seed(SEED)
-        model = build(config, dtype=setup.dtype, attn_implementation=setup.attention)
-    return model.eval()
+    return BenchModel(size, setup, model, bound, inputs)
 
 
 @contextmanager
@@ -118,19 +113,14 @@ def memory_errors(device: torch.device) -> Iterator[None]:
 
 
 def _check_room(size: ModelSize, device: torch.device, dtype: torch.dtype) -> None:
-    """Linux kills a process that fills the memory without a word: refuse beforehand."""
-    free = _free_host_bytes() if device.type == "cpu" else None
+    """Refuse what does not fit: Linux kills a process that fills the memory without a word."""
+    table = Path("/proc/meminfo")
+    lines = table.read_text(encoding="ascii").splitlines() if table.is_file() else []
+    sizes = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+    free = int(sizes[0]) * 1024 if sizes and device.type == "cpu" else None
     needed = size.decoder_parameters * dtype.itemsize
     if free is not None and needed > free:
         raise ModelError(
             f"size {size.name} has {needed / 1e9:.1f} GB of weights in {dtype}, but "
             f"{free / 1e9:.1f} GB of memory are free: take a smaller size or another device"
         )
-
-
-def _free_host_bytes() -> int | None:
-    """Bytes that the host can still give out; None where it does not say."""
-    table = Path("/proc/meminfo")
-    lines = table.read_text(encoding="ascii").splitlines() if table.is_file() else []
-    sizes = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
-    return int(sizes[0]) * 1024 if sizes else None
