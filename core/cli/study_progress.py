@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -14,10 +14,9 @@ from rich.text import Text
 from tokensieve.core import units
 from tokensieve.core.foreign import plain
 from tokensieve.core.output.terminal import console
-from tokensieve.core.study.plan.cells import PlannedCell
-from tokensieve.core.study.progress.estimate import Estimate
+from tokensieve.core.study.executors import ProgressListener
+from tokensieve.core.study.plan.records import Costs, PlannedCell
 from tokensieve.core.study.progress.forecast import Forecast
-from tokensieve.core.study.running import Reports
 from tokensieve.core.study.store.store import Cell, CellResult
 
 BAR_FITS = 72  # columns of a terminal
@@ -46,8 +45,8 @@ def _columns(width: int) -> list[ProgressColumn]:
     return [cells, BarColumn(bar_width=20), share, TimeElapsedColumn(), _Left(), title]
 
 
-class StudyProgress:
-    """Callbacks of :func:`run_study` that show progress on stderr."""
+class StudyProgress(ProgressListener):
+    """Shows the progress of :func:`run_study` on stderr."""
 
     def __init__(self, cells: int) -> None:
         self.console = console(stderr=True)
@@ -63,16 +62,7 @@ class StudyProgress:
             "study", total=1.0, cells=0, of=cells, end=None, title="starting workers", visible=False
         )
 
-    def reports(self) -> Reports:
-        """The callbacks."""
-        return Reports(self.start, self.tick, self.done, self.say)
-
-    def start(
-        self,
-        pending: Sequence[PlannedCell],
-        costs: Mapping[str, Estimate],
-        there: Sequence[Cell],
-    ) -> None:
+    def start(self, pending: Sequence[PlannedCell], costs: Costs, there: Sequence[Cell]) -> None:
         """The bar is about what is still to be done."""
         self.forecast, self.first = Forecast(pending, costs), time.monotonic()
         self.finished = len(there)
@@ -106,9 +96,9 @@ class StudyProgress:
 
 def _outcome(result: CellResult) -> str:
     if result.status != "done":
-        return f"{result.status}: {result.cell['error']}"
-    summary = result.cell["summary"]
+        return f"{result.status}: {result.cell.error}"
+    summary = result.cell.summary
     if not summary:
         return "done"
-    tokens = f"{summary['average_tokens']:.1f} visual tokens per layer"
-    return f"{units.percent(summary['accuracy'])} right, {tokens}"
+    tokens = f"{summary.average_tokens:.1f} visual tokens per layer"
+    return f"{units.percent(summary.accuracy)} right, {tokens}"

@@ -15,8 +15,8 @@ from tokensieve.core.output.terminal import Rows, console, table, warn
 from tokensieve.core.output.unforeseen import unforeseen
 from tokensieve.core.plugins.registry import Registry
 from tokensieve.core.study.executors import ExecutorName
-from tokensieve.core.study.plan.cells import PlannedCell
-from tokensieve.core.study.progress.estimate import Estimate, estimate
+from tokensieve.core.study.plan.records import CellConfig, Costs, PlannedCell
+from tokensieve.core.study.progress.estimate import estimate
 from tokensieve.core.study.running import Study, run_study, usable_cells
 from tokensieve.core.study.spec.parts import budget_title
 from tokensieve.core.study.store.store import Cell, Store, unfinished
@@ -53,7 +53,7 @@ def print_plan(study: Study, folder: Path, registry: Registry) -> None:
     )
 
 
-def _cost_cells(cells: Sequence[PlannedCell], costs: dict[str, Estimate]) -> list[str]:
+def _cost_cells(cells: Sequence[PlannedCell], costs: Costs) -> list[str]:
     own = [costs[cell.key] for cell in cells if cell.key in costs]
     source = "measured" if own and all(cost.measured for cost in own) else "estimated"
     return [
@@ -65,13 +65,12 @@ def _cost_cells(cells: Sequence[PlannedCell], costs: dict[str, Estimate]) -> lis
     ]
 
 
-def _place(config: dict[str, Any]) -> tuple[str, ...]:
-    pipeline = config["pipeline"]
+def _place(config: CellConfig) -> tuple[str, ...]:
     return (
-        config["model"]["name"],
-        config["task"]["name"],
-        pipeline["name"] if pipeline else f"({config['kind']})",
-        budget_title(config["budget"]) if config["budget"] else "",
+        config.model.name,
+        config.task.name,
+        config.pipeline_name or f"({config.kind})",
+        budget_title(config.budget) if config.budget else "",
     )
 
 
@@ -85,9 +84,7 @@ def run_with_progress(
     """Run the study under a progress bar, print what came out; the number of failed cells."""
     shown = StudyProgress(len(study.cells))
     with shown.progress:
-        cells = run_study(
-            study, folder, shown.reports(), executor=executor, workers=workers, options=options
-        )
+        cells = run_study(study, folder, shown, executor=executor, workers=workers, options=options)
     print_results(study, cells)
     failed = [cell for cell in cells if cell.status == "failed"]
     for line in _failures(failed, len(cells)):
@@ -145,7 +142,7 @@ def print_results(study: Study, cells: Sequence[Cell]) -> None:
     groups: dict[tuple[str, str], dict[tuple[str, str], list[Cell]]] = {}
     for cell in cells:
         model, task, pipeline, budget = _place(cell.config)
-        if cell.config["kind"] == "accuracy":
+        if cell.config.kind == "accuracy":
             groups.setdefault((model, task), {}).setdefault((pipeline, budget), []).append(cell)
     budgets = [budget_title({budget.kind: budget.value}) for budget in study.spec.budgets]
     for (model, task), found in groups.items():
@@ -171,8 +168,8 @@ def _accuracy(cells: Sequence[Cell]) -> str:
     failed = sum(cell.status == "failed" for cell in cells)
     if not scored:
         return "failed" if failed else "impossible"
-    text = units.percent(fmean(cell.summary["accuracy"] for cell in scored))
+    text = units.percent(fmean(cell.summary.accuracy for cell in scored))
     if any(cell.status == "unmet" for cell in scored):
-        tokens = fmean(cell.summary["average_tokens"] for cell in scored)
+        tokens = fmean(cell.summary.average_tokens for cell in scored)
         text = f"{text} {OFF}[{tokens:.1f}]"
     return f"{text} ({failed} of {len(cells)} failed)" if failed else text

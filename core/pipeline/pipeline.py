@@ -18,7 +18,7 @@ from tokensieve.core.contract.adapted import IMAGE
 from tokensieve.core.contract.components import Component
 from tokensieve.core.contract.dims import DecoderDims
 from tokensieve.core.errors import PipelineError
-from tokensieve.core.pipeline.budgets import Boundary, Budget, Schedule
+from tokensieve.core.pipeline.budgets import Boundary, Budget, Schedule, whole
 from tokensieve.core.pipeline.fields import (
     located,
 )
@@ -157,25 +157,40 @@ class Pipeline(StrictModel):
         boundaries = tuple(Boundary(cut.at, cut.budget) for cut in placed)
         return Schedule(boundaries, dims.layers, dims, self.keep)
 
-    def with_keep(self, keep: Any) -> Pipeline:
-        """The pipeline with a budget from outside.
+    def with_keep(self, keep: Any, *, of_decoder: bool = False) -> Pipeline:
+        """The pipeline with a budget from outside in place of its own.
 
-        With one boundary it replaces the stage's budget; with several it scales them all, and a
-        number of tokens means the average over decoder layers, a share that average as a share of
-        the image's tokens.
+        ``of_decoder`` means that the budget is a cost over all decoder layers, wherever the
+        pipeline has its boundaries.
+
+        ============  ====================  ======================================================
+        boundaries    otherwise             ``of_decoder``
+        ============  ====================  ======================================================
+        none          stays as it is        stays as it is
+        one, by 0     the stage's budget    the stage's; an average is the tokens of every layer
+        one, later    the stage's budget    the stage's; a share scales it, as with several
+        several       scales them all       scales them all
+        ============  ====================  ======================================================
+
+        What scales is an average over decoder layers: tokens mean that average, a share means it
+        as a share of the image's tokens.
         """
         budget = Budget.model_validate(keep)
-        boundaries = sum(len(stage.at) for stage in self.stages)
-        if boundaries == 1:
-            (stage,) = self.stages
-            return self.model_copy(
-                update={"stages": (stage.model_copy(update={"keep": (budget,)}),)}
-            )
-        if budget.of != "original":
-            raise PipelineError(f"keep: {budget}: {_NO_REFERENCE}")
-        if budget.kind == "tokens":
-            budget = Budget(kind="average", value=budget.value)
-        return self.model_copy(update={"keep": budget}) if boundaries else self
+        places = [at for stage in self.stages for at in stage.at]
+        if len(places) != 1:
+            if budget.of != "original":
+                raise PipelineError(f"keep: {budget}: {_NO_REFERENCE}")
+            if budget.kind == "tokens":
+                budget = Budget(kind="average", value=budget.value)
+            return self.model_copy(update={"keep": budget}) if places else self
+        own, overall = budget, None
+        if of_decoder and budget.kind == "average" and places[0] <= 0:
+            own = Budget(kind="tokens", value=whole(budget.value))
+        elif of_decoder and budget.kind == "share" and places[0] > 0:
+            own, overall = Budget.model_validate(1.0), budget
+        (stage,) = self.stages
+        stage = stage.model_copy(update={"keep": (own,)})
+        return self.model_copy(update={"stages": (stage,), "keep": overall})
 
     def components(self) -> Iterator[Component]:
         """Every component of every stage."""

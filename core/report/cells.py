@@ -64,7 +64,7 @@ def _facts(cell: Cell, part: str) -> list[Any]:
 
 def is_anatomy(cell: Cell) -> bool:
     """Whether the cell holds scores of tokens instead of answers."""
-    return cell.config.get("kind") == "anatomy"
+    return cell.config.kind == "anatomy"
 
 
 def newest(cells: Iterable[Cell]) -> Cell:

@@ -38,7 +38,7 @@ def read_results(folder: Path, *, resamples: int = RESAMPLES, seed: int = 0) -> 
         StudyError: there is nothing to report on.
     """
     cells, problems = read_cells(folder)
-    manifest = read_manifest(Store(folder))
+    manifest = read_manifest(Store(folder)).plain()
     name = str(manifest.get("name") or folder.resolve().name)
     results = Results(name=name, problems=problems, manifest=manifest)
     cells = of_one_identity(cells, problems)
@@ -46,13 +46,17 @@ def read_results(folder: Path, *, resamples: int = RESAMPLES, seed: int = 0) -> 
     chosen = _newest_of_each(cells, labels, problems)
     _sort_out(results, chosen)
     done = {key: cell for key, cell in chosen.items() if cell.status == "done"}
-    answers = {key: cell.samples for key, cell in done.items() if not is_anatomy(cell)}
+    answers = {
+        key: [record.plain() for record in cell.samples]
+        for key, cell in done.items()
+        if not is_anatomy(cell)
+    }
     if not done:
         raise StudyError(f"{folder}: no cell of the study is done")
     _fill(results, answers)
     for key, cell in done.items():
         if is_anatomy(cell):
-            records = map(_named_plainly, cell.anatomy)
+            records = [_named_plainly(record.plain()) for record in cell.anatomy]
             results.anatomy.setdefault(Ground(key[1], key[2]), []).extend(records)
     put_in_order(results)
     results.weights = {

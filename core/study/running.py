@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from tokensieve.core.plugins.registry import build_registry
-from tokensieve.core.study.executors import Events, ExecutorName, Setting, find_executor
-from tokensieve.core.study.plan.cells import PlannedCell
-from tokensieve.core.study.progress.estimate import Estimate, estimate
+from tokensieve.core.study.executors import (
+    ExecutorName,
+    ExecutorOptions,
+    ProgressListener,
+    find_executor,
+)
+from tokensieve.core.study.plan.records import Costs, PlannedCell
+from tokensieve.core.study.progress.estimate import estimate
 from tokensieve.core.study.spec.parts import COPY
 from tokensieve.core.study.spec.study import StudySpec
 from tokensieve.core.study.store.manifest import note_environments, write_manifest
@@ -25,53 +29,43 @@ class Study:
 
     spec: StudySpec
     cells: Sequence[PlannedCell]
-    document: dict[str, Any]
+    document: Mapping[str, object]
 
 
-@dataclass(frozen=True)
-class Reports:
-    """Where progress goes.
+class _Writer(ProgressListener):
+    """Writes cells as they come; in the end every sample has been ticked once."""
 
-    Attributes:
-        start: called with the cells that are run, what each will cost by its key, and the cells
-            that are there already.
-        tick: so many more samples of the cell are done.
-        done: the cell is written.
-        say: one line for people.
-    """
+    def __init__(self, store: Store, listener: ProgressListener) -> None:
+        self.store, self.listener = store, listener
+        self.ticked: dict[str, int] = {}
 
-    start: Callable[[Sequence[PlannedCell], Mapping[str, Estimate], Sequence[Cell]], None]
-    tick: Callable[[PlannedCell, int], None]
-    done: Callable[[PlannedCell, CellResult], None]
-    say: Callable[[str], None]
+    def tick(self, cell: PlannedCell, samples: int) -> None:
+        """Samples are done; those of a cell that is tried again only once."""
+        before = self.ticked.get(cell.key, 0)
+        new = min(samples, cell.samples - before)
+        self.ticked[cell.key] = before + new
+        self.listener.tick(cell, new)
 
-
-def _events(store: Store, reports: Reports) -> Events:
-    """Write cells as they come; in the end every sample has been ticked once."""
-    ticked: dict[str, int] = {}
-
-    def tick(cell: PlannedCell, samples: int) -> None:
-        new = min(samples, cell.samples - ticked.get(cell.key, 0))  # a cell may be tried again
-        ticked[cell.key] = ticked.get(cell.key, 0) + new
-        reports.tick(cell, new)
-
-    def done(cell: PlannedCell, result: CellResult) -> None:
+    def done(self, cell: PlannedCell, result: CellResult) -> None:
+        """A cell has its result."""
         if not result.written:
-            store.write(result)
-        tick(cell, cell.samples)
-        reports.done(cell, result)
+            self.store.write(result)
+        self.tick(cell, cell.samples)
+        self.listener.done(cell, result)
 
-    return Events(tick, done, reports.say)
+    def say(self, line: str) -> None:
+        """One line for people."""
+        self.listener.say(line)
 
 
 def run_study(
     study: Study,
     out: Path,
-    reports: Reports,
+    listener: ProgressListener,
     *,
     executor: ExecutorName = ExecutorName.LOCAL,
     workers: int | None = None,
-    options: Mapping[str, Any] | None = None,
+    options: Mapping[str, object] | None = None,
 ) -> list[Cell]:
     """Run what is missing in ``out``; all cells of the study.
 
@@ -87,31 +81,29 @@ def run_study(
         store.sweep()
         known = usable_cells(store)
         write_manifest(store, study.spec, study.cells, executor.value)
-        store.write_file(COPY, yaml.safe_dump(study.document, sort_keys=False))
-        keys, there = unfinished(store, [cell.key for cell in study.cells], reports.say)
+        store.write_file(COPY, yaml.safe_dump(dict(study.document), sort_keys=False))
+        keys, there = unfinished(store, [cell.key for cell in study.cells], listener.say)
         wanted = set(keys)
         pending = [cell for cell in study.cells if cell.key in wanted]
         for key in keys:
             store.discard(key)
         costs = costs_of(study, pending, known)
-        reports.start(pending, costs, list(there.values()))
+        listener.start(pending, costs, list(there.values()))
         if pending:
             seconds = {key: cost.seconds for key, cost in costs.items()}
-            setting = Setting(workers, out, {**study.spec.slurm, **(options or {})}, seconds)
-            execute(pending, _events(store, reports), setting)
+            own = ExecutorOptions(workers, out, {**study.spec.slurm, **(options or {})}, seconds)
+            execute(pending, _Writer(store, listener), own)
         cells = store.cells()
         note_environments(store, cells)
         return cells
 
 
 def usable_cells(store: Store) -> list[Cell]:
-    """Whatever has been measured in this folder, by this study or an earlier version of it."""
+    """Cells that have been measured in this folder, also by earlier versions of the study."""
     return store.cells(every=True, say=lambda line: None)
 
 
-def costs_of(
-    study: Study, pending: Sequence[PlannedCell], known: Sequence[Cell]
-) -> dict[str, Estimate]:
-    """What each pending cell will cost."""
+def costs_of(study: Study, pending: Sequence[PlannedCell], known: Sequence[Cell]) -> Costs:
+    """The estimated cost of each pending cell."""
     plugins = study.cells[0].how.plugins if study.cells else ()
     return estimate(pending, known, build_registry(plugins))

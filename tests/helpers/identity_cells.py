@@ -11,8 +11,10 @@ from typing import Any
 from identity_changes import rows
 from plugin_sources import write
 
-from tokensieve.core.study.plan.cells import PlannedCell, key_of
+from tokensieve.core.study.plan.cells import key_of
+from tokensieve.core.study.plan.records import CellConfig, PlannedCell
 from tokensieve.core.study.store.flaws import sum_of
+from tokensieve.core.study.store.records import CellDocument
 from tokensieve.core.study.store.store import (
     CellResult,
     Store,
@@ -21,9 +23,10 @@ from tokensieve.core.study.store.store import (
 
 def stored(cell: PlannedCell, folder: Path) -> Path:
     """A whole cell on disk."""
-    records = [{"id": str(n), "score": 0.5} for n in range(3)]
+    records: list[Any] = [{"id": str(n), "score": 0.5} for n in range(3)]
     facts = {"config": cell.config, "status": "done", "error": None, "summary": {"samples": 3}}
-    return Store(folder).write(CellResult(cell.key, facts, {"samples.jsonl": records}))
+    document = CellDocument.model_validate(facts)
+    return Store(folder).write(CellResult(cell.key, document, {"samples.jsonl": records}))
 
 
 def forge(place: Path, change: Callable[[dict[str, Any]], object]) -> None:
@@ -169,12 +172,13 @@ LISTS: dict[str, Any] = {
 COST = {"average_tokens": 4, "visual_tokens": 9, "flops_share": 0.5}
 
 
-def other(config: dict[str, Any], part: str, **facts: Any) -> CellResult:
-    changed = {**config, part: {**config[part], **facts}}
+def other(config: CellConfig, part: str, **facts: Any) -> CellResult:
+    changed = {**config.plain(), part: {**config[part], **facts}}
     changed["pipeline"] = {**config["pipeline"], "name": "older"}
-    records = [{**COST, "id": str(n), "score": 1.0, "answer": "a"} for n in range(3)]
+    records: list[Any] = [{**COST, "id": str(n), "score": 1.0, "answer": "a"} for n in range(3)]
     data = {"config": changed, "status": "done", "started": "2020-01-01T00:00:00+00:00"}
-    return CellResult(key_of(changed), data, {"samples.jsonl": records})
+    document = CellDocument.model_validate(data)
+    return CellResult(key_of(changed), document, {"samples.jsonl": records})
 
 
 PAIRS = {

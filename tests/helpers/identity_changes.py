@@ -12,7 +12,7 @@ from PIL import Image
 from plugin_sources import good_source, write
 from study_helpers import study_of
 
-from tokensieve.core.study.plan.cells import PlannedCell
+from tokensieve.core.study.plan.records import PlannedCell
 
 TASK = """
 from PIL import Image

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tokensieve.core.files.yaml_source import Source
 from tokensieve.core.plugins.registry import build_registry
-from tokensieve.core.study.executors import Events, Setting
-from tokensieve.core.study.plan.cells import PlannedCell, plan
-from tokensieve.core.study.progress.estimate import Estimate
-from tokensieve.core.study.running import Reports, Study, run_study
+from tokensieve.core.study.executors import ExecutorOptions, ProgressListener
+from tokensieve.core.study.plan.cells import plan
+from tokensieve.core.study.plan.records import Costs, PlannedCell
+from tokensieve.core.study.running import Study, run_study
 from tokensieve.core.study.spec.study import StudySpec, read_study
-from tokensieve.core.study.store.store import Cell
+from tokensieve.core.study.store.store import Cell, CellResult
 from tokensieve.core.study.work.worker import Worker
 
 SMALL: dict[str, Any] = {
@@ -83,49 +83,47 @@ def study_of(plugins: Sequence[Path] = (), folder: Path = Path(), **changes: Any
     return Study(spec, plan(spec, registry, plugins), document)
 
 
-class Heard:
+class Heard(ProgressListener):
     """What a run reported."""
 
     def __init__(self) -> None:
         self.pending: list[PlannedCell] = []
-        self.costs: Mapping[str, Estimate] = {}
+        self.costs: Costs = {}
         self.there: list[Cell] = []
         self.ticks: dict[str, int] = {}
         self.statuses: list[tuple[str, str]] = []
         self.said: list[str] = []
 
-    def reports(self) -> Reports:
-        def start(
-            pending: Sequence[PlannedCell], costs: Mapping[str, Estimate], there: Sequence[Cell]
-        ) -> None:
-            self.pending, self.costs, self.there = list(pending), costs, list(there)
+    def start(self, pending: Sequence[PlannedCell], costs: Costs, there: Sequence[Cell]) -> None:
+        self.pending, self.costs, self.there = list(pending), costs, list(there)
 
-        def tick(cell: PlannedCell, samples: int) -> None:
-            self.ticks[cell.key] = self.ticks.get(cell.key, 0) + samples
+    def tick(self, cell: PlannedCell, samples: int) -> None:
+        self.ticks[cell.key] = self.ticks.get(cell.key, 0) + samples
 
-        return Reports(
-            start,
-            tick,
-            lambda cell, result: self.statuses.append((cell.title, result.status)),
-            self.said.append,
-        )
+    def done(self, cell: PlannedCell, result: CellResult) -> None:
+        self.statuses.append((cell.title, result.status))
+
+    def say(self, line: str) -> None:
+        self.said.append(line)
 
 
-def in_process(cells: Sequence[PlannedCell], events: Events, setting: Setting) -> None:
+def in_process(
+    cells: Sequence[PlannedCell], listener: ProgressListener, options: ExecutorOptions
+) -> None:
     """An executor without processes."""
     worker = Worker()
     for cell in cells:
 
         def tick(samples: int, cell: PlannedCell = cell) -> None:
-            events.tick(cell, samples)
+            listener.tick(cell, samples)
 
-        events.done(cell, worker.run(cell, tick))
+        listener.done(cell, worker.run(cell, tick))
 
 
 def run_here(study: Study, out: Path, monkeypatch: Any) -> tuple[list[Cell], Heard]:
     heard = Heard()
     monkeypatch.setattr("tokensieve.core.study.running.find_executor", lambda name: in_process)
-    return run_study(study, out, heard.reports()), heard
+    return run_study(study, out, heard), heard
 
 
 def deadly_study(tmp_path: Path, *, always: bool = False) -> Study:

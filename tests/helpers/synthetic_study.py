@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from tokensieve.core.study.plan.cells import key_of
+from tokensieve.core.study.store.records import CellDocument
 from tokensieve.core.study.store.store import CellResult, Store
 
 VISUAL = 144
@@ -88,7 +89,8 @@ def write_study(
 def cell(config: dict[str, Any], status: str = "done", error: str | None = None) -> CellResult:
     facts: dict[str, Any] = {"status": status, "error": error, "summary": {}}
     facts["started"] = "2026-01-01T00:00:00"
-    return CellResult(key_of(config), {"config": config, **facts})
+    document = CellDocument.model_validate({"config": config, **facts})
+    return CellResult(key_of(config), document)
 
 
 def config(
@@ -126,7 +128,8 @@ def _answered(
     right = hardness < planted.chance(model, task, method, budget)
     tokens = VISUAL if budget is None else budget
     result = cell(config(model, task, method, budget, seed, planted.samples))
-    result.lines["samples.jsonl"] = [
+    lines: dict[str, Any] = result.lines
+    lines["samples.jsonl"] = [
         {
             "id": f"{task}-{number:04d}",
             "answer": "right" if ok else f"wrong {method}",
@@ -144,7 +147,8 @@ def _answered(
 def _anatomy_cells(planted: Planted) -> Iterator[CellResult]:
     for model in planted.models:
         result = cell(config(model, "digits", None, None, samples=10))
-        result.lines["anatomy.jsonl"] = [_anatomy_record(model, number) for number in range(10)]
+        lines: dict[str, Any] = result.lines
+        lines["anatomy.jsonl"] = [_anatomy_record(model, number) for number in range(10)]
         yield result
 
 

@@ -36,7 +36,9 @@ from tokensieve.core.plugins.registry import build_registry
 from tokensieve.core.study.spec.claims import stored_claims
 from tokensieve.core.study.spec.study import load_study
 from tokensieve.core.study.spec.task_files import FileTask
-from tokensieve.core.study.store.store import CellResult, CorruptCell, Store
+from tokensieve.core.study.store.flaws import CorruptCell
+from tokensieve.core.study.store.records import CellDocument
+from tokensieve.core.study.store.store import CellResult, Store
 
 REGISTRY = build_registry()
 STAGE = "at: 2\nscore: iga\nkeep: 0.5\n"
@@ -132,8 +134,9 @@ def cell_result() -> CellResult:
     facts: dict[str, Any] = {
         "status": "done", "error": None, "traceback": None, "summary": {},
     }  # fmt: skip
-    records = {"samples.jsonl": [{"id": "0", "score": 1}]}
-    return CellResult(key_of(config), {"config": config, **facts}, records)
+    records: dict[str, Any] = {"samples.jsonl": [{"id": "0", "score": 1}]}
+    document = CellDocument.model_validate({"config": config, **facts})
+    return CellResult(key_of(config), document, records)
 
 
 def _task(path: Path) -> object:

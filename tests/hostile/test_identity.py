@@ -7,7 +7,6 @@ import json
 import shutil
 import unicodedata
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,13 +66,15 @@ from tokensieve.core.pipeline.loading import load_pipeline
 from tokensieve.core.plugins.registry import build_registry
 from tokensieve.core.study.executors.ray import RemoteWorker
 from tokensieve.core.study.executors.slurm import RunShare
-from tokensieve.core.study.plan.cells import PlannedCell, key_of
+from tokensieve.core.study.plan.cells import key_of
 from tokensieve.core.study.plan.fingerprints import fingerprint
 from tokensieve.core.study.plan.identity import model_files
+from tokensieve.core.study.plan.records import CellConfig, PlannedCell
 from tokensieve.core.study.running import run_study
+from tokensieve.core.study.store.flaws import CorruptCell
+from tokensieve.core.study.store.records import CellDocument
 from tokensieve.core.study.store.store import (
     CellResult,
-    CorruptCell,
     Store,
     check_folder_name,
     unfinished,
@@ -222,19 +223,20 @@ def test_an_edit_while_a_study_runs_fails_the_cells_that_come_after_it(tmp_path:
     plugin = write(tmp_path / "plugin.py", good_source("mine"))
     changes = {**ONE, "pipelines": [MINE], "budgets": [32, 24]}
     study, heard = study_of([plugin], **changes), Heard()
-    reports = heard.reports()
+    listened = heard.done
 
     def done(cell: PlannedCell, result: CellResult) -> None:
-        reports.done(cell, result)
+        listened(cell, result)
         write(plugin, good_source("mine") + "# edited\n")
 
-    cells = run_study(study, tmp_path / "out", replace(reports, done=done), workers=1)
+    heard.done = done  # type: ignore[method-assign]
+    cells = run_study(study, tmp_path / "out", heard, workers=1)
     late = [cell for cell in cells if cell.config["pipeline"]["name"] == "mine"]
     assert [cell.status for cell in late].count("failed") >= 1
     for cell in late:
         if cell.status == "failed":
             clear(cell.error, str(plugin))
-    again = run_study(study_of([plugin], **changes), tmp_path / "out", Heard().reports(), workers=1)
+    again = run_study(study_of([plugin], **changes), tmp_path / "out", Heard(), workers=1)
     mine = [cell.status for cell in again if cell.config["pipeline"]["name"] == "mine"]
     assert mine == ["done", "done"]
     assert "failed" not in {cell.status for cell in again}
@@ -454,13 +456,20 @@ def tokensieve_register(registry):
 """
 
 
+def configured_as(cell: PlannedCell, config: dict[str, Any]) -> PlannedCell:
+    return PlannedCell(key_of(config), CellConfig.model_validate(config), cell.how)
+
+
 @pytest.mark.parametrize("edit", ["edited", "removed", "not registered"])
 def test_an_edited_adapter_gives_no_result(edit: str, tmp_path: Path, worker: Worker) -> None:
     plugin = write(tmp_path / "own.py", ADAPTER)
     cell = planned("none", [plugin])
     code = {"own.py": cell.how.sources[str(plugin)]}
-    config = {**cell.config, "model": {**cell.config["model"], "family": "own", "code": code}}
-    own = PlannedCell(key_of(config), config, cell.how)
+    config = {
+        **cell.config.plain(),
+        "model": {**cell.config["model"], "family": "own", "code": code},
+    }
+    own = configured_as(cell, config)
     if edit == "removed":
         plugin.unlink()
     else:
@@ -470,16 +479,16 @@ def test_an_edited_adapter_gives_no_result(edit: str, tmp_path: Path, worker: Wo
 
 def test_a_model_that_another_adapter_sees_gives_no_result(worker: Worker) -> None:
     cell = planned("none", [])
-    config = {**cell.config, "model": {**cell.config["model"], "family": "qwen-vl"}}
-    failed(worker.run(PlannedCell(key_of(config), config, cell.how)), "adapter 'llava'")
+    config = {**cell.config.plain(), "model": {**cell.config["model"], "family": "qwen-vl"}}
+    failed(worker.run(configured_as(cell, config)), "adapter 'llava'")
 
 
 @pytest.mark.parametrize("revision", ["abc", "None"])
 def test_another_revision_gives_no_result(revision: str, worker: Worker) -> None:
     cell = planned("none", [])
     model = {k: v for k, v in cell.config["model"].items() if k != "sha256"}
-    config = {**cell.config, "model": {**model, "revision": revision}}
-    result = worker.run(PlannedCell(key_of(config), config, cell.how))
+    config = {**cell.config.plain(), "model": {**model, "revision": revision}}
+    result = worker.run(configured_as(cell, config))
     if revision == "None":  # the folder that is loaded has no revision either
         assert result.status == "done"
     else:
@@ -489,8 +498,8 @@ def test_another_revision_gives_no_result(revision: str, worker: Worker) -> None
 @pytest.mark.parametrize("package", ["tokensieve", "torch", "transformers"])
 def test_another_version_gives_no_result(package: str, worker: Worker) -> None:
     cell = planned("none", [])
-    config = {**cell.config, "versions": {**cell.config["versions"], package: "0.0.1"}}
-    other = PlannedCell(key_of(config), config, cell.how)
+    config = {**cell.config.plain(), "versions": {**cell.config["versions"], package: "0.0.1"}}
+    other = configured_as(cell, config)
     failed(worker.run(other), package, "0.0.1")
 
 
@@ -543,7 +552,7 @@ def test_a_configuration_of_another_shape_is_corrupt(
 @pytest.mark.parametrize("status", ["unmet", "failed"])
 def test_what_was_refused_needs_no_results(status: str, cell: PlannedCell, tmp_path: Path) -> None:
     facts = {"config": cell.config, "status": status, "error": "no"}
-    Store(tmp_path).write(CellResult(cell.key, facts))
+    Store(tmp_path).write(CellResult(cell.key, CellDocument.model_validate(facts)))
     found = Store(tmp_path).read(cell.key)
     assert found is not None
     assert found.status == status
@@ -596,9 +605,10 @@ def test_results_of_other_data_or_weights_are_not_compared(
     from tokensieve.core.report.reading import read_results
 
     store = Store(tmp_path)
-    records = [{**COST, "id": str(n), "score": 0.5, "answer": "b"} for n in range(3)]
+    records: list[Any] = [{**COST, "id": str(n), "score": 0.5, "answer": "b"} for n in range(3)]
     data = {"config": cell.config, "status": "done", "started": "2026-01-01T00:00:00+00:00"}
-    store.write(CellResult(cell.key, data, {"samples.jsonl": records}))
+    document = CellDocument.model_validate(data)
+    store.write(CellResult(cell.key, document, {"samples.jsonl": records}))
     store.write(other(cell.config, part, **facts))
     found = read_results(tmp_path, resamples=10)
     assert found.methods == ("mine",)

@@ -18,6 +18,7 @@ from writers import writes
 from tokensieve.core.errors import StudyError
 from tokensieve.core.files.whole import save, write_whole
 from tokensieve.core.report import html
+from tokensieve.core.study.store.records import CellDocument
 from tokensieve.core.study.store.store import CellResult, Store
 
 CORE = Path(__file__).parents[2] / "core"
@@ -246,13 +247,14 @@ def test_long_names_have_room_for_their_part(letter: str, length: int, tmp_path:
 @pytest.mark.parametrize("records", [1, 50])
 @pytest.mark.parametrize("room", [0, 1, 100])
 def test_a_cell_is_there_as_a_whole_or_not_at_all(records: int, room: int, tmp_path: Path) -> None:
-    lines = {"samples.jsonl": [{"answer": "x" * 100}] * records}
+    lines: dict[str, Any] = {"samples.jsonl": [{"answer": "x" * 100}] * records}
+    document = CellDocument.model_validate({"config": {}, "status": "done"})
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     (tmp_path / "cells").mkdir()
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
     try:
         with pytest.raises(StudyError, match=r"--out .*: cannot be written: File too large"):
-            Store(tmp_path).write(CellResult("key", {"config": {}, "status": "done"}, lines))
+            Store(tmp_path).write(CellResult("key", document, lines))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert list((tmp_path / "cells").iterdir()) == []

@@ -22,6 +22,7 @@ from tokensieve.core.cli import study_report
 from tokensieve.core.cli.study_progress import StudyProgress
 from tokensieve.core.foreign import plain
 from tokensieve.core.output.terminal import Screen, say, table, to_json, warn
+from tokensieve.core.study.store.records import CellDocument
 from tokensieve.core.study.store.store import Cell
 
 # The terminal: every command, whatever the name is a name of
@@ -148,7 +149,7 @@ def test_a_cell_of_that_name_that_failed(
     config = {"model": {"name": name}, "task": {"name": name}, "pipeline": {"name": name},
               "kind": "accuracy", "budget": None, "seed": 0}  # fmt: skip
     data = {"config": config, "status": "failed", "error": f"ValueError: {name}"}
-    cell = Cell(tmp_path / "key", data)
+    cell = Cell(tmp_path / "key", CellDocument.model_validate(data))
     for line in study_report._failures([cell], 1):
         warn(line)
     progress = StudyProgress(1)

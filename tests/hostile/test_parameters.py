@@ -137,7 +137,7 @@ def test_every_model_of_a_file_is_strict() -> None:
     found = numeric_fields.models()
     loose = {kind.__name__ for kind in found if not issubclass(kind, StrictModel)}
     assert not loose
-    assert {"Pipeline", "Stage", "Budget", "StudySpec", "AnatomySpec", "TtvScorer", "Part"} <= {
+    assert {"Pipeline", "Stage", "Budget", "StudySpec", "AttributionSpec", "TtvScorer", "Part"} <= {
         kind.__name__ for kind in found
     }
 

@@ -21,14 +21,14 @@ from tokensieve.core.output.quiet import quiet_transformers
 from tokensieve.core.plugins.registry import build_registry
 from tokensieve.core.run.prompts import VisualQuestion, prepare
 from tokensieve.core.study.spec.parts import term_label
-from tokensieve.core.study.work.anatomy import (
+from tokensieve.core.study.work.relevance import relevant_tokens
+from tokensieve.core.study.work.token_attribution import (
     able_terms,
     examine,
     leave_one_out,
     read_terms,
     score_tokens,
 )
-from tokensieve.core.study.work.relevance import relevant_tokens
 
 FAMILIES = ("llava", "qwen-vl", "internvl")
 REGISTRY = build_registry()

@@ -14,6 +14,7 @@ from tokensieve.core.study.lmms.conversation import ask, read_conversation
 from tokensieve.core.study.lmms.generation import read_generation
 from tokensieve.core.study.lmms.scores import Metrics, note_of, read_scores
 from tokensieve.core.study.lmms.task import LmmsTask
+from tokensieve.core.study.store.records import SampleRecord
 from tokensieve.core.study.work.answering import merge_records
 from tokensieve.core.study.work.benchmark_cell import plain_metrics
 
@@ -169,17 +170,19 @@ DIMS = DecoderDims(layers=2, dim=8, mlp_dim=16, heads=2, kv_heads=2, head_dim=4)
 
 
 def test_rounds_add_up() -> None:
-    one = {
-        "images": 1,
-        "visual_tokens": 10,
-        "average_tokens": 5.0,
-        "per_layer": [5, 5],
-        "text_tokens": 3,
-        "seconds": 1.0,
-        "flops_share": 0.5,
-        "kept_hash": "a",
-    }
-    both = merge_records([one, {**one, "flops_share": 0.25}], DIMS)
+    one = SampleRecord(
+        id="0",
+        score=0.0,
+        images=1,
+        visual_tokens=10,
+        average_tokens=5.0,
+        per_layer=[5, 5],
+        text_tokens=3,
+        seconds=1.0,
+        flops_share=0.5,
+        kept_hash="a",
+    )
+    both = merge_records([one, one.model_copy(update={"flops_share": 0.25})], DIMS)
     assert merge_records([one], DIMS) == one
     assert (both["images"], both["visual_tokens"], both["average_tokens"]) == (2, 20, 10.0)
     assert both["per_layer"] == [10, 10]

@@ -19,6 +19,7 @@ from tokensieve.core.plugins.registry import build_registry
 from tokensieve.core.run.asking import answer
 from tokensieve.core.run.prompts import VisualQuestion, prepare
 from tokensieve.core.study.store.manifest import source_revision
+from tokensieve.core.study.store.records import SampleRecord
 from tokensieve.core.study.store.store import Cell, Store
 from tokensieve.core.study.work.measures import summarize, unmet_reason
 
@@ -116,7 +117,7 @@ def test_an_exception_stays_in_its_cell(tmp_path: Path, monkeypatch: pytest.Monk
     assert f"plugin '{plugin}', scorer 'raising' at stage 1, boundary 1: " in failed.error
     assert failed.error.endswith("RuntimeError: the scorer has no idea")
     assert "raising.py" in failed.data["traceback"]
-    assert failed.summary == {}
+    assert not failed.summary
     assert failed.samples == []
     assert named(cells, "fastv").status == "done"
 
@@ -186,7 +187,7 @@ def record(**changes: Any) -> dict[str, Any]:
 def test_a_budget_is_met_within_two_percent_above_and_fifteen_below(
     budget: dict[str, float] | None, change: dict[str, Any], met: bool
 ) -> None:
-    summary = summarize([record(**change)], budget)
+    summary = summarize([SampleRecord(id="0", **record(**change))], budget)
     assert (unmet_reason(summary, budget) is None) == met
 
 

@@ -17,8 +17,8 @@ from tokensieve.core.errors import ModelError, StudyError
 from tokensieve.core.models.loading import LoadedClassifier, class_names, load_model
 from tokensieve.core.pipeline.flops import decoder_flops
 from tokensieve.core.plugins.registry import build_registry
-from tokensieve.core.study.work.anatomy import examine, read_terms
-from tokensieve.core.study.work.subjects import Namer
+from tokensieve.core.study.work.study_models import ClassifierModel
+from tokensieve.core.study.work.token_attribution import examine, read_terms
 from tokensieve.core.study.work.worker import Worker
 
 REGISTRY = build_registry()
@@ -165,7 +165,7 @@ def test_a_classifier_looks_at_one_picture(loaded: LoadedClassifier) -> None:
 
     twice = VisualQuestion("Which?", (Image.new("RGB", (64, 64)),) * 2)
     with pytest.raises(ModelError, match="a question needs exactly one picture"):
-        Namer(loaded).prepare([twice])
+        ClassifierModel(loaded).prepare([twice])
 
 
 def test_an_answer_that_is_no_class_has_no_likelihood(loaded: LoadedClassifier) -> None:

@@ -14,7 +14,12 @@ import pytest
 from study_helpers import Heard, deadly_study, study_of, with_how
 
 from tokensieve.core.errors import StudyError
-from tokensieve.core.study.executors import Events, ExecutorName, Setting, find_executor
+from tokensieve.core.study.executors import (
+    ExecutorName,
+    ExecutorOptions,
+    ProgressListener,
+    find_executor,
+)
 from tokensieve.core.study.executors.ray import _Team as Team
 from tokensieve.core.study.executors.ray import connect
 from tokensieve.core.study.executors.slurm import RunShare
@@ -33,7 +38,7 @@ def test_ray_runs_all_cells_though_an_actor_is_killed(tmp_path: Path) -> None:
     cells = run_study(
         deadly_study(tmp_path),
         tmp_path / "out",
-        heard.reports(),
+        heard,
         executor=ExecutorName.RAY,
         workers=1,
     )
@@ -70,13 +75,13 @@ def test_a_cluster_that_is_there_is_used_before_one_is_started(
 ) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))  # none is noted
-    setting = Setting(workers=3, out=tmp_path)
+    own = ExecutorOptions(workers=3, out=tmp_path)
     inside = FakeRay(running=True)
-    assert not connect(inside, setting)
+    assert not connect(inside, own)
     assert not inside.started
     for cluster, address in [(True, "auto"), (False, "local")]:
         ray = FakeRay(cluster=cluster)
-        assert connect(ray, setting)
+        assert connect(ray, own)
         (options,) = ray.started
         assert options["address"] == address
         assert options.get("num_cpus", 3) >= 3
@@ -85,20 +90,20 @@ def test_a_cluster_that_is_there_is_used_before_one_is_started(
 def test_a_cluster_that_was_named_is_not_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    setting, ray = Setting(workers=1, out=tmp_path), FakeRay()
+    options, ray = ExecutorOptions(workers=1, out=tmp_path), FakeRay()
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         address = "{}:{}".format(*listener.getsockname())
         monkeypatch.setenv("RAY_ADDRESS", address)
         with pytest.raises(StudyError, match=rf"RAY_ADDRESS={address}: no Ray cluster can .*refus"):
-            connect(ray, setting)  # nobody listens
+            connect(ray, options)  # nobody listens
         assert not ray.started
         listener.listen()
-        assert connect(ray, setting)
+        assert connect(ray, options)
     assert [options["address"] for options in ray.started] == [address]
     monkeypatch.setenv("RAY_ADDRESS", "auto")  # asks for one that is there
     with pytest.raises(StudyError, match=r"RAY_ADDRESS=auto: no Ray cluster can"):
-        connect(ray, setting)
+        connect(ray, options)
 
 
 def test_a_cluster_that_was_killed_is_not_waited_for(
@@ -113,9 +118,9 @@ def test_a_cluster_that_was_killed_is_not_waited_for(
         address = "{}:{}".format(*listener.getsockname())
         (tmp_path / "ray/ray_current_cluster").write_text(address)
         ray = FakeRay(cluster=True)
-        assert connect(ray, Setting(workers=1, out=tmp_path))
+        assert connect(ray, ExecutorOptions(workers=1, out=tmp_path))
         listener.listen()
-        assert connect(ray, Setting(workers=1, out=tmp_path))
+        assert connect(ray, ExecutorOptions(workers=1, out=tmp_path))
     assert [options["address"] for options in ray.started] == ["local", "auto"]
 
 
@@ -130,15 +135,19 @@ def test_a_cluster_that_does_not_start_is_one_line(
     ray = FakeRay()
     monkeypatch.setattr(ray, "init", fail)
     with pytest.raises(StudyError, match=r"Ray cannot start \(timed out during startup\)$"):
-        connect(ray, Setting(workers=1, out=tmp_path))
+        connect(ray, ExecutorOptions(workers=1, out=tmp_path))
 
 
 def test_a_cluster_without_gpus_is_said(tmp_path: Path) -> None:
     """An actor that wants one would wait for ever."""
     cells = with_how(study_of().cells, device="cuda")
-    events = Events(lambda cell, samples: None, lambda cell, result: None, print)
     with pytest.raises(StudyError, match="the Ray cluster has no GPU"):
-        Team(FakeRay(running=True), cells, events, Setting(workers=1, out=tmp_path))
+        Team(
+            FakeRay(running=True),
+            cells,
+            ProgressListener(),
+            ExecutorOptions(workers=1, out=tmp_path),
+        )
 
 
 def test_a_missing_package_is_said_before_anything_is_written(
@@ -147,7 +156,7 @@ def test_a_missing_package_is_said_before_anything_is_written(
     for name, extra in [("ray", ExecutorName.RAY), ("submitit", ExecutorName.SLURM)]:
         monkeypatch.setitem(sys.modules, name, None)
         with pytest.raises(StudyError, match=rf"needs {name}: pip install 'tokensieve\[{extra}\]"):
-            run_study(study_of(), tmp_path, Heard().reports(), executor=extra)
+            run_study(study_of(), tmp_path, Heard(), executor=extra)
     assert list(tmp_path.iterdir()) == []
     assert find_executor(ExecutorName.LOCAL)
 
@@ -208,7 +217,7 @@ def submitit(monkeypatch: pytest.MonkeyPatch) -> FakeSubmitit:
 
 def run_slurm(out: Path, heard: Heard, **options: Any) -> tuple[Study, list[Cell]]:
     study, slurm = study_of(slurm={"partition": "gpu", "time": "00:04:30"}), ExecutorName.SLURM
-    cells = run_study(study, out, heard.reports(), executor=slurm, workers=2, options=options)
+    cells = run_study(study, out, heard, executor=slurm, workers=2, options=options)
     return study, cells
 
 

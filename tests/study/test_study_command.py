@@ -17,7 +17,8 @@ from study_helpers import RAISING, SMALL, in_process, run_here, study_of
 
 from tokensieve.core.cli.study_progress import StudyProgress
 from tokensieve.core.cli.study_report import _accuracy as accuracy_of
-from tokensieve.core.study.plan.cells import PlannedCell
+from tokensieve.core.study.plan.records import PlannedCell
+from tokensieve.core.study.store.records import CellDocument, Summary
 from tokensieve.core.study.store.store import Cell, CellResult, Store
 from tokensieve.core.templates import chat as chat_templates
 
@@ -162,7 +163,8 @@ def test_without_the_packages_of_the_report_the_study_has_succeeded(
 def test_some_failed_seeds_are_no_full_mean() -> None:
     def cell(status: str, accuracy: float | None) -> Cell:
         summary = {} if accuracy is None else {"accuracy": accuracy, "average_tokens": 40.0}
-        return Cell(Path(), {"status": status, "summary": summary})
+        means = Summary.model_validate(summary)
+        return Cell(Path(), CellDocument.model_construct(status=status, summary=means))
 
     done, failed, unmet = cell("done", 0.5), cell("failed", None), cell("unmet", 0.7)
     assert accuracy_of([done, done]) == "50.0 %"

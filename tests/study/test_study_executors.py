@@ -21,7 +21,7 @@ from tokensieve.core.study.executors import (
 from tokensieve.core.study.executors.cores import usable_cores
 from tokensieve.core.study.executors.local import layout
 from tokensieve.core.study.executors.slurm import shares
-from tokensieve.core.study.plan.cells import PlannedCell
+from tokensieve.core.study.plan.records import PlannedCell
 from tokensieve.core.study.running import run_study
 from tokensieve.core.study.store.store import Cell
 
@@ -137,7 +137,7 @@ def test_processes_give_what_a_single_process_gives(
     expected, _ = run_here(study_of(), tmp_path / "here", monkeypatch)
     monkeypatch.undo()
     heard = Heard()
-    cells = run_study(study_of(), tmp_path / "there", heard.reports(), workers=2)
+    cells = run_study(study_of(), tmp_path / "there", heard, workers=2)
     assert outcome(cells) == outcome(expected)
     assert all(heard.ticks[cell.key] == cell.samples for cell in heard.pending)
 
@@ -145,7 +145,7 @@ def test_processes_give_what_a_single_process_gives(
 def test_a_killed_process_costs_no_cell_unless_it_always_dies(tmp_path: Path) -> None:
     heard = Heard()
     study = deadly_study(tmp_path, always=True)
-    cells = run_study(study, tmp_path / "out", heard.reports(), workers=1)
+    cells = run_study(study, tmp_path / "out", heard, workers=1)
     assert (tmp_path / "once").read_text() == "x"
     assert (tmp_path / "always").read_text() == "x" * ATTEMPTS
     assert len(heard.said) == 1 + ATTEMPTS - 1
@@ -161,7 +161,7 @@ def test_a_process_that_never_starts_is_said(
 ) -> None:
     monkeypatch.setattr(local, "serve", slice)  # takes three arguments and ends
     with pytest.raises(StudyError, match=r"worker processes cannot start \(exit code 0\)"):
-        run_study(study_of(), tmp_path, Heard().reports())
+        run_study(study_of(), tmp_path, Heard())
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -169,5 +169,5 @@ def test_a_gpu_that_is_not_there_is_said_before_anything_runs(tmp_path: Path) ->
     study = study_of(models=[{"model": "tiny-llava", "device": "cuda"}])
     heard = Heard()
     with pytest.raises(ModelError, match="device 'cuda' is not available on this machine"):
-        run_study(study, tmp_path, heard.reports())
+        run_study(study, tmp_path, heard)
     assert heard.statuses == []

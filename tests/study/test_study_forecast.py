@@ -12,9 +12,11 @@ from study_helpers import study_of
 
 from tokensieve.core.plugins.registry import build_registry
 from tokensieve.core.study.executors import Queue
-from tokensieve.core.study.plan.cells import PlannedCell, key_of
-from tokensieve.core.study.progress.estimate import Estimate, estimate
+from tokensieve.core.study.plan.cells import key_of
+from tokensieve.core.study.plan.records import CellConfig, Estimate, PlannedCell
+from tokensieve.core.study.progress.estimate import estimate
 from tokensieve.core.study.progress.forecast import Forecast
+from tokensieve.core.study.store.records import CellDocument
 from tokensieve.core.study.store.store import Cell, CellResult
 
 SAMPLES = 6
@@ -34,7 +36,10 @@ def is_slow(cell: PlannedCell) -> bool:
 
 def result(cell: PlannedCell, seconds: float, status: str = "done") -> CellResult:
     lines: dict[str, Any] = {} if status == "failed" else {"samples.jsonl": [{}]}
-    return CellResult(cell.key, {"status": status, "seconds": seconds}, lines)
+    document = CellDocument.model_validate(
+        {"config": cell.config, "status": status, "seconds": seconds}
+    )
+    return CellResult(cell.key, document, lines)
 
 
 def equal_guesses(cells: Sequence[PlannedCell]) -> dict[str, Estimate]:
@@ -131,7 +136,7 @@ def test_in_the_end_nothing_is_left() -> None:
 def on_disk(cell: PlannedCell, seconds: float, status: str = "done") -> Cell:
     summary = {"samples": SAMPLES, "accuracy": 1.0} if status == "done" else {}
     data = {"config": cell.config, "seconds": seconds, "status": status, "summary": summary}
-    return Cell(Path(cell.key), data)
+    return Cell(Path(cell.key), CellDocument.model_validate(data))
 
 
 def named(cells: Sequence[PlannedCell], pipeline: str) -> PlannedCell:
@@ -141,8 +146,8 @@ def named(cells: Sequence[PlannedCell], pipeline: str) -> PlannedCell:
 def test_the_closest_measurement_is_taken() -> None:
     cells = planned(pipelines=["fastv", "visionzip"])
     fastv, visionzip, none = (named(cells, name) for name in ("fastv", "visionzip", "none"))
-    twice = {**fastv.config, "task": {**fastv.config["task"], "samples": 2 * SAMPLES}}
-    longer = replace(fastv, key=key_of(twice), config=twice)
+    twice = {**fastv.config.plain(), "task": {**fastv.config["task"], "samples": 2 * SAMPLES}}
+    longer = replace(fastv, key=key_of(twice), config=CellConfig.model_validate(twice))
     known = [on_disk(fastv, 6.0), on_disk(none, 60.0), on_disk(visionzip, 0.1, "failed")]
     found = estimate([longer, visionzip], known, build_registry())
     assert found[longer.key] == Estimate(12.0, True)

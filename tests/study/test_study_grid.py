@@ -18,7 +18,7 @@ from tokensieve.core.pipeline.flops import decoder_flops
 from tokensieve.core.pipeline.loading import load_pipeline
 from tokensieve.core.pipeline.pipeline import Pipeline
 from tokensieve.core.plugins.registry import build_registry
-from tokensieve.core.study.plan.cells import at_budget, is_random, key_of
+from tokensieve.core.study.plan.cells import is_random, key_of
 from tokensieve.core.study.work.measures import ABOVE, BELOW
 
 DEEP = DecoderDims(32, 4096, 11008, 32, 32, 128)
@@ -39,7 +39,7 @@ def cost(pipeline: Pipeline, kind: str) -> float:
 @pytest.mark.parametrize("preset", [name for name in PRESETS if name != "none"])
 def test_every_preset_stands_at_the_same_cost(preset: str, budget: Any) -> None:
     wanted = Budget.model_validate(budget)
-    reached = cost(at_budget(load_pipeline(preset), wanted), wanted.kind)
+    reached = cost(load_pipeline(preset).with_keep(wanted, of_decoder=True), wanted.kind)
     assert 0.95 * wanted.value <= reached <= wanted.value + 1e-9
 
 
@@ -47,12 +47,16 @@ def test_every_preset_stands_at_the_same_cost(preset: str, budget: Any) -> None:
 def test_one_boundary_keeps_fewer_tokens_the_later_it_cuts(at: Any, tokens: int) -> None:
     score = {} if at == "image" else {"score": "uniform"}
     pipeline = load_pipeline({"at": at, **score, "keep": 0.5})
-    schedule = at_budget(pipeline, Budget.model_validate({"average": 64})).schedule(DEEP)
+    schedule = pipeline.with_keep(Budget.model_validate({"average": 64}), of_decoder=True).schedule(
+        DEEP
+    )
     assert schedule.counts(IMAGE) == [tokens]  # (2 * 576 + 30 * 29) / 32 = 63.2
 
 
 def test_an_impossible_budget_is_its_own_error() -> None:
-    deep = at_budget(load_pipeline("transprune"), Budget.model_validate({"average": 64}))
+    deep = load_pipeline("transprune").with_keep(
+        Budget.model_validate({"average": 64}), of_decoder=True
+    )
     with pytest.raises(BudgetError, match="is impossible"):
         deep.schedule(DEEP).counts(IMAGE)
 
@@ -90,7 +94,7 @@ def test_keys_follow_from_the_configuration_and_nothing_else() -> None:
     first, second = study_of(), study_of(batch=2, name="other")
     assert [cell.key for cell in first.cells] == [cell.key for cell in second.cells]
     for cell in first.cells:
-        assert key_of(json.loads(json.dumps(cell.config))) == cell.key
+        assert key_of(json.loads(json.dumps(cell.config.plain()))) == cell.key
 
 
 @pytest.mark.parametrize(
@@ -213,7 +217,7 @@ def test_on_a_shallow_model_a_preset_meets_its_budget_or_says_that_it_cannot(
     budget = Budget.model_validate(plain[kind])
     impossible = []
     for preset in (name for name in PRESETS if name != "none"):
-        schedule = at_budget(load_pipeline(preset), budget).schedule(dims)
+        schedule = load_pipeline(preset).with_keep(budget, of_decoder=True).schedule(dims)
         try:
             layers = schedule.per_layer(image, schedule.counts(image))
         except BudgetError:

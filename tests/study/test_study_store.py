@@ -16,9 +16,11 @@ import pytest
 from study_helpers import study_of
 
 from tokensieve.core.errors import StudyError
-from tokensieve.core.study.plan.cells import PlannedCell
+from tokensieve.core.study.plan.records import PlannedCell
 from tokensieve.core.study.store import disk
-from tokensieve.core.study.store.store import CellResult, CorruptCell, Store, unfinished
+from tokensieve.core.study.store.flaws import CorruptCell
+from tokensieve.core.study.store.records import CellDocument
+from tokensieve.core.study.store.store import CellResult, Store, unfinished
 
 KILLS = 4
 
@@ -29,9 +31,10 @@ def cells() -> list[PlannedCell]:
 
 
 def result_of(cell: PlannedCell, **changes: Any) -> CellResult:
-    records = [{"id": str(number), "score": 0.5} for number in range(3)]
+    records: list[Any] = [{"id": str(number), "score": 0.5} for number in range(3)]
     facts = {"config": cell.config, "status": "done", "summary": {"samples": 3}, **changes}
-    return CellResult(cell.key, facts, {"samples.jsonl": records})
+    document = CellDocument.model_validate(facts)
+    return CellResult(cell.key, document, {"samples.jsonl": records})
 
 
 @pytest.fixture
@@ -201,7 +204,7 @@ def test_a_file_in_the_way_is_said(tmp_path: Path) -> None:
 WRITER = """
 import sys
 from tokensieve.core.study.plan.cells import key_of
-from tokensieve.core.study.store import disk
+from tokensieve.core.study.store.records import CellDocument
 from tokensieve.core.study.store.store import CellResult, Store
 
 def config_of(seed):
@@ -217,7 +220,8 @@ with store.locked():
         config = config_of(number % 7)
         records = [{"id": str(sample), "number": number, "score": 0} for sample in range(200)]
         facts = {"config": config, "status": "done", "number": number}
-        store.write(CellResult(key_of(config), facts, {"samples.jsonl": records}))
+        document = CellDocument.model_validate(facts)
+        store.write(CellResult(key_of(config), document, {"samples.jsonl": records}))
         store.write_file("manifest.json", '{"number": %d}' % number)
         if number % 3 == 0:
             store.discard(key_of(config_of(number % 5)))

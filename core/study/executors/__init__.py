@@ -7,15 +7,16 @@ is a scheduler.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol
+from types import ModuleType
+from typing import Protocol
 
 from tokensieve.core.errors import StudyError
-from tokensieve.core.study.plan.cells import PlannedCell
-from tokensieve.core.study.store.store import CellResult
+from tokensieve.core.study.plan.records import Costs, PlannedCell
+from tokensieve.core.study.store.store import Cell, CellResult
 
 ATTEMPTS = 3  # a cell that has killed so many workers is given up
 SMALL_MODEL = 200_000_000  # bytes of weights that every core can hold for itself
@@ -25,31 +26,32 @@ PACKAGES = {"ray": "ray", "slurm": "submitit"}
 
 
 class ExecutorName(StrEnum):
-    """How cells are run."""
+    """The ways to run cells."""
 
     LOCAL = "local"
     RAY = "ray"
     SLURM = "slurm"
 
 
+class ProgressListener:
+    """Hears how a study goes, always in the process that runs it; this one does nothing."""
+
+    def start(self, pending: Sequence[PlannedCell], costs: Costs, there: Sequence[Cell]) -> None:
+        """``pending`` cells are run; those that are ``there`` already are not."""
+
+    def tick(self, cell: PlannedCell, samples: int) -> None:
+        """So many more samples of a cell are done."""
+
+    def done(self, cell: PlannedCell, result: CellResult) -> None:
+        """A cell has its result."""
+
+    def say(self, line: str) -> None:
+        """One line for people."""
+
+
 @dataclass(frozen=True)
-class Events:
-    """What an executor reports, always from the process that called it.
-
-    Attributes:
-        tick: some samples of a cell are done.
-        done: a cell has its result, which is not written yet.
-        say: one line for people.
-    """
-
-    tick: Callable[[PlannedCell, int], None]
-    done: Callable[[PlannedCell, CellResult], None]
-    say: Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Setting:
-    """How an executor is to run.
+class ExecutorOptions:
+    """Settings of an executor.
 
     Attributes:
         workers: how many; None: its own choice.
@@ -60,14 +62,16 @@ class Setting:
 
     workers: int | None
     out: Path
-    options: dict[str, Any] = field(default_factory=dict)
+    options: Mapping[str, object] = field(default_factory=dict)
     costs: Mapping[str, float] = field(default_factory=dict)
 
 
 class Executor(Protocol):
     """Runs cells until each has been reported as done."""
 
-    def __call__(self, cells: Sequence[PlannedCell], events: Events, setting: Setting) -> None:
+    def __call__(
+        self, cells: Sequence[PlannedCell], listener: ProgressListener, options: ExecutorOptions
+    ) -> None:
         """Run ``cells``; what happens inside a cell is never an exception here."""
         ...
 
@@ -86,7 +90,7 @@ def find_executor(name: ExecutorName) -> Executor:
     return executor
 
 
-def need(package: str, extra: str) -> Any:
+def need(package: str, extra: str) -> ModuleType:
     """Import an optional package.
 
     Raises:
@@ -128,7 +132,8 @@ class Queue:
         if own is None or own not in self.waiting:
             busy = {_model_of(cell) for cell in held}
             free = [model for model in self.waiting if model not in busy]
-            own = max(free or self.waiting, key=self._work)
+            work = {one: sum(map(self._cost, cells)) for one, cells in self.waiting.items()}
+            own = max(free or self.waiting, key=work.__getitem__)
         cells = self.waiting[own]
         cell = cells.pop(0)
         if not cells:
@@ -146,12 +151,9 @@ class Queue:
     def _cost(self, cell: PlannedCell) -> float:
         return self.costs.get(cell.key, 1.0)
 
-    def _work(self, model: Place) -> float:
-        return sum(map(self._cost, self.waiting[model]))
-
 
 def _model_of(cell: PlannedCell) -> Place:
-    return str(cell.config["model"]["name"]), cell.how.device
+    return cell.config.model.name, cell.how.device
 
 
 def on_gpu(cells: Sequence[PlannedCell]) -> bool:

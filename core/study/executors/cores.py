@@ -1,4 +1,4 @@
-"""How many processors there are to use, which is not how many the machine has."""
+"""Processors that there are to use, which are not all that the machine has."""
 
 from __future__ import annotations
 
@@ -14,13 +14,8 @@ def usable_cores(quota: Path = QUOTA) -> int:
         count = len(os.sched_getaffinity(0))
     else:
         count = os.cpu_count() or 1
-    return max(1, min(count, _limit(quota) or count))
-
-
-def _limit(quota: Path) -> int | None:
-    """Whole cores of a control group's time, rounded up; None if it has no limit."""
     try:
         allowed, period = map(int, quota.read_text(encoding="ascii").split())
-    except (OSError, ValueError):  # there is none, or it says "max"
-        return None
-    return -(-allowed // period)
+    except (OSError, ValueError):  # there is no limit, or it says "max"
+        return max(1, count)
+    return max(1, min(count, -(-allowed // period)))

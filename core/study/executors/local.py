@@ -8,52 +8,72 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import wait
-from typing import Any
+from typing import TYPE_CHECKING, Final
 
 from tokensieve.core.errors import StudyError
 from tokensieve.core.lazy import torch
 from tokensieve.core.models.devices import find_device
 from tokensieve.core.study.executors import (
     ATTEMPTS,
-    Events,
+    ExecutorOptions,
+    ProgressListener,
     Queue,
-    Setting,
     default_workers,
     on_gpu,
 )
 from tokensieve.core.study.executors.cores import usable_cores
 from tokensieve.core.study.executors.serving import serve
-from tokensieve.core.study.plan.cells import PlannedCell
+from tokensieve.core.study.plan.records import PlannedCell
 from tokensieve.core.study.work.worker import lost_cell
 
+if TYPE_CHECKING:
+    from multiprocessing.context import ForkServerContext, SpawnContext
+
+    Context = ForkServerContext | SpawnContext
+
 GRACE = 5.0  # seconds that a process gets to end by itself
-FORKSERVER = "forkserver"
+FORKSERVER: Final = "forkserver"
 WARM = "tokensieve.core.study.executors.warm"
+
+
+@contextmanager
+def _ignore_sigint() -> Iterator[None]:
+    """Let what is started meanwhile ignore Ctrl-C from its first moment.
+
+    The main process hears of it a moment later: there it is held back, never lost.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    from multiprocessing import resource_tracker
+
+    resource_tracker.ensure_running()  # its start would let Ctrl-C through
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _Process:
     """A worker process as the main one sees it: the cell it is at, and the one before."""
 
-    def __init__(self, context: Any, device: str | None, threads: int) -> None:
+    def __init__(self, context: Context, device: str | None, threads: int) -> None:
         self.device, self.ready = device, False
         self.cell: PlannedCell | None = None
         self.last: PlannedCell | None = None
         self.connection, other = context.Pipe()
         self.process = context.Process(target=serve, args=(other, device, threads), daemon=True)
-        self._start(context)
-        other.close()  # so that the death of the process is the end of the pipe
-
-    def _start(self, context: Any) -> None:
-        """Deaf to Ctrl-C; but the main process hears it while the libraries are imported."""
         from multiprocessing import forkserver
 
-        with _deaf():
+        with _ignore_sigint():
             if context.get_start_method() == FORKSERVER:
                 forkserver.ensure_running()
             else:
                 self.process.start()
-        if self.process.pid is None:
+        if self.process.pid is None:  # the main process hears Ctrl-C while libraries are imported
             self.process.start()
+        other.close()  # so that the death of the process is the end of the pipe
 
     def give(self, cell: PlannedCell) -> None:
         """Start a cell."""
@@ -76,30 +96,12 @@ class _Process:
         if self.process.is_alive():
             self.process.kill()
             self.process.join()
-        code: int | None = self.process.exitcode
-        return code
+        return self.process.exitcode
 
 
-@contextmanager
-def _deaf() -> Iterator[None]:
-    """What is started meanwhile does not hear Ctrl-C from its first moment.
-
-    It is the main process's, which hears of it a moment later: it is held back, never ignored.
-    """
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    from multiprocessing import resource_tracker
-
-    resource_tracker.ensure_running()  # its start would let Ctrl-C through
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def execute(cells: Sequence[PlannedCell], events: Events, setting: Setting) -> None:
+def execute(
+    cells: Sequence[PlannedCell], listener: ProgressListener, options: ExecutorOptions
+) -> None:
     """Run all cells; a cell whose process dies is tried again in a new one.
 
     Raises:
@@ -109,8 +111,8 @@ def execute(cells: Sequence[PlannedCell], events: Events, setting: Setting) -> N
     for device in sorted({cell.how.device for cell in cells} - {"cpu"}):
         find_device(device)
     gpus = torch.cuda.device_count() if on_gpu(cells) else 0
-    devices, threads = layout(cells, setting.workers, usable_cores(), gpus)
-    _Team(cells, events, setting, devices, threads).run()
+    devices, threads = layout(cells, options.workers, usable_cores(), gpus)
+    _Team(cells, listener, options, devices, threads).run()
 
 
 def layout(
@@ -122,8 +124,8 @@ def layout(
     return devices, max(1, cores // workers)
 
 
-def _context(cells: Sequence[PlannedCell]) -> Any:
-    """How processes are started.
+def _context(cells: Sequence[PlannedCell]) -> Context:
+    """The way processes are started.
 
     On Linux they are copies of one that has imported the libraries: that takes seconds, and once
     is enough. Not on GPUs: a library that looks for them while it is imported would spoil CUDA
@@ -142,28 +144,31 @@ class _Team:
     def __init__(
         self,
         cells: Sequence[PlannedCell],
-        events: Events,
-        setting: Setting,
+        listener: ProgressListener,
+        options: ExecutorOptions,
         devices: Sequence[str | None],
         threads: int,
     ) -> None:
-        self.context, self.threads, self.events = _context(cells), threads, events
-        self.queue = Queue(cells, setting.costs)
+        self.context, self.threads, self.listener = _context(cells), threads, listener
+        self.queue = Queue(cells, options.costs)
         self.devices = devices
         self.members: list[_Process] = []
-        self.stillborn = 0  # in a row
+        self.failed_starts = 0  # in a row
 
     def run(self) -> None:
         """Give cells out until none is left."""
         try:
             for device in self.devices:
-                self._hire(device)
-            while self._give_out():
-                members = {process.connection: process for process in self.members}
-                for connection in wait(list(members)):
-                    process = members[connection]
+                self._start_worker(device)
+            while self.queue.waiting or any(process.cell for process in self.members):
+                for process in self.members:
+                    if process.ready and process.cell is None and self.queue.waiting:
+                        held = [other.cell for other in self.members if other.cell is not None]
+                        process.give(self.queue.take(process.last, held))
+                ready = wait([process.connection for process in self.members])
+                for process in [one for one in self.members if one.connection in ready]:
                     if not self._listen(process):
-                        self._bury(process)
+                        self._reap(process)
         finally:
             busy = [process for process in self.members if process.cell or not process.ready]
             for process in busy:
@@ -172,16 +177,8 @@ class _Team:
                 if process not in busy:
                     process.end(GRACE)
 
-    def _hire(self, device: str | None) -> None:
+    def _start_worker(self, device: str | None) -> None:
         self.members.append(_Process(self.context, device, self.threads))
-
-    def _give_out(self) -> bool:
-        """Give every idle process a cell, while there are some; whether anything is left to do."""
-        for process in self.members:
-            if process.ready and process.cell is None and self.queue.waiting:
-                held = [other.cell for other in self.members if other.cell is not None]
-                process.give(self.queue.take(process.last, held))
-        return bool(self.queue.waiting) or any(process.cell for process in self.members)
 
     def _listen(self, process: _Process) -> bool:
         """Take one message; False if the process is dead."""
@@ -190,27 +187,27 @@ class _Team:
         except (EOFError, OSError):
             return False
         if kind == "ready":
-            process.ready, self.stillborn = True, 0
+            process.ready, self.failed_starts = True, 0
         elif kind == "done":
-            self.events.done(process.finish(), value)
+            self.listener.done(process.finish(), value)
         elif process.cell is not None:
-            self.events.tick(process.cell, value)
+            self.listener.tick(process.cell, value)
         return True
 
-    def _bury(self, dead: _Process) -> None:
+    def _reap(self, dead: _Process) -> None:
         """The cell of a process that died waits again, unless it has killed too many."""
         self.members.remove(dead)
         code = dead.end(GRACE)
         reason = f"the worker process died (exit code {code})"
         if not dead.ready:
-            self.stillborn += 1
-            if self.stillborn >= ATTEMPTS:
+            self.failed_starts += 1
+            if self.failed_starts >= ATTEMPTS:
                 raise StudyError(f"worker processes cannot start (exit code {code})")
         if dead.cell is not None:
             cell = dead.finish()
             if self.queue.died(cell):
-                self.events.say(f"{cell.title}: {reason}: tried again")
+                self.listener.say(f"{cell.title}: {reason}: tried again")
             else:
-                self.events.done(cell, lost_cell(cell, f"{reason}, {ATTEMPTS} times"))
+                self.listener.done(cell, lost_cell(cell, f"{reason}, {ATTEMPTS} times"))
         if self.queue.waiting:
-            self._hire(dead.device)
+            self._start_worker(dead.device)

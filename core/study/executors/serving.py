@@ -1,4 +1,4 @@
-"""What runs in a worker process."""
+"""The program of a worker process."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import multiprocessing
 import os
 import signal
 import threading
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tokensieve.core.lazy import torch
 from tokensieve.core.study.work.worker import Worker
 
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
 
-def serve(connection: Any, device: str | None, threads: int) -> None:
+
+def serve(connection: Connection, device: str | None, threads: int) -> None:
     """Cells in, results out, until the main process is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -29,7 +32,7 @@ def serve(connection: Any, device: str | None, threads: int) -> None:
 
 
 def _end_with_parent() -> None:
-    """A killed study leaves no process behind."""
+    """End with the main process: a killed study leaves no process."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

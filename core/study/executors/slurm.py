@@ -8,9 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from tokensieve.core.errors import StudyError
-from tokensieve.core.study.executors import Events, Queue, Setting, need, on_gpu
-from tokensieve.core.study.plan.cells import PlannedCell
-from tokensieve.core.study.store.store import CellResult, CorruptCell, Store, unfinished
+from tokensieve.core.study.executors import (
+    ExecutorOptions,
+    ProgressListener,
+    Queue,
+    need,
+    on_gpu,
+)
+from tokensieve.core.study.plan.records import PlannedCell
+from tokensieve.core.study.store.flaws import CorruptCell
+from tokensieve.core.study.store.records import ATTRIBUTIONS, SAMPLES
+from tokensieve.core.study.store.store import CellResult, Store, unfinished
 from tokensieve.core.study.work.worker import Worker, lost_cell
 
 DEFAULT_JOBS = 4
@@ -19,7 +27,9 @@ GLANCE = 1.0  # seconds between looks at the folder
 DEBUG = "debug"  # submitit's jobs that run when they are asked how they went
 
 
-def execute(cells: Sequence[PlannedCell], events: Events, setting: Setting) -> None:
+def execute(
+    cells: Sequence[PlannedCell], listener: ProgressListener, options: ExecutorOptions
+) -> None:
     """Submit the cells as an array of jobs and wait for it; what is left of it is canceled.
 
     What a job has done is in the store even if the job, or this process, dies. The options are
@@ -30,10 +40,19 @@ def execute(cells: Sequence[PlannedCell], events: Events, setting: Setting) -> N
         StudyError: there is no Slurm here, or it does not take the jobs or an option.
     """
     submitit = need("submitit", "slurm")
-    parts = shares(cells, setting.workers or DEFAULT_JOBS, setting.costs)
+    parts = shares(cells, options.workers or DEFAULT_JOBS, options.costs)
+    own, folder = dict(options.options), str(options.out.absolute() / "slurm")
+    cluster = own.pop("cluster", None)
+    defaults = {"timeout_min": MINUTES, "name": "tokensieve", "gpus_per_node": int(on_gpu(cells))}
     try:
-        executor = _executor(submitit, setting, gpus=int(on_gpu(cells)))
-        jobs = executor.map_array(RunShare(), parts, [str(setting.out.absolute())] * len(parts))
+        executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
+        if cluster is None and executor.cluster != "slurm":
+            raise StudyError(
+                "--executor slurm: there is no Slurm here; --slurm cluster=local runs its jobs as "
+                "processes"
+            )
+        executor.update_parameters(**{**defaults, **own})
+        jobs = executor.map_array(RunShare(), parts, [str(options.out.absolute())] * len(parts))
     except (RuntimeError, NameError, TypeError, ValueError, AssertionError, OSError) as error:
         raise StudyError(f"--executor slurm: {_line(error, 0)}") from None
     waiting = dict(zip(jobs, parts, strict=True))
@@ -42,9 +61,11 @@ def execute(cells: Sequence[PlannedCell], events: Events, setting: Setting) -> N
             for job in list(waiting):
                 ended = executor.cluster == DEBUG or job.done()
                 problem = job.exception() if ended else None
-                waiting[job] = _collect(waiting[job], events, setting.out)
+                waiting[job] = _collect(waiting[job], listener, options.out)
                 if ended:
-                    _lose(waiting.pop(job), events, f"the Slurm job {job.job_id}", problem)
+                    for cell in waiting.pop(job):
+                        reason = f"the Slurm job {job.job_id} ended early: {_line(problem, -1)}"
+                        listener.done(cell, lost_cell(cell, reason))
             if waiting:
                 time.sleep(GLANCE)
     finally:
@@ -52,25 +73,11 @@ def execute(cells: Sequence[PlannedCell], events: Events, setting: Setting) -> N
             job.cancel(check=False)
 
 
-def _executor(submitit: Any, setting: Setting, gpus: int) -> Any:
-    options = dict(setting.options)
-    cluster = options.pop("cluster", None)
-    executor = submitit.AutoExecutor(folder=str(setting.out.absolute() / "slurm"), cluster=cluster)
-    if cluster is None and executor.cluster != "slurm":
-        raise StudyError(
-            "--executor slurm: there is no Slurm here; --slurm cluster=local runs its jobs as "
-            "processes"
-        )
-    defaults = {"timeout_min": MINUTES, "name": "tokensieve", "gpus_per_node": gpus}
-    executor.update_parameters(**{**defaults, **options})
-    return executor
-
-
 class RunShare:
-    """What a job does: run its cells, each written as soon as it is done."""
+    """The program of a job: run its cells, each written as soon as it is done."""
 
     def __call__(self, cells: Sequence[PlannedCell], out: str) -> int:
-        """How many were run; those that are there, of an earlier try of this job, are not."""
+        """Run the cells but those of an earlier try of this job; how many were run."""
         worker, store = Worker(), Store(out)
         keys, _ = unfinished(store, [cell.key for cell in cells], print)
         pending = [cell for cell in cells if cell.key in set(keys)]
@@ -79,7 +86,7 @@ class RunShare:
         return len(pending)
 
     def checkpoint(self, cells: Sequence[PlannedCell], out: str) -> Any:
-        """A job that is preempted or out of time goes on with the same cells."""
+        """Let a job that is preempted or out of time go on with the same cells."""
         return need("submitit", "slurm").helpers.DelayedSubmission(self, cells, out)
 
 
@@ -101,37 +108,24 @@ def shares(
     return [part for part in parts if part]
 
 
-def _collect(cells: Sequence[PlannedCell], events: Events, out: Path) -> list[PlannedCell]:
-    """Report the cells that have been written; the others."""
+def _collect(
+    cells: Sequence[PlannedCell], listener: ProgressListener, out: Path
+) -> list[PlannedCell]:
+    """Report the cells that jobs have written; the others."""
     missing = []
     for cell in cells:
-        result = _written(out, cell)
-        if result is None:
+        try:
+            found = Store(out).read(cell.key)
+        except CorruptCell:
+            found = None
+        if found is None:
             missing.append(cell)
         else:
-            events.done(cell, result)
+            result = CellResult(cell.key, found.data, written=True)
+            result.lines = {SAMPLES: found.samples, ATTRIBUTIONS: found.anatomy}
+            listener.done(cell, result)
     return missing
-
-
-def _lose(
-    cells: Sequence[PlannedCell], events: Events, job: str, error: BaseException | None
-) -> None:
-    """Report the cells that a job has left behind."""
-    for cell in cells:
-        events.done(cell, lost_cell(cell, f"{job} ended early: {_line(error, -1)}"))
 
 
 def _line(error: BaseException | None, number: int) -> str:
     return (str(error or "").strip() or "no result").splitlines()[number]
-
-
-def _written(out: Path, cell: PlannedCell) -> CellResult | None:
-    """The cell as the job wrote it."""
-    try:
-        found = Store(out).read(cell.key)
-    except CorruptCell:
-        return None
-    if found is None:
-        return None
-    lines = {"samples.jsonl": found.samples, "anatomy.jsonl": found.anatomy}
-    return CellResult(cell.key, found.data, lines, written=True)

@@ -1,4 +1,4 @@
-"""What a benchmark shows a model: turns of text and pictures."""
+"""Conversations: the turns of text and pictures that a benchmark shows a model."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Conversation:
 
     @property
     def text(self) -> str:
-        """All that is said, a line per part."""
+        """The text of all turns, a line per part."""
         parts = [part for message in self.messages for part in message["content"]]
         return "\n".join(part["text"] for part in parts if part["type"] == "text")
 
@@ -39,14 +39,14 @@ class Conversation:
         return kinds == ["image"] * len(self.images) + ["text"]
 
     def prompt(self, loaded: LoadedModel) -> str:
-        """What the processor gets, up to where the model is to answer."""
+        """The prompt for the processor, up to where the model is to answer."""
         if self.is_question:
             return str(loaded.adapter.prompt(loaded.processor, self.text, list(self.images)))
         with foreign(ModelError, f"model {loaded.name!r}: the prompt cannot be made"):
             return render_chat(loaded.processor, self.messages)
 
 
-def ask(images: Sequence[Any], text: str) -> list[dict[str, Any]]:
+def ask(images: Sequence[object], text: str) -> list[dict[str, Any]]:
     """The turn of a user who shows pictures and asks about them, as lmms-eval writes it."""
     shown = [{"type": "image", "url": image} for image in images]
     return [{"role": "user", "content": [*shown, {"type": "text", "text": text}]}]
@@ -58,30 +58,28 @@ def read_conversation(messages: Sequence[Any]) -> Conversation:
     Raises:
         TaskError: they show something else than pictures.
     """
+    from PIL import Image
+
     turns: list[dict[str, Any]] = []
-    images: list[Image] = []
+    images: list[Image.Image] = []
     for message in messages:
         content = message["content"]
         parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
-        turns.append({"role": message["role"], "content": [_part(p, images) for p in parts]})
+        bare: list[dict[str, str]] = []
+        for part in parts:
+            kind = part["type"]
+            if kind == "text":
+                bare.append({"type": "text", "text": str(part["text"])})
+                continue
+            if kind != "image":
+                raise TaskError(f"shows the model {kind}: only pictures and text are supported")
+            picture = part["url"]
+            if isinstance(picture, str | Path):
+                images.append(open_image(Path(picture)))
+            elif isinstance(picture, Image.Image):
+                images.append(as_seen(picture))
+            else:
+                raise TaskError(f"shows the model a {type(picture).__name__} for a picture")
+            bare.append({"type": "image"})
+        turns.append({"role": message["role"], "content": bare})
     return Conversation(tuple(turns), tuple(images))
-
-
-def _part(part: dict[str, Any], images: list[Image]) -> dict[str, str]:
-    """The part without its picture, which is appended to ``images``."""
-    if part["type"] == "text":
-        return {"type": "text", "text": str(part["text"])}
-    if part["type"] != "image":
-        raise TaskError(f"shows the model {part['type']}: only pictures and text are supported")
-    images.append(_picture(part["url"]))
-    return {"type": "image"}
-
-
-def _picture(value: Any) -> Image:
-    from PIL import Image
-
-    if isinstance(value, str | Path):
-        return open_image(Path(value))
-    if not isinstance(value, Image.Image):
-        raise TaskError(f"shows the model a {type(value).__name__} for a picture")
-    return as_seen(value)

@@ -1,4 +1,4 @@
-"""How a benchmark wants its answers generated: its ``generation_kwargs`` for ``generate``."""
+"""A benchmark's wishes for generated answers: its ``generation_kwargs`` for ``generate``."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Generation:
         return int(self.options["num_beams"])
 
     def cut(self, text: str) -> str:
-        """The answer up to the first stop text; space in front of it ends nothing."""
+        """The answer up to the first stop text; space before the answer ends nothing."""
         text = text.strip()
         places = [text.find(stop) for stop in self.until]
         ends = [place for place in places if place >= 0]
@@ -58,5 +58,6 @@ def read_generation(given: Mapping[str, Any] | None, max_new_tokens: int) -> Gen
 
 
 def _texts(value: Any) -> list[str]:
+    """One text, or those of a list."""
     given = [value] if isinstance(value, str) else list(value or ())
     return [str(text) for text in given if text]

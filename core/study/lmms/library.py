@@ -23,6 +23,11 @@ REACHED_INTO = "filelock._api"
 """A private module without which lmms-eval 0.7.3 evaluates nothing; filelock 4.3 has none."""
 GENERATED = ("generate_until", "generate_until_multi_round", "generate_until_agentic")
 RATED = ("multiple_choice", "loglikelihood")
+UNREACHABLE = frozenset({
+    "OfflineModeIsEnabled", "LocalEntryNotFoundError", "ConnectError", "ProxyError",
+    "ConnectionError", "HfHubHTTPError", "DatasetNotFoundError", "TransportError",
+})  # fmt: skip
+"""Classes of errors of data that is not here: the commonest reason, and the least clear."""
 DEFINITIONS = (".yaml", ".yml", ".py", ".json", ".txt", "")
 """Files that define a task and its scorer; templates of lmms-eval have no suffix."""
 
@@ -40,7 +45,7 @@ def need_lmms() -> None:
 
 
 def installed_version() -> str:
-    """Of lmms-eval."""
+    """The version of lmms-eval that is installed."""
     return version(PACKAGE)
 
 
@@ -81,12 +86,18 @@ def load_benchmark(name: str, include: Path | None) -> Any:
     entry = manager.task_index.get(name)
     if entry is None:
         known = {*manager.all_tasks, *(manager_of(include).all_tasks if include else ())}
-        raise TaskError(f"{where}: lmms-eval has no such task{_few(name, known)}")
+        hint = did_you_mean(name, known).partition(", allowed:")[0]  # the list is far too long
+        more = f"`lmms-eval tasks list` shows all {len(known)}"
+        raise TaskError(f"{where}: lmms-eval has no such task{hint} ({more})")
     if entry["type"] in ("group", "tag"):
-        parts = _members(manager, name, entry)
+        listed = entry["task"] if entry["type"] == "tag" else manager._get_config(name)["task"]
+        names = [one["task"] if isinstance(one, dict) else str(one) for one in listed]
+        parts = ", ".join(f"lmms-eval:{one}" for one in names)
         raise TaskError(f"{where} is a {entry['type']}: name its tasks instead: {parts}")
     with one_line(where):
-        kind = "simple" if _output_type(manager, name) in RATED else "chat"
+        config = manager._get_config(name)
+        output = config.get("output_type", getattr(config.get("class"), "OUTPUT_TYPE", ""))
+        kind = "simple" if output in RATED else "chat"
         with quiet():
             task = manager.load_task_or_group([name], kind)[name]
     if task.OUTPUT_TYPE not in (*GENERATED, *RATED):
@@ -106,23 +117,6 @@ def manager_of(include: Path | None) -> Any:
         return tasks.TaskManager("ERROR", paths, include_defaults=not paths, model_name=MODEL)
 
 
-def _output_type(manager: Any, name: str) -> str:
-    config = manager._get_config(name)
-    return str(config.get("output_type", getattr(config.get("class"), "OUTPUT_TYPE", "")))
-
-
-def _few(name: str, known: set[str]) -> str:
-    """A suggestion; the whole list is far too long."""
-    hint = did_you_mean(name, known).partition(", allowed:")[0]
-    return f"{hint} (`lmms-eval tasks list` shows all {len(known)})"
-
-
-def _members(manager: Any, name: str, entry: Any) -> str:
-    members = entry["task"] if entry["type"] == "tag" else manager._get_config(name)["task"]
-    names = [one["task"] if isinstance(one, dict) else str(one) for one in members]
-    return ", ".join(f"lmms-eval:{one}" for one in names)
-
-
 @contextlib.contextmanager
 def one_line(where: str) -> Iterator[None]:
     """Turn what a task's definition or data raises into one line."""
@@ -133,25 +127,17 @@ def one_line(where: str) -> Iterator[None]:
     except BREAKAGE as error:
         inner = cause(error)
         text = str(inner).strip()
-        first = text.splitlines()[0] if text else "no message"
-        raise TaskError(f"{where} cannot be loaded: {_advice(inner, first)}") from inner
-
-
-def _advice(error: BaseException, first: str) -> str:
-    """Data that is not here is the commonest reason, and the least clear from its error."""
-    if isinstance(error, ModuleNotFoundError):
-        return f"it needs {error.name}, which is not installed"
-    kinds = {kind.__name__ for kind in type(error).__mro__}
-    if isinstance(error, ConnectionError | TimeoutError) or kinds & {
-        "OfflineModeIsEnabled", "LocalEntryNotFoundError", "ConnectError", "ProxyError",
-        "ConnectionError", "HfHubHTTPError", "DatasetNotFoundError", "TransportError",
-    }:  # fmt: skip
-        return f"its data is not here and cannot be downloaded ({type(error).__name__}: {first})"
-    return f"{type(error).__name__}: {first}"
+        advice = f"{type(inner).__name__}: {text.splitlines()[0] if text else 'no message'}"
+        kinds = {kind.__name__ for kind in type(inner).__mro__}
+        if isinstance(inner, ModuleNotFoundError):
+            advice = f"it needs {inner.name}, which is not installed"
+        elif isinstance(inner, ConnectionError | TimeoutError) or kinds & UNREACHABLE:
+            advice = f"its data is not here and cannot be downloaded ({advice})"
+        raise TaskError(f"{where} cannot be loaded: {advice}") from inner
 
 
 def cause(error: BaseException) -> BaseException:
-    """What is behind tenacity's ``RetryError``: lmms-eval tries downloads and scorers again."""
+    """The error inside tenacity's ``RetryError``: lmms-eval tries downloads and scorers again."""
     attempt = getattr(error, "last_attempt", None)
     if attempt is None:
         return error

@@ -1,4 +1,4 @@
-"""What lmms-eval finds through the entry-point group ``lmms_eval.models``."""
+"""The entry that lmms-eval finds in the group ``lmms_eval.models``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From what lmms-eval logs of every question to one score per question, paired by its number."""
+"""Scores of a benchmark: from what lmms-eval logs to one per question, paired by its number."""
 
 from __future__ import annotations
 
@@ -49,31 +49,22 @@ def read_scores(samples: Sequence[Mapping[str, Any]], metrics: Metrics) -> Score
         raise TaskError(f"unknown metric {metrics.wanted!r}{hint}")
     if metrics.wanted in metrics.lower_is_better:
         raise TaskError(f"metric {metrics.wanted!r} is better when lower: no score of a study")
-    names = [metrics.wanted] if metrics.wanted else _numeric(first.values(), metrics)
+    names = [metrics.wanted] if metrics.wanted else []
+    for name in () if names else metrics.names:  # with a number for some question: then for all
+        numbers = (_number(one.get(name), metrics.score_key) for one in first.values())
+        if name not in metrics.lower_is_better and any(one is not None for one in numbers):
+            names.append(name)
     if not names:
         raise TaskError(_reason(first, metrics))
     found, used = {}, dict.fromkeys(names, False)
     for number, sample in first.items():
-        name = next((name for name in names if name in sample), None)
-        value = None if name is None else _number(sample[name], metrics.score_key)
-        if name is None or value is None:
-            shown = "nothing" if name is None else f"{sample[name]!r}"[:80]
-            raise TaskError(f"question {number}: metric {name or names[0]!r} gives {shown}")
-        found[number], used[name] = value, True
+        own = next((name for name in names if name in sample), None)
+        value = None if own is None else _number(sample[own], metrics.score_key)
+        if own is None or value is None:
+            shown = "nothing" if own is None else f"{sample[own]!r}"[:80]
+            raise TaskError(f"question {number}: metric {own or names[0]!r} gives {shown}")
+        found[number], used[own] = value, True
     return Scores(found, tuple(name for name in names if used[name]), first)
-
-
-def _numeric(samples: Any, metrics: Metrics) -> list[str]:
-    """Metrics with a number for some question; for the others it must then have one too."""
-    return [
-        name
-        for name in metrics.names
-        if name not in metrics.lower_is_better
-        and any(
-            name in sample and _number(sample[name], metrics.score_key) is not None
-            for sample in samples
-        )
-    ]
 
 
 def _number(value: Any, key: str) -> float | None:
@@ -87,7 +78,7 @@ def _number(value: Any, key: str) -> float | None:
 
 
 def _reason(samples: Mapping[int, Mapping[str, Any]], metrics: Metrics) -> str:
-    """Why no metric can be paired."""
+    """The reason why no metric can be paired."""
     one: Mapping[str, Any] = next(iter(samples.values()), {})
     shown = []
     for name in metrics.names:
@@ -104,7 +95,7 @@ def _reason(samples: Mapping[int, Mapping[str, Any]], metrics: Metrics) -> str:
 
 
 def note_of(scores: Scores, aggregated: Mapping[str, Any]) -> str | None:
-    """In words, where the study's mean is not what the benchmark itself reports."""
+    """A note where the study's mean is not what the benchmark itself reports."""
     values = list(scores.by_document.values())
     mean, name = fmean(values), scores.metrics[0]
     own = [value for key, value in aggregated.items() if key.partition(",")[0] == name]

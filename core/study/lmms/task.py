@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from pydantic import Field
 
@@ -49,6 +49,7 @@ class LmmsTask(Task):
             ]
 
     def _example(self, source: Any, number: int, document: Any, where: str) -> Example:
+        """The example of a document."""
         try:
             shown = first_turn(source, document)
         except TaskError as error:
@@ -61,8 +62,8 @@ class LmmsTask(Task):
         """Only lmms-eval scores: with the whole document, after its own answer filters."""
         raise TaskError(f"task '{PREFIX}{self.benchmark}' is scored by lmms-eval itself")
 
-    def identity(self) -> dict[str, Any]:
-        """What results depend on besides the questions; not where the folder lies."""
+    def identity(self) -> dict[str, str]:
+        """Facts that results depend on besides the questions; not where the folder is."""
         facts = {"benchmark": self.benchmark, "lmms_eval": library.installed_version()}
         if self.metric:
             facts["metric"] = self.metric
@@ -71,7 +72,7 @@ class LmmsTask(Task):
         return facts
 
     def metrics(self) -> Metrics:
-        """What lmms-eval measures here, in the order of the task's definition."""
+        """The metrics of lmms-eval, in the order of the task's definition."""
         source = self.source
         better = source.higher_is_better()
         return Metrics(
@@ -83,38 +84,31 @@ class LmmsTask(Task):
 
 
 def first_turn(source: Any, document: Any) -> Conversation:
-    """What the model is asked first; of choices, the question that they answer."""
+    """The first question to the model; of choices, the one that they answer."""
     if source.OUTPUT_TYPE in library.RATED:
-        return read_conversation(
-            ask(source.doc_to_visual(document) or [], _context(source, document))
-        )
-    if source.OUTPUT_TYPE == "generate_until_agentic":
-        return read_conversation(
-            ask(source.doc_to_visual(document) or [], str(source.doc_to_text(document)))
-        )
-    return read_conversation(source.doc_to_messages(document))
+        text = source.fewshot_context(document, source.config.num_fewshot or 0)
+    elif source.OUTPUT_TYPE == "generate_until_agentic":
+        text = source.doc_to_text(document)
+    else:
+        return read_conversation(source.doc_to_messages(document))
+    return read_conversation(ask(source.doc_to_visual(document) or [], str(text)))
 
 
-def _context(source: Any, document: Any) -> str:
-    shots = source.config.num_fewshot or 0
-    return str(source.fewshot_context(document, shots))
-
-
-def is_benchmark(value: Any) -> bool:
+def is_benchmark(value: object) -> TypeGuard[str]:
     """Whether a task is written ``lmms-eval:NAME``."""
     return isinstance(value, str) and value.startswith(PREFIX)
 
 
-def read_benchmark(given: Mapping[str, Any], folder: Path) -> LmmsTask:
+def read_benchmark(given: Mapping[str, object], folder: Path) -> LmmsTask:
     """From ``{task: lmms-eval:NAME, include: DIR, metric: NAME}``; ``folder`` holds the study.
 
     Raises:
         TaskError: lmms-eval is not installed, or the folder is not there.
     """
     library.need_lmms()
-    include = given.get("include")
-    if include is not None:
-        include = (folder / Path(str(include)).expanduser()).resolve()
+    include = None
+    if given.get("include") is not None:
+        include = (folder / Path(str(given["include"])).expanduser()).resolve()
         if not include.is_dir():
             raise TaskError(f"include: there is no folder {include}")
     return LmmsTask(
@@ -124,7 +118,9 @@ def read_benchmark(given: Mapping[str, Any], folder: Path) -> LmmsTask:
     )
 
 
-def with_include(tasks: Sequence[str] | None, folder: Path | None) -> list[Any] | None:
+def with_include(
+    tasks: Sequence[str] | None, folder: Path | None
+) -> list[str | dict[str, str]] | None:
     """The command line's tasks, those of lmms-eval with the folder where to look for them."""
     if folder is None:
         return None if tasks is None else list(tasks)

@@ -4,107 +4,34 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from tokensieve.core.errors import StudyError
 from tokensieve.core.names import BASELINES
-from tokensieve.core.pipeline.budgets import Budget, whole
+from tokensieve.core.pipeline.budgets import Budget
 from tokensieve.core.pipeline.loading import load_pipeline
 from tokensieve.core.pipeline.pipeline import Pipeline
 from tokensieve.core.plugins.registry import PROJECT, Registry
 from tokensieve.core.study.plan.classifiers import check_answerable, classes_of
-from tokensieve.core.study.plan.code import Files, code_of, digest_of
+from tokensieve.core.study.plan.code import code_of, digest_of
 from tokensieve.core.study.plan.identity import model_identity
-from tokensieve.core.study.plan.known_tasks import KnownTask, Tasks, known_tasks, task_path
-from tokensieve.core.study.spec.parts import budget_title
+from tokensieve.core.study.plan.known_tasks import known_tasks, task_path
+from tokensieve.core.study.plan.records import (
+    AttributionFacts,
+    CellConfig,
+    PipelineFacts,
+    PlannedCell,
+    Record,
+    RunOptions,
+    as_json,
+)
 from tokensieve.core.study.spec.study import PipelineSpec, StudySpec
-from tokensieve.core.study.spec.tasks import TaskSpec
 
 KEY_LENGTH = 16
 VERSIONS = (PROJECT, "torch", "transformers")
-
-
-@dataclass(frozen=True)
-class HowToRun:
-    """What a worker has to know besides: none of it changes the result.
-
-    ``model`` is what the model is loaded by and ``dtype`` how that was asked for; ``size`` are its
-    bytes on disk (0: not known here); ``file`` is the absolute path of a task without code, or of
-    the user's folder of lmms-eval tasks. ``sources``, ``weights`` and ``files`` are hashes by path
-    of the plugin files, of the model's files and of those that the task reads, ``prints`` the
-    fingerprints of its examples: what differs from them is named.
-    """
-
-    model: str
-    device: str
-    dtype: str
-    batch: int
-    size: int = 0
-    file: str | None = None
-    plugins: tuple[str, ...] = ()
-    sources: Files = field(default_factory=dict)
-    weights: Files = field(default_factory=dict)
-    files: Files = field(default_factory=dict)
-    prints: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class PlannedCell:
-    """One cell: ``config`` decides its result and its key."""
-
-    key: str
-    config: dict[str, Any]
-    how: HowToRun
-
-    @property
-    def samples(self) -> int:
-        """Questions to be answered."""
-        count: int = self.config["task"]["samples"]
-        return count
-
-    @property
-    def title(self) -> str:
-        """``tiny-llava / digits / fastv / average=32 / seed 0``."""
-        return title_of(self.config)
-
-
-def title_of(config: dict[str, Any]) -> str:
-    """A cell in words."""
-    parts = [config["model"]["name"], config["task"]["name"]]
-    if config["kind"] != "accuracy":
-        return " / ".join([*parts, config["kind"]])
-    parts.append(config["pipeline"]["name"])
-    if config["budget"] is not None:
-        parts.append(budget_title(config["budget"]))
-    return " / ".join([*parts, f"seed {config['seed']}"])
-
-
-def at_budget(pipeline: Pipeline, budget: Budget) -> Pipeline:
-    """The pipeline with ``budget`` as its cost over the whole decoder.
-
-    An average or a share of tokens is that of the decoder's layers, wherever the pipeline cuts:
-    one boundary in front of the decoder leaves that many tokens, one behind some layers fewer,
-    and several are scaled by one factor.
-    """
-    if not pipeline.stages:
-        return pipeline
-    first, *more = pipeline.stages
-    if more or len(first.at) > 1:
-        return pipeline.model_copy(update={"keep": budget})
-    early = first.at[0] <= 0
-    if budget.kind == "average" and early:
-        own = Budget(kind="tokens", value=whole(budget.value))
-    elif budget.kind == "share" and not early:  # of the layers; a stage's share is of its tokens
-        stages = (first.model_copy(update={"keep": (Budget.model_validate(1.0),)}),)
-        return pipeline.model_copy(update={"stages": stages, "keep": budget})
-    else:
-        own = budget
-    stage = first.model_copy(update={"keep": (own,)})
-    return pipeline.model_copy(update={"stages": (stage,), "keep": None})
 
 
 def is_random(pipeline: Pipeline) -> bool:
@@ -135,29 +62,60 @@ def plan(
     keys = _Keys()
     cells: dict[str, PlannedCell] = {}
     for model in spec.models:
-        identity, classes = model_identity(model, registry), classes_of(model, registry)
-        size, weights = identity.pop("bytes"), identity.pop("files")
+        found, classes = model_identity(model, registry), classes_of(model, registry)
         versions = versions_of(classifier=bool(classes))
-        how = HowToRun(model.model, model.device, model.dtype, spec.batch, size, None, paths)
-        how = replace(how, sources=sources, weights=weights)
+        how = RunOptions(
+            model.model,
+            model.device,
+            model.dtype,
+            spec.batch,
+            size=found.size,
+            plugins=paths,
+            sources=sources,
+            weights=found.files,
+        )
         for task in (task for task in spec.tasks if model.asked(task.title)):
             known = tasks[task.title, task.samples or spec.samples]
             check_answerable(model, classes, task, known.examples)
-            asked = replace(how, file=task_path(task.task))
-            for one, all_facts in [
-                (known, _accuracy(spec, known, variants)),
-                *_anatomy(spec, task, tasks, registry),
-            ]:
-                own = replace(asked, files=one.files, prints=one.prints)
-                for facts in all_facts:
-                    config = {"model": identity, **facts, "versions": versions}
-                    key = keys.of(config)
-                    cells[key] = PlannedCell(key, config, own)
+            asked = replace(how, file=task_path(task.task), files=known.files, prints=known.prints)
+            configs = [
+                CellConfig(
+                    model=found.facts,
+                    kind="accuracy",
+                    pipeline=variant.pipeline,
+                    budget=variant.budget,
+                    seed=variant.seed,
+                    task=known.facts,
+                    max_new_tokens=spec.max_new_tokens,
+                    versions=versions,
+                )
+                for variant in variants
+            ]
+            planned = [(asked, config) for config in configs]
+            if spec.anatomy is not None:
+                known = tasks[task.title, spec.anatomy.samples]
+                own = spec.anatomy.model_dump(mode="json", exclude={"samples"})
+                config = CellConfig(
+                    model=found.facts,
+                    kind="anatomy",
+                    pipeline=None,
+                    budget=None,
+                    seed=0,
+                    task=known.facts,
+                    max_new_tokens=spec.max_new_tokens,
+                    versions=versions,
+                    code=code_of((term.scorer for term in spec.anatomy.scorers), registry),
+                    anatomy=AttributionFacts.model_validate(own),
+                )
+                planned.append((replace(asked, files=known.files, prints=known.prints), config))
+            for options, config in planned:
+                key = keys.of(config)
+                cells[key] = PlannedCell(key, config, options)
     return list(cells.values())
 
 
 def count_cells(spec: StudySpec, pipelines: Sequence[PipelineSpec]) -> int:
-    """How many cells a study has at most, from its lists alone: nothing is planned for it."""
+    """The most cells that a study can have, from its lists alone: nothing is planned for it."""
     variants = 0
     for entry in pipelines:
         budgets = len(spec.budgets) if entry.pipeline.stages else 1
@@ -180,56 +138,35 @@ def check_count(cells: int, most: int | None) -> None:
 
 
 def versions_of(*, classifier: bool) -> dict[str, str]:
-    """Of what every cell runs on."""
+    """The versions of what every cell runs on."""
     names = (*VERSIONS, "timm") if classifier else VERSIONS
     return {name: version(name) for name in names}
 
 
+@dataclass(frozen=True)
+class _Variant:
+    """A pipeline at a budget, with a seed."""
+
+    pipeline: PipelineFacts
+    budget: dict[str, int | float] | None
+    seed: int
+
+
 def _variants(
     spec: StudySpec, pipelines: Sequence[PipelineSpec], registry: Registry
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[_Variant]:
     """Every pipeline at every budget with its seeds; what has no stages and no seed, once."""
     for entry in pipelines:
         code = code_of(entry.pipeline.components(), registry)
         seeds = spec.seeds if is_random(entry.pipeline) else (0,)
         budgets: Sequence[Budget | None] = spec.budgets if entry.pipeline.stages else (None,)
         for budget in budgets:
-            pipeline = {**pipeline_identity(entry, budget), "code": code}
-            title = None if budget is None else {budget.kind: budget.value}
+            pipeline = pipeline_identity(entry, budget, code)
+            title: dict[str, int | float] | None = None
+            if budget is not None:
+                title = {budget.kind: budget.value}
             for seed in seeds:
-                yield {"pipeline": pipeline, "budget": title, "seed": seed}
-
-
-def _accuracy(
-    spec: StudySpec, known: KnownTask, variants: Sequence[dict[str, Any]]
-) -> Iterator[dict[str, Any]]:
-    """The cells of a model and a task, without the model."""
-    for variant in variants:
-        yield {
-            "kind": "accuracy",
-            **variant,
-            "task": known.facts,
-            "max_new_tokens": spec.max_new_tokens,
-        }
-
-
-def _anatomy(
-    spec: StudySpec, task: TaskSpec, tasks: Tasks, registry: Registry
-) -> Iterator[tuple[KnownTask, list[dict[str, Any]]]]:
-    """One cell, if the study wants it."""
-    if spec.anatomy is not None:
-        known = tasks[task.title, spec.anatomy.samples]
-        facts = {
-            "code": code_of((term.scorer for term in spec.anatomy.scorers), registry),
-            "kind": "anatomy",
-            "pipeline": None,
-            "budget": None,
-            "task": known.facts,
-            "seed": 0,
-            "max_new_tokens": spec.max_new_tokens,
-            "anatomy": spec.anatomy.model_dump(mode="json", exclude={"samples"}),
-        }
-        yield known, [facts]
+                yield _Variant(pipeline, title, seed)
 
 
 def _with_baselines(spec: StudySpec, registry: Registry) -> list[PipelineSpec]:
@@ -240,40 +177,46 @@ def _with_baselines(spec: StudySpec, registry: Registry) -> list[PipelineSpec]:
     return [*added, *spec.pipelines]
 
 
-def pipeline_identity(entry: PipelineSpec, budget: Budget | None) -> dict[str, Any]:
-    """Name and content of a pipeline at a budget."""
-    pipeline = entry.pipeline if budget is None else at_budget(entry.pipeline, budget)
+def pipeline_identity(
+    entry: PipelineSpec, budget: Budget | None, code: dict[str, str]
+) -> PipelineFacts:
+    """Name, content and code of a pipeline at a budget."""
+    pipeline = entry.pipeline
+    if budget is not None:
+        pipeline = pipeline.with_keep(budget, of_decoder=True)
     content = pipeline.to_plain()
     for key in ("description", "source", "about"):  # words for people
         content.pop(key, None)
-    return {"name": entry.title, "resolved": content}
+    return PipelineFacts(name=entry.title, resolved=content, code=code)
 
 
-def key_of(config: dict[str, Any]) -> str:
+def key_of(config: CellConfig | Mapping[str, object]) -> str:
     """The name of a cell's directory: the start of the SHA-256 of its configuration."""
     return _Keys().of(config)
 
 
-_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+_ENCODER = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=as_json
+)
 
 
 class _Keys:
     """Keys of configurations that share their parts: each part is written down once."""
 
     def __init__(self) -> None:
-        self._written: dict[int, tuple[Any, str]] = {}
+        self._written: dict[int, tuple[Record, str]] = {}
 
-    def of(self, config: dict[str, Any]) -> str:
+    def of(self, config: CellConfig | Mapping[str, object]) -> str:
         """The key of one configuration."""
-        text = ",".join([f'"{name}":{self._text(config[name])}' for name in sorted(config)])
-        return hashlib.sha256(f"{{{text}}}".encode()).hexdigest()[:KEY_LENGTH]
-
-    def _text(self, part: Any) -> str:
-        if type(part) is int:
-            return str(part)
-        if not isinstance(part, dict):
-            return _ENCODER.encode(part)
-        written = self._written.get(id(part))
-        if written is None:  # the part is kept with its text: its number is not given away again
-            written = self._written[id(part)] = (part, _ENCODER.encode(part))
-        return written[1]
+        texts = []
+        for name, part in sorted(config.items()):
+            if not isinstance(part, Record):
+                text = _ENCODER.encode(part)
+            elif id(part) in self._written:
+                text = self._written[id(part)][1]
+            else:  # the part is kept with its text: its number is not given away again
+                text = _ENCODER.encode(part)
+                self._written[id(part)] = (part, text)
+            texts.append(f'"{name}":{text}')
+        whole = f"{{{','.join(texts)}}}"
+        return hashlib.sha256(whole.encode()).hexdigest()[:KEY_LENGTH]

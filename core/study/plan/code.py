@@ -1,4 +1,4 @@
-"""Whose code a cell runs: files of components and plugins, and what they import that may change."""
+"""The code that a cell runs: files of components and plugins, and what of theirs may change."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from importlib.machinery import PathFinder
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 from tokensieve.core.errors import PluginError
 from tokensieve.core.foreign import reason
@@ -20,9 +20,18 @@ from tokensieve.core.plugins.files import module_of
 from tokensieve.core.plugins.registry import PROJECT, Registry, kind_of
 from tokensieve.core.plugins.watching import changeable
 
-SHORT = 16  # hexadecimal digits of a hash that stand in a configuration
+SHORT = 16  # hexadecimal digits of a hash in a configuration
 Files = dict[str, str]
 """Hashes by path."""
+
+
+class Coded(Protocol):
+    """A component, a task or an adapter, or the class of one."""
+
+    @property
+    def name(self) -> str:
+        """The name that it is registered by."""
+        ...
 
 
 def digest_of(data: bytes) -> str:
@@ -30,20 +39,20 @@ def digest_of(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:SHORT]
 
 
-def code_of(parts: Iterable[Any], registry: Registry) -> dict[str, str]:
-    """What the code of components, tasks and adapters is, wherever it lies.
+def code_of(parts: Iterable[Coded], registry: Registry) -> dict[str, str]:
+    """Hashes of the code of components, tasks and adapters, wherever it is.
 
     Of a component the hash of its own file; of a plugin also those of the modules that it imports
     and that are no installed distribution's, of the data that it reads while it is loaded, and its
     version if it is a distribution itself. So a scorer that
-    is edited is run anew, whether it is a plugin file or lies in a checkout.
+    is edited is run anew, whether it is a plugin file or part of a checkout.
     """
     found: dict[str, set[str]] = {}
     for part in parts:
         owner, files = _code(part, registry)
         for file, digest in files.items():
             found.setdefault(Path(file).name, set()).add(digest)
-        if owner != PROJECT and not _is_file(owner, registry):
+        if owner != PROJECT and owner not in registry.sources:
             found[owner] = {version(owner)}
     return {
         name if not number else f"{name} ({number + 1})": digest
@@ -52,17 +61,17 @@ def code_of(parts: Iterable[Any], registry: Registry) -> dict[str, str]:
     }
 
 
-def code_files(parts: Iterable[Any], registry: Registry) -> Files:
+def code_files(parts: Iterable[Coded], registry: Registry) -> Files:
     """The same files by their paths, for errors that name one."""
     return {file: own for part in parts for file, own in _code(part, registry)[1].items()}
 
 
-def _code(part: Any, registry: Registry) -> tuple[str, Files]:
-    """Who brought a component, and the files of its code."""
+def _code(part: Coded, registry: Registry) -> tuple[str, Files]:
+    """The owner of a component, and the files of its code."""
     kind = part if isinstance(part, type) else type(part)
     entry = registry.entries.get(kind_of(kind), {}).get(part.name)
     owner = PROJECT if entry is None else entry.owner
-    if _is_file(owner, registry):
+    if owner in registry.sources:
         source, module = registry.sources[owner], module_of(Path(owner))
         imported = _imported(source, _Module("", module))
         read = data_files(registry.reads[owner])
@@ -82,10 +91,6 @@ def _code(part: Any, registry: Registry) -> tuple[str, Files]:
 def data_files(paths: Iterable[str]) -> Files:
     """Hashes by path of data that was read; what is gone meanwhile has none."""
     return {path: digest_of(Path(path).read_bytes()) for path in paths if Path(path).is_file()}
-
-
-def _is_file(owner: str, registry: Registry) -> bool:
-    return owner in registry.sources
 
 
 class _Module(NamedTuple):
@@ -115,7 +120,7 @@ def _imported(source: bytes, module: _Module) -> Files:
 
 @lru_cache(maxsize=256)
 def _names(source: bytes, package: str) -> tuple[str, ...]:
-    """What a file says that it imports; parts of a package and the package itself."""
+    """The modules that a file says it imports; parts of a package and the package itself."""
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):  # a compiled module
@@ -124,28 +129,18 @@ def _names(source: bytes, package: str) -> tuple[str, ...]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            start = _absolute(node, package)
+        elif isinstance(node, ast.ImportFrom):  # ``from .x import y`` starts at a package above
+            parts = package.split(".")
+            above = parts[: len(parts) - node.level + 1] if node.level else []
+            start = ".".join([*above, *([node.module] if node.module else [])])
             names += [start, *(f"{start}.{alias.name}".lstrip(".") for alias in node.names)]
-        elif isinstance(node, ast.Call) and _imports(node.func) and node.args:
+        elif isinstance(node, ast.Call) and node.args:
+            called = getattr(node.func, "attr", None) or getattr(node.func, "id", None)
             first = node.args[0]
-            if isinstance(first, ast.Constant) and isinstance(first.value, str):
-                names.append(first.value)
-    parts = (name.split(".") for name in dict.fromkeys(names) if name)
-    return tuple(".".join(part[:end]) for part in parts for end in range(1, len(part) + 1))
-
-
-def _imports(function: ast.expr) -> bool:
-    """Whether a call is one of ``import_module`` or ``__import__``."""
-    name = getattr(function, "attr", None) or getattr(function, "id", None)
-    return name in ("import_module", "__import__")
-
-
-def _absolute(node: ast.ImportFrom, package: str) -> str:
-    """The name that ``from .x import y`` means."""
-    parts = package.split(".")
-    above = parts[: len(parts) - node.level + 1] if node.level else []
-    return ".".join([*above, *([node.module] if node.module else [])])
+            if called in ("import_module", "__import__") and isinstance(first, ast.Constant):
+                names += [first.value] if isinstance(first.value, str) else []
+    split = (name.split(".") for name in dict.fromkeys(names) if name)
+    return tuple(".".join(part[:end]) for part in split for end in range(1, len(part) + 1))
 
 
 def _located(name: str) -> tuple[Path | None, _Module]:
@@ -170,7 +165,7 @@ def _located(name: str) -> tuple[Path | None, _Module]:
 def _held(module: ModuleType | None) -> Iterator[tuple[Path | None, _Module]]:
     """Modules that a module holds, or whose classes and functions it holds."""
     for value in list(vars(module).values()) if module else ():
-        inner: Any = value
+        inner: object = value
         if not isinstance(value, ModuleType):
             inner = sys.modules.get(str(getattr(value, "__module__", "")))
         if isinstance(inner, ModuleType) and inner is not module and _may_change(inner.__name__):

@@ -17,13 +17,13 @@ from tokensieve.core.foreign import reason, shown
 
 MOST_DEEP = 100  # a value inside others; what is deeper, or contains itself, is refused
 PROTOCOL = 2  # of ``__reduce_ex__``: the first that refuses objects with content it cannot see
-NAMED = (type, FunctionType, BuiltinFunctionType)
-PLAIN = (bool, int, float, complex, str, bytes, bytearray, type(None))
+Named = type | FunctionType | BuiltinFunctionType
+Plain = bool | int | float | complex | str | bytes | bytearray | None
 NO_CONTENT = "has no content that could be compared"
 Feed = Callable[[bytes], object]
 
 
-def fingerprint(examples: Iterable[Any]) -> str:
+def fingerprint(examples: Iterable[object]) -> str:
     """SHA-256 of everything about ``examples``, pixels included: what results depend on.
 
     Raises:
@@ -37,8 +37,8 @@ def combined(prints: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(prints).encode()).hexdigest()
 
 
-def fingerprint_of(example: Any) -> str:
-    """Of one example: every field and every attribute, those of subclasses included.
+def fingerprint_of(example: object) -> str:
+    """The fingerprint of one example: all fields and attributes, those of subclasses included.
 
     A value is what pickling would write down of it, and all its attributes besides, so that
     nothing that a class keeps to itself is left out. Of classes and functions the name counts:
@@ -50,7 +50,14 @@ def fingerprint_of(example: Any) -> str:
     name = shown(getattr(example, "id", type(example).__name__))
     try:
         own = _digest(example, "", 0)
-        shared = _digest(_class_values(type(example)), " (class)", 0)
+        values = [  # data that the class holds for all examples, which it may have read
+            (name, value)
+            for base in type(example).__mro__
+            if base is not object and not base.__module__.startswith("tokensieve.")
+            for name, value in sorted(base.__dict__.items())
+            if not name.startswith(("__", "_abc_")) and not hasattr(type(value), "__get__")
+        ]
+        shared = _digest(values, " (class)", 0)
         return hashlib.sha256(own + shared).hexdigest()
     except TaskError as error:
         raise TaskError(f"example {name}{error}") from None
@@ -58,13 +65,13 @@ def fingerprint_of(example: Any) -> str:
         raise TaskError(f"example {name}: cannot be fingerprinted: {reason(error)}") from error
 
 
-def _digest(value: Any, place: str, depth: int) -> bytes:
+def _digest(value: object, place: str, depth: int) -> bytes:
     digest = hashlib.sha256()
     _add(digest.update, value, place, depth)
     return digest.digest()
 
 
-def _add(feed: Feed, value: Any, place: str, depth: int) -> None:
+def _add(feed: Feed, value: object, place: str, depth: int) -> None:
     """Feed one value: its kind, its content, its attributes, each with its length.
 
     ``place`` says in errors which part it is.
@@ -72,12 +79,13 @@ def _add(feed: Feed, value: Any, place: str, depth: int) -> None:
     if depth > MOST_DEEP:
         raise TaskError(f"{place[:MOST_DEEP]}: is nested too deep, or contains itself")
     _put(feed, "kind", type(value).__qualname__.encode())
-    if isinstance(value, PLAIN):
+    pictures = sys.modules.get("PIL.Image")  # which is not imported to know its pictures
+    if isinstance(value, Plain):
         _put(feed, "plain", _plain(value))
-    elif isinstance(value, NAMED):
+    elif isinstance(value, Named):
         _put(feed, "name", _importable(value, place).encode())
         return
-    elif _is_picture(value):
+    elif pictures is not None and isinstance(value, pictures.Image):
         for fact in picture_facts(value):
             _put(feed, "picture", fact)
         _add(feed, dict(value.info), f"{place}.info", depth + 1)
@@ -92,7 +100,7 @@ def _add(feed: Feed, value: Any, place: str, depth: int) -> None:
     _put(feed, "end", b"")
 
 
-def _add_parts(feed: Feed, value: Any, place: str, depth: int) -> None:
+def _add_parts(feed: Feed, value: object, place: str, depth: int) -> None:
     """Feed what a container holds, or what pickling would write down of any other object."""
     if isinstance(value, set | frozenset):
         for one in sorted(_digest(item, f"{place}, an item", depth) for item in value):
@@ -113,7 +121,7 @@ def _put(feed: Feed, kind: str, content: bytes) -> None:
     feed(content)
 
 
-def _plain(value: Any) -> bytes:
+def _plain(value: Plain) -> bytes:
     """The bytes of a plain value; a subclass has those of its base."""
     if isinstance(value, str):
         return str.encode(value, "utf-8", "surrogatepass")
@@ -126,15 +134,9 @@ def _plain(value: Any) -> bytes:
     return repr(None if value is None else (value.real, value.imag)).encode()
 
 
-def _is_picture(value: Any) -> bool:
-    """Whether it is Pillow's, which is not imported for it."""
-    module = sys.modules.get("PIL.Image")
-    return module is not None and isinstance(value, module.Image)
-
-
-def _importable(value: Any, place: str) -> str:
-    """The name of a class or function that lies in a module, so that its code is hashed there."""
-    found: Any = sys.modules.get(str(value.__module__))
+def _importable(value: Named, place: str) -> str:
+    """The name of a class or function of a module, so that its code is hashed there."""
+    found: object = sys.modules.get(str(value.__module__))
     for part in value.__qualname__.split("."):
         found = getattr(found, part, None)
     if found is not value:
@@ -142,7 +144,7 @@ def _importable(value: Any, place: str) -> str:
     return str(value.__qualname__)
 
 
-def _state(value: Any, place: str) -> tuple[Any, ...]:
+def _state(value: object, place: str) -> tuple[object, ...]:
     """Maker, arguments, state and items of an object, as pickling would write them down.
 
     By Python's own rule the state is the attributes alone, which are fed by themselves.
@@ -164,20 +166,9 @@ def _state(value: Any, place: str) -> tuple[Any, ...]:
     return maker, arguments, state, list(listed or ()), list(mapped or ())
 
 
-def _class_values(kind: type[Any]) -> list[Any]:
-    """Data that a plugin's class of examples holds for all of them, which it may have read."""
-    return [
-        (name, value)
-        for base in kind.__mro__
-        if base is not object and not base.__module__.startswith("tokensieve.")
-        for name, value in sorted(base.__dict__.items())
-        if not name.startswith(("__", "_abc_")) and not hasattr(type(value), "__get__")
-    ]
-
-
-def _attributes(value: Any) -> Iterator[tuple[str, Any]]:
-    """All of an object's by name: slots, what its ``__dict__`` holds, defaults of its fields."""
-    found: dict[str, Any] = {}
+def _attributes(value: object) -> Iterator[tuple[str, object]]:
+    """All attributes of an object: slots, what its ``__dict__`` holds, defaults of its fields."""
+    found: dict[str, object] = {}
     for base in type(value).__mro__:
         slots = base.__dict__.get("__slots__", ())
         for slot in (slots,) if isinstance(slots, str) else slots:

@@ -1,9 +1,10 @@
-"""What a model is, apart from where it lies: hash of its files or revision, family, dtype."""
+"""The identity of a model, wherever it is: hash of its files or revision, family, dtype."""
 
 from __future__ import annotations
 
 import hashlib
 import time
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ from tokensieve.core.models.config_limits import check_config
 from tokensieve.core.models.finding import TIMM_KEY, load_config, locate
 from tokensieve.core.plugins.registry import PROJECT, Registry
 from tokensieve.core.study.plan.code import Files, code_of
+from tokensieve.core.study.plan.records import ModelFacts
 from tokensieve.core.study.spec.study import ModelSpec
 
 CHUNK = 1 << 20
@@ -26,9 +28,23 @@ READ = frozenset({".json", ".safetensors", ".jinja", ".model", ".txt", ".tiktoke
 TEMPLATES = "additional_chat_templates"
 
 
-def model_identity(spec: ModelSpec, registry: Registry) -> dict[str, Any]:
-    """Facts that a result depends on; ``bytes`` is the weights' size, 0 where not known here,
-    and ``files`` are the hashes of the folder's files.
+@dataclass(frozen=True)
+class KnownModel:
+    """A model that is planned with.
+
+    Attributes:
+        facts: what a result depends on.
+        size: bytes of its weights, 0 where not known here.
+        files: hashes of its folder's files.
+    """
+
+    facts: ModelFacts
+    size: int
+    files: Files
+
+
+def model_identity(spec: ModelSpec, registry: Registry) -> KnownModel:
+    """Facts about a model that a result depends on, and what else is known of its files.
 
     A local folder is read without transformers, so that planning stays quick.
 
@@ -41,34 +57,26 @@ def model_identity(spec: ModelSpec, registry: Registry) -> dict[str, Any]:
     if where.is_dir():
         if model_files(where) != before:
             raise ModelError(f"model {spec.model!r}: its folder changes at the moment: try later")
-        facts = {"sha256": files_hash(before)}
+        own = {"sha256": files_hash(before)}
         size = sum(file.stat().st_size for file in where.glob("*.safetensors"))
     else:
-        facts, size = {"revision": revision_of(config)}, 0
+        own, size = {"revision": revision_of(config)}, 0
     adapter = find_adapter(config, registry)
     stored = getattr(config, "dtype", None) or getattr(config, "torch_dtype", None)
     dtype = str(stored or "float32").removeprefix("torch.") if spec.dtype == "auto" else spec.dtype
-    return {
-        "name": spec.title,
-        **facts,
-        "family": adapter.name,
-        **adapter_code(adapter, registry),
-        "dtype": dtype,
-        "device": spec.device.partition(":")[0],
-        "attention": spec.attention or "default",
-        "bytes": size,
-        "files": before,
-    }
+    facts = ModelFacts(
+        name=spec.title,
+        family=adapter.name,
+        dtype=dtype,
+        device=spec.device.partition(":")[0],
+        attention=spec.attention or "default",
+    ).model_copy(update=own)
+    if registry.entries["adapter"][adapter.name].owner != PROJECT:  # ours have its version
+        facts = facts.model_copy(update={"code": code_of([adapter], registry)})
+    return KnownModel(facts, size, before)
 
 
-def adapter_code(adapter: Any, registry: Registry) -> dict[str, Any]:
-    """``{"code": ...}`` of an adapter that a plugin brought; ours have the project's version."""
-    if registry.entries["adapter"][adapter.name].owner == PROJECT:
-        return {}
-    return {"code": code_of([adapter], registry)}
-
-
-def revision_of(config: Any) -> str:
+def revision_of(config: object) -> str:
     """The revision that a model of the Hub was read at, as far as it is known."""
     return str(getattr(config, "_commit_hash", None))
 
@@ -76,12 +84,10 @@ def revision_of(config: Any) -> str:
 def light_config(spec: ModelSpec, registry: Registry) -> Any:
     """The config of a model; of a local folder without transformers, as it is written."""
     where = Path(locate(spec.model, registry))
-    return _plain_config(where) if where.is_dir() else load_config(spec.model, registry)
-
-
-def _plain_config(folder: Path) -> Any:
-    config = read_config(folder / CONFIG)
-    check_config(str(folder), config)
+    if not where.is_dir():
+        return load_config(spec.model, registry)
+    config = read_config(where / CONFIG)
+    check_config(str(where), config)
     if TIMM_KEY in config:
         config.setdefault("model_type", "timm_wrapper")
     return SimpleNamespace(**config)
@@ -104,7 +110,7 @@ def model_files(folder: Path) -> Files:
 
 
 def files_hash(files: Files) -> str:
-    """One hash of contents and names, wherever the files lie."""
+    """One hash of contents and names, wherever the files are."""
     facts = [f"{Path(file).name}:{digest}" for file, digest in files.items()]
     return hashlib.sha256("\n".join(sorted(facts)).encode()).hexdigest()
 

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tokensieve.core.contract.tasks import Example, Task
 from tokensieve.core.errors import StudyError, TaskError
@@ -19,6 +18,7 @@ from tokensieve.core.study.lmms.task import LmmsTask
 from tokensieve.core.study.plan.code import Files, code_of, data_files
 from tokensieve.core.study.plan.fingerprints import combined, fingerprint_of
 from tokensieve.core.study.plan.identity import file_hash, files_hash
+from tokensieve.core.study.plan.records import TaskFacts
 from tokensieve.core.study.plan.redraw import Draw, Redraw
 from tokensieve.core.study.spec.study import StudySpec
 from tokensieve.core.study.spec.task_files import FileTask
@@ -29,7 +29,7 @@ DRAW = 0  # all cells of a task answer the same examples, or they could not be p
 
 @dataclass(frozen=True)
 class KnownTask:
-    """What a worker has to find again.
+    """A task as it was planned, which a worker has to find again.
 
     Attributes:
         facts: what a result depends on.
@@ -38,7 +38,7 @@ class KnownTask:
         files: hashes of the files that were read for it, to name the one that changed.
     """
 
-    facts: dict[str, Any]
+    facts: TaskFacts
     examples: Sequence[Example]
     prints: tuple[str, ...]
     files: Files
@@ -68,26 +68,36 @@ def know_task(spec: TaskSpec, samples: int, registry: Registry) -> KnownTask:
     with foreign(TaskError, f"task {spec.title!r}: its questions cannot be used"):
         with watched() as read:
             examples = asked_examples(spec.task, samples, DRAW)
-        prints = _printed(spec.title, examples)
+        try:
+            prints = tuple(map(fingerprint_of, examples))
+        except TaskError as error:
+            raise TaskError(f"task {spec.title!r}: {error}") from None
+        named = Counter(str(one.id) for one in examples)  # results are paired by ids
+        twice = [name for name, count in named.items() if count > 1]
+        if twice:
+            raise TaskError(f"task {spec.title!r}: two examples have the id {shown(twice[0])}")
         files = {str(file): file_hash(file) for file in task_files(spec.task, examples)}
         own = read_data(spec.task, read, registry)
     if not examples:
         raise StudyError(f"task {spec.title!r} has no examples")
-    facts = {
-        "name": spec.title,
-        "task": spec.task.name,
-        "parameters": task_parameters(spec.task),
-        "code": code_of([spec.task], registry),
-        "samples": len(examples),
-        "examples": combined(prints),
-        **({"reads": files_hash(own)} if own else {}),
-    }
-    bare = [_without_pictures(example) for example in examples]
+    facts = TaskFacts(
+        name=spec.title,
+        task=spec.task.name,
+        parameters=task_parameters(spec.task),
+        code=code_of([spec.task], registry),
+        samples=len(examples),
+        examples=combined(prints),
+    )
+    if own:
+        facts = facts.model_copy(update={"reads": files_hash(own)})
+    bare = [copy.copy(example) for example in examples]  # with what a subclass has besides
+    for example in bare:
+        object.__setattr__(example, "images", ())
     return KnownTask(facts, bare, prints, {**files, **own})
 
 
 def read_data(task: Task, read: Iterable[str], registry: Registry) -> Files:
-    """What a plugin's task read to draw its examples: answers may be scored by it, too.
+    """The files that a plugin's task read to draw its examples: it may score answers by them.
 
     Of a task without code, all that matters is in its examples.
     """
@@ -95,17 +105,18 @@ def read_data(task: Task, read: Iterable[str], registry: Registry) -> Files:
     return {} if entry is None or entry.owner == PROJECT else data_files(read)
 
 
-def task_parameters(task: Task) -> dict[str, Any]:
-    """What a task was given, wherever its files lie."""
+def task_parameters(task: Task) -> dict[str, object]:
+    """The parameters of a task, wherever its files are."""
     if isinstance(task, FileTask):
         return {"file": task.file.name}
     if isinstance(task, LmmsTask):
-        return task.identity()
-    return task.model_dump(mode="json", exclude_defaults=True)
+        return dict(task.identity())
+    parameters: dict[str, object] = task.model_dump(mode="json", exclude_defaults=True)
+    return parameters
 
 
 def task_path(task: Task) -> str | None:
-    """Where a task without code lies, or lmms-eval tasks of the user's own."""
+    """The path of a task without code, or of the user's folder of lmms-eval tasks."""
     if isinstance(task, FileTask):
         return str(task.file)
     return str(task.include) if isinstance(task, LmmsTask) and task.include else None
@@ -114,25 +125,6 @@ def task_path(task: Task) -> str | None:
 def task_files(task: Task, examples: Sequence[Example]) -> list[Path]:
     """The files that the examples of a task without code were read from."""
     return task.files_of(examples) if isinstance(task, FileTask) else []
-
-
-def _printed(title: str, examples: Sequence[Example]) -> tuple[str, ...]:
-    """The fingerprint of each example; ids have to be told apart, results are paired by them."""
-    try:
-        prints = tuple(map(fingerprint_of, examples))
-    except TaskError as error:
-        raise TaskError(f"task {title!r}: {error}") from None
-    twice = [name for name, count in Counter(str(one.id) for one in examples).items() if count > 1]
-    if twice:
-        raise TaskError(f"task {title!r}: two examples have the id {shown(twice[0])}")
-    return prints
-
-
-def _without_pictures(example: Example) -> Example:
-    """A copy that keeps whatever else a subclass has, however it is made."""
-    bare = copy.copy(example)
-    object.__setattr__(bare, "images", ())
-    return bare
 
 
 def _check_draws(
@@ -148,10 +140,10 @@ def _check_draws(
         entry = registry.entries["task"].get(task.task.name)
         if entry is None or entry.owner == PROJECT:
             continue
-        samples = one.facts["samples"]
+        samples = one.facts.samples
         again = [fingerprint_of(example) for example in asked_examples(task.task, samples, DRAW)]
         _check_same(task.title, one, again)
-        foreign_ones.append((task, one, Draw(task.task.name, one.facts["parameters"], samples)))
+        foreign_ones.append((task, one, Draw(task.task.name, one.facts.parameters, samples)))
     if not foreign_ones:
         return
     found = Redraw(tuple(plugins), tuple(draw for *_, draw in foreign_ones), DRAW).run()

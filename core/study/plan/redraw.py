@@ -9,7 +9,6 @@ import sys
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from tokensieve.core.errors import TaskError
 from tokensieve.core.foreign import shorten
@@ -30,13 +29,13 @@ class Draw:
     """A registered task, its parameters as plain data, and how many examples."""
 
     task: str
-    parameters: dict[str, Any]
+    parameters: dict[str, object]
     samples: int
 
 
 @dataclass(frozen=True)
 class Redraw:
-    """What is to be drawn again; ``plugins`` are the files that the registry is built from."""
+    """Draws that are made again; ``plugins`` are the files that the registry is built from."""
 
     plugins: tuple[str, ...]
     draws: tuple[Draw, ...]
@@ -72,7 +71,7 @@ class Redraw:
 
 
 def main(place: str) -> None:
-    """What the other process does."""
+    """The program of the other process."""
     given = json.loads(Path(place).read_text(encoding="utf-8"))
     registry = build_registry(given["plugins"])
     found = []

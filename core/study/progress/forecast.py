@@ -1,13 +1,12 @@
-"""How much of a run is done and how long the rest takes, corrected by what cells really took."""
+"""Forecasts of a run: how much is done and how long the rest takes, by what cells really took."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tokensieve.core.study.plan.cells import PlannedCell
-from tokensieve.core.study.progress.estimate import Estimate
+from tokensieve.core.study.plan.records import Costs, PlannedCell
 from tokensieve.core.study.store.store import CellResult
 
 Group = tuple[str, str, str]
@@ -22,10 +21,13 @@ class Forecast:
     everywhere the seconds since the first cell began.
     """
 
-    def __init__(self, pending: Sequence[PlannedCell], costs: Mapping[str, Estimate]) -> None:
+    def __init__(self, pending: Sequence[PlannedCell], costs: Costs) -> None:
         self.cells = {cell.key: cell for cell in pending}
         self.costs = {key: max(costs[key].seconds, 1e-9) for key in self.cells}
-        self.groups = {cell.key: _group(cell) for cell in pending}
+        self.groups: dict[str, Group] = {}
+        for cell in pending:
+            model = json.dumps(cell.config.model.plain(), sort_keys=True)
+            self.groups[cell.key] = (model, cell.config.task.name, cell.config.kind)
         self.ticked: dict[str, int] = {}
         self.begun: dict[str, tuple[float, int]] = {}
         self.pace: dict[str, float] = {}
@@ -42,12 +44,12 @@ class Forecast:
 
     def done(self, cell: PlannedCell, result: CellResult) -> None:
         """A cell has ended; one that failed says nothing about the others."""
-        self.took[cell.key] = float(result.cell["seconds"])
+        self.took[cell.key] = result.cell.seconds
         if result.status == "failed" or not any(result.lines.values()):
             self.failed.add(cell.key)
 
     def share(self) -> float:
-        """Of the work that is done."""
+        """The share of the work that is done."""
         done, left = self._work()
         return done / (done + left) if done + left else 1.0
 
@@ -77,7 +79,7 @@ class Forecast:
         }
 
     def _costs(self) -> dict[str, float]:
-        """What each cell takes as a whole, as far as is known by now."""
+        """The seconds of each whole cell, as far as they are known by now."""
         known = {**self.pace, **self.took}
         told = [key for key in known if key not in self.failed]
         everywhere = _Ratio()
@@ -94,7 +96,7 @@ class Forecast:
 
 @dataclass
 class _Ratio:
-    """What cells took, as a multiple of what was guessed."""
+    """The time that cells took, as a multiple of what was guessed."""
 
     taken: float = 0.0
     guessed: float = 0.0
@@ -103,8 +105,3 @@ class _Ratio:
     def value(self) -> float:
         """1 where nothing is known."""
         return self.taken / self.guessed if self.guessed else 1.0
-
-
-def _group(cell: PlannedCell) -> Group:
-    config = cell.config
-    return json.dumps(config["model"], sort_keys=True), config["task"]["name"], config["kind"]

@@ -41,7 +41,7 @@ def check_claim(text: str, pipelines: Collection[str], scorers: Collection[str])
 
 
 def stored_claims(folder: Path) -> tuple[list[Pair], list[str]]:
-    """The claims of the study whose results lie in ``folder``, and a line for what is lost."""
+    """The claims of the study whose results are in ``folder``, and a line for what is lost."""
     try:
         source = read_yaml(folder / COPY)
         if not isinstance(source.data, dict):

@@ -1,31 +1,26 @@
-"""What the parts of a study's YAML have in common."""
+"""Helpers that the parts of a study's YAML share."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationInfo
 
 from tokensieve.core.pipeline.fields import dump_component
 from tokensieve.core.pipeline.stage import ScoreTerm
-from tokensieve.core.strict import StrictModel
 
 COPY = "study.yaml"
 """The study as it was started, beside its cells."""
 
 
-class Part(StrictModel):
-    """A mapping in the file; unknown keys are mistakes."""
-
-
 def folder_of(info: ValidationInfo) -> Path:
-    """Where relative paths start: the folder of the study's file."""
+    """The folder where relative paths start: that of the study's file."""
     folder: Path = (info.context or {}).get("folder") or Path()
     return folder
 
 
-def budget_title(budget: dict[str, Any]) -> str:
+def budget_title(budget: Mapping[str, float]) -> str:
     """``average=32``."""
     return ", ".join(f"{kind}={value:g}" for kind, value in budget.items())
 

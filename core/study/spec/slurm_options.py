@@ -1,4 +1,4 @@
-"""What a study's file may say of Slurm jobs: where and how large they are, and nothing that runs.
+"""Options that a study's file may give Slurm jobs: where and how large, and nothing that runs.
 
 submitit takes further options, some of which are commands. They are for the command line of the
 person who runs the study: ``--slurm KEY=VALUE``.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from tokensieve.core.errors import StudyError, did_you_mean
 from tokensieve.core.files.yaml_source import parse_yaml
@@ -23,7 +22,7 @@ MOST_MINUTES = 366 * 24 * 60
 
 @dataclass(frozen=True)
 class Option:
-    """How submitit calls an option, what it may be, and how that is said."""
+    """An option by submitit's name, what it may be, and how that is said."""
 
     parameter: str
     allowed: str
@@ -43,7 +42,7 @@ OPTIONS = {
 }
 
 
-def read_slurm(given: Any) -> dict[str, Any]:
+def read_slurm(given: object) -> dict[str, int | str]:
     """The options of a study's file, as submitit's parameters.
 
     Raises:
@@ -51,7 +50,7 @@ def read_slurm(given: Any) -> dict[str, Any]:
     """
     if not isinstance(given, Mapping):
         raise located(f"a mapping of {', '.join(OPTIONS)}, not {shown(given)}", ())
-    found = {}
+    found: dict[str, int | str] = {}
     for key, value in given.items():
         if key not in OPTIONS:
             hint = did_you_mean(str(key), OPTIONS)
@@ -64,34 +63,28 @@ def read_slurm(given: Any) -> dict[str, Any]:
     return found
 
 
-def _plain(key: str, value: Any) -> Any:
+def _plain(key: str, value: object) -> int | str | None:
     """The value for submitit; None if it is not one that is allowed."""
     option = OPTIONS[key]
-    if key == "time":
-        value = _minutes(value)
+    clock = _CLOCK.match(value) if key == "time" and isinstance(value, str) else None
+    if clock is not None:  # whole minutes; parts of one are rounded up
+        days, hours, minutes, seconds = (int(part or 0) for part in clock.groups())
+        value = (days * 24 + hours) * 60 + minutes + (seconds > 0)
     if option.most:
-        number = isinstance(value, int) and not isinstance(value, bool)
-        return value if number and (key != "gpus") <= value <= option.most else None
+        if not isinstance(value, int) or isinstance(value, bool):
+            return None
+        return value if (key != "gpus") <= value <= option.most else None
     fits = isinstance(value, str) and re.fullmatch(option.pattern, value, re.ASCII)
-    return value if fits else None
+    return str(value) if fits else None
 
 
-def _minutes(value: Any) -> Any:
-    """Whole minutes; parts of one are rounded up."""
-    parts = _CLOCK.match(value) if isinstance(value, str) else None
-    if parts is None:
-        return value
-    days, hours, minutes, seconds = (int(part or 0) for part in parts.groups())
-    return (days * 24 + hours) * 60 + minutes + (seconds > 0)
-
-
-def read_parameters(given: Iterable[str]) -> dict[str, Any]:
+def read_parameters(given: Iterable[str]) -> dict[str, object]:
     """``KEY=VALUE`` of the command line: options of a study's file, or submitit's own parameters.
 
     Raises:
         StudyError: it is not of that form.
     """
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for text in given:
         key, equals, value = text.partition("=")
         if not (equals and key.isidentifier()):

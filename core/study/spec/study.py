@@ -1,13 +1,13 @@
-"""What stands in a study's YAML file, validated: models x pipelines x budgets x tasks x seeds."""
+"""A study's YAML file, validated: models x pipelines x budgets x tasks x seeds."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import (
     BaseModel,
@@ -45,9 +45,10 @@ from tokensieve.core.strict import (
     MOST_NEW_TOKENS,
     MOST_SAMPLES,
     Seed,
+    StrictModel,
 )
 from tokensieve.core.study.spec.claims import check_claim
-from tokensieve.core.study.spec.parts import Part, budget_title, folder_of, term_label
+from tokensieve.core.study.spec.parts import budget_title, folder_of, term_label
 from tokensieve.core.study.spec.slurm_options import OPTIONS, read_slurm
 from tokensieve.core.study.spec.tasks import TaskSpec
 
@@ -55,24 +56,24 @@ LEAST_SEEDS = 3  # fewer draws say nothing about the spread of random pruning
 DEVICE = re.compile(r"cpu|mps|cuda(:(0|[1-9][0-9]{0,2}))?")
 
 
-def _some(value: Any) -> Any:
+def _some(value: object) -> object:
     """A list that is not empty; a single value stands for a list of one."""
     if not as_list(value):
         raise ValueError("needs at least one entry")
     return as_list(value)
 
 
-def _listed(value: Any) -> Any:
-    """As :func:`_some`; None is none."""
+def _listed(value: object) -> object:
+    """As :func:`_some`, but None is allowed."""
     return None if value is None else _some(value)
 
 
-def _inline(key: str) -> Any:
+def _inline(key: str) -> Callable[[object], object]:
     """``NAME`` stands for ``{key: NAME}``."""
     return lambda value: value if isinstance(value, dict) else {key: value}
 
 
-class ModelSpec(Part):
+class ModelSpec(StrictModel):
     """A model and how it runs."""
 
     model: str
@@ -105,11 +106,11 @@ class ModelSpec(Part):
 
     @property
     def title(self) -> str:
-        """What results call it."""
+        """Its name in results."""
         return self.name or Path(self.model).name
 
 
-class PipelineSpec(Part):
+class PipelineSpec(StrictModel):
     """A preset, a file or a pipeline written in place, and another name for it."""
 
     pipeline: Pipeline
@@ -117,7 +118,7 @@ class PipelineSpec(Part):
 
     @field_validator("pipeline", mode="before")
     @classmethod
-    def _load(cls, value: Any, info: ValidationInfo) -> Any:
+    def _load(cls, value: object, info: ValidationInfo) -> object:
         if isinstance(value, dict | Pipeline):
             return value
         if not isinstance(value, str):
@@ -132,11 +133,11 @@ class PipelineSpec(Part):
 
     @property
     def title(self) -> str:
-        """What results call it."""
+        """Its name in results."""
         return self.name or self.pipeline.name
 
 
-def _whole_decoder(value: Any) -> Any:
+def _whole_decoder(value: object) -> object:
     """A number of tokens means the average over decoder layers."""
     if isinstance(value, int) and not isinstance(value, bool):
         return {"average": value}
@@ -152,8 +153,8 @@ _BUDGETS = (
 StudyBudget = Annotated[Budget, BeforeValidator(_whole_decoder)]
 
 
-class AnatomySpec(Part):
-    """Scores of single tokens beside what dropping them does to the answer."""
+class AttributionSpec(StrictModel):
+    """Token attribution: scores of single tokens beside what dropping them does to the answer."""
 
     samples: int = Field(default=8, ge=1, le=MOST_SAMPLES, strict=True)
     scorers: Annotated[ScoreTerms, BeforeValidator(_some)]
@@ -164,7 +165,7 @@ AModel = Annotated[ModelSpec, BeforeValidator(_inline("model"))]
 APipeline = Annotated[PipelineSpec, BeforeValidator(_inline("pipeline"))]
 
 
-class StudySpec(Part):
+class StudySpec(StrictModel):
     """A study. Baselines are added by themselves; see :mod:`tokensieve.core.study.plan.cells`."""
 
     name: str = Field(default="study", min_length=1)
@@ -175,11 +176,13 @@ class StudySpec(Part):
     tasks: Annotated[tuple[TaskSpec, ...], BeforeValidator(_some)]
     samples: int = Field(default=200, ge=1, le=MOST_SAMPLES, strict=True)
     seeds: tuple[Seed, ...] = (0, 1, 2)
-    anatomy: AnatomySpec | None = None
+    anatomy: AttributionSpec | None = None
     claims: Annotated[tuple[str, ...], BeforeValidator(as_list)] = ()
     max_new_tokens: int = Field(default=16, ge=1, le=MOST_NEW_TOKENS, strict=True)
     batch: int = Field(default=16, ge=1, le=MOST_BATCH, strict=True)
-    slurm: Annotated[dict[str, Any], BeforeValidator(read_slurm)] = Field(default_factory=dict)
+    slurm: Annotated[dict[str, int | str], BeforeValidator(read_slurm)] = Field(
+        default_factory=dict
+    )
 
     @field_validator("name")
     @classmethod
@@ -245,7 +248,7 @@ class StudySpec(Part):
 _KEYS: dict[str, type[BaseModel]] = {
     "models": ModelSpec,
     "pipelines": PipelineSpec,
-    "anatomy": AnatomySpec,
+    "anatomy": AttributionSpec,
 }
 _DEEP = 2  # ("pipelines", number, "pipeline", ...)
 

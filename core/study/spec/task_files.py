@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
@@ -28,6 +28,8 @@ KEYS = ("id", "image", "images", "question", "answer", "answers", "boxes")
 SUFFIXES = (".jsonl", ".parquet")
 SIDES = 4
 EXACT = 2**53  # whole numbers up to here are exact as fractions
+Given = dict[str, object]
+"""The cells of a row that have a value."""
 _URL = re.compile(r"data:|[A-Za-z][A-Za-z0-9+.-]+:/")  # a single letter is a drive of Windows
 
 
@@ -54,10 +56,25 @@ class FileTask(Task):
         names = _names(rows)
         order = list(range(len(rows)))
         random.Random(seed).shuffle(order)
-        return [_example(*rows[number], names[number], path.parent) for number in order[:count]]
+        examples = []
+        for number in order[:count]:
+            where, row = rows[number]
+            unknown = sorted(set(row) - set(KEYS))
+            if unknown:
+                hint = did_you_mean(unknown[0], KEYS)
+                raise TaskError(f"{where}: unknown key {shown(unknown[0])}{hint}")
+            if not isinstance(row.get("question"), str):
+                raise TaskError(f"{where}: 'question' is missing, or no text")
+            question = _text(where, "the question", row["question"])
+            accepted = _answers(where, row)
+            images = tuple(_image(where, entry, path.parent) for entry in _images(where, row))
+            boxes = _boxes(where, row.get("boxes"), len(images))
+            name = names[number]
+            examples.append(FileExample(name, images, question, accepted[0], boxes, accepted))
+        return examples
 
     def files_of(self, examples: Sequence[Example]) -> list[Path]:
-        """The data file, and those of the examples' pictures that lie beside it."""
+        """The data file, and those of the examples' pictures that are files beside it."""
         path = data_file(self.file)
         rows = [(where, _given(row)) for where, row in _rows(path)]
         wanted = {example.id for example in examples}
@@ -102,8 +119,8 @@ def _rows(path: Path) -> Iterator[Row]:
     return parquet_rows(path) if path.suffix == ".parquet" else json_rows(path)
 
 
-def _given(row: Mapping[str, Any]) -> dict[str, Any]:
-    """What a row says: null is how table libraries write a cell without a value."""
+def _given(row: Mapping[str, object]) -> Given:
+    """The values of a row: null is how table libraries write a cell without a value."""
     return {key: value for key, value in row.items() if value is not None}
 
 
@@ -121,7 +138,7 @@ def _names(rows: Sequence[Row]) -> list[str]:
     return list(places)
 
 
-def _text(where: str, what: str, value: Any) -> str:
+def _text(where: str, what: str, value: object) -> str:
     """A text, or the text of a number; tables turn whole numbers beside holes into fractions."""
     if isinstance(value, str):
         half = half_character(value)
@@ -137,21 +154,7 @@ def _text(where: str, what: str, value: Any) -> str:
     raise TaskError(f"{where}: {what} is text, not {shown(value)}")
 
 
-def _example(where: str, row: dict[str, Any], name: str, folder: Path) -> FileExample:
-    unknown = sorted(set(row) - set(KEYS))
-    if unknown:
-        hint = did_you_mean(unknown[0], KEYS)
-        raise TaskError(f"{where}: unknown key {shown(unknown[0])}{hint}")
-    if not isinstance(row.get("question"), str):
-        raise TaskError(f"{where}: 'question' is missing, or no text")
-    question = _text(where, "the question", row["question"])
-    accepted = _answers(where, row)
-    images = tuple(_image(where, entry, folder) for entry in _images(where, row))
-    boxes = _boxes(where, row.get("boxes"), len(images))
-    return FileExample(name, images, question, accepted[0], boxes, accepted)
-
-
-def _answers(where: str, row: dict[str, Any]) -> tuple[str, ...]:
+def _answers(where: str, row: Given) -> tuple[str, ...]:
     """``answer`` and all of ``answers``: any of them is right; numbers are taken as text."""
     listed = row.get("answers", [])
     if not isinstance(listed, list):
@@ -167,7 +170,7 @@ def _answers(where: str, row: dict[str, Any]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(texts))
 
 
-def _images(where: str, row: dict[str, Any]) -> list[Any]:
+def _images(where: str, row: Given) -> list[object]:
     """``image``, or the list ``images``."""
     listed = row.get("images", [])
     if not isinstance(listed, list):
@@ -180,7 +183,7 @@ def _images(where: str, row: dict[str, Any]) -> list[Any]:
     return given
 
 
-def _image(where: str, entry: Any, folder: Path) -> Image:
+def _image(where: str, entry: object, folder: Path) -> Image:
     """A picture: a path relative to the file, or as Parquet files have it, its bytes."""
     from tokensieve.core.files.pictures import open_image
 
@@ -198,14 +201,23 @@ def _image(where: str, entry: Any, folder: Path) -> Image:
     raise TaskError(f"{where}: an image is a path, not {shown(entry)}")
 
 
-def _boxes(where: str, given: Any, images: int) -> tuple[tuple[Box, ...], ...]:
+def _boxes(where: str, given: object, images: int) -> tuple[tuple[Box, ...], ...]:
     """``[[left, top, right, bottom], ...]`` of the one picture, or a list of those per picture."""
     if given is None:
         return ()
     try:
+        if not isinstance(given, list):
+            raise TypeError
         flat = bool(given) and all(not isinstance(entry[0], list) for entry in given)
         groups = [given] if flat and images == 1 else given
-        boxes = tuple(tuple(_box(entry) for entry in group) for group in groups)
+        sides = [[tuple(map(float, entry)) for entry in group] for group in groups]
+        flawed = [
+            box
+            for group in sides
+            for box in group
+            if len(box) != SIDES or not all(0 <= side <= 1 for side in box)
+        ]
+        boxes = () if flawed else tuple(tuple(Box(*box) for box in group) for group in sides)
     except (TypeError, ValueError, IndexError, KeyError, OverflowError):
         boxes = ()
     if len(boxes) != images:
@@ -214,10 +226,3 @@ def _boxes(where: str, given: Any, images: int) -> tuple[tuple[Box, ...], ...]:
             f"0 to 1, or one such list for each of its {images} pictures"
         )
     return boxes
-
-
-def _box(entry: Any) -> Box:
-    sides = [float(side) for side in entry]
-    if len(sides) != SIDES or not all(0 <= side <= 1 for side in sides):
-        raise ValueError
-    return Box(*sides)

@@ -1,25 +1,27 @@
-"""What a study's YAML says of its tasks: registered ones, files of questions, benchmarks."""
+"""The tasks of a study's YAML: registered ones, files of questions, benchmarks."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field, SerializeAsAny, ValidationError, ValidationInfo, model_validator
 
 from tokensieve.core.contract.tasks import Task
 from tokensieve.core.errors import PluginError, TaskError, did_you_mean
 from tokensieve.core.pipeline.fields import describe_problem, located, registry_of
-from tokensieve.core.strict import MOST_SAMPLES
+from tokensieve.core.strict import MOST_SAMPLES, StrictModel
 from tokensieve.core.study.lmms.task import KEYS as BENCHMARK_KEYS
 from tokensieve.core.study.lmms.task import LmmsTask, is_benchmark, read_benchmark
-from tokensieve.core.study.spec.parts import Part, folder_of
+from tokensieve.core.study.spec.parts import folder_of
 from tokensieve.core.study.spec.task_files import FileTask, data_file, is_task_file
 
+Given = dict[str, object]
+KEYS = ("name", "samples")
 
-class TaskSpec(Part):
+
+class TaskSpec(StrictModel):
     """A registered task with its parameters, or a file of questions."""
 
     task: SerializeAsAny[Task]
@@ -28,19 +30,30 @@ class TaskSpec(Part):
 
     @model_validator(mode="before")
     @classmethod
-    def _built(cls, value: Any, info: ValidationInfo) -> Any:
-        given = dict(value) if isinstance(value, Mapping) else {"task": value}
-        own = {key: given.pop(key) for key in ("name", "samples") if key in given}
-        if is_benchmark(given.get("task")):
-            return {**own, "task": _benchmark(given, info)}
-        if isinstance(given.get("task"), str) and is_task_file(given["task"]):
+    def _built(cls, value: object, info: ValidationInfo) -> object:
+        given: Given = dict(value) if isinstance(value, Mapping) else {"task": value}
+        own = {key: given.pop(key) for key in KEYS if key in given}
+        name = given.get("task")
+        if is_benchmark(name):
+            _check_keys(given, {"task", *BENCHMARK_KEYS}, ["task", *KEYS, *BENCHMARK_KEYS])
+            try:
+                return {**own, "task": read_benchmark(given, folder_of(info))}
+            except TaskError as error:
+                raise located(str(error), ("task",)) from None
+        if isinstance(name, str) and is_task_file(name):
             given["file"] = given.pop("task")
-        task = _file_task(given, info) if "file" in given else _registered_task(given, info)
-        return {**own, "task": task}
+        if "file" not in given:
+            return {**own, "task": _registered_task(given, info)}
+        _check_keys(given, {"file"}, ["file", *KEYS])
+        try:
+            place = folder_of(info) / os.path.expanduser(str(given["file"]))
+            return {**own, "task": FileTask(file=data_file(Path(os.path.realpath(place))))}
+        except TaskError as error:
+            raise located(str(error), ("file",)) from None
 
     @property
     def title(self) -> str:
-        """What results call it."""
+        """Its name in results."""
         if isinstance(self.task, LmmsTask):
             return self.name or self.task.benchmark
         if self.name or not isinstance(self.task, FileTask):
@@ -49,34 +62,14 @@ class TaskSpec(Part):
         return file.parent.name if file.stem == "data" else file.stem
 
 
-def _file_task(given: dict[str, Any], info: ValidationInfo) -> Task:
-    extra = sorted(set(given) - {"file"})
+def _check_keys(given: Given, known: Set[str], allowed: Sequence[str]) -> None:
+    extra = sorted(set(given) - known)
     if extra:
-        hint = did_you_mean(extra[0], ["file", "name", "samples"])
+        hint = did_you_mean(extra[0], allowed)
         raise located(f"unknown key{hint}", (extra[0],), at_key=True)
-    try:
-        file = data_file(Path(os.path.realpath(folder_of(info) / _expanded(given["file"]))))
-    except TaskError as error:
-        raise located(str(error), ("file",)) from None
-    return FileTask(file=file)
 
 
-def _expanded(given: Any) -> str:
-    return os.path.expanduser(str(given))
-
-
-def _benchmark(given: dict[str, Any], info: ValidationInfo) -> Task:
-    extra = sorted(set(given) - {"task", *BENCHMARK_KEYS})
-    if extra:
-        hint = did_you_mean(extra[0], ["task", "name", "samples", *BENCHMARK_KEYS])
-        raise located(f"unknown key{hint}", (extra[0],), at_key=True)
-    try:
-        return read_benchmark(given, folder_of(info))
-    except TaskError as error:
-        raise located(str(error), ("task",)) from None
-
-
-def _registered_task(given: dict[str, Any], info: ValidationInfo) -> Task:
+def _registered_task(given: Given, info: ValidationInfo) -> Task:
     name = given.pop("task", None)
     if isinstance(name, Task):
         return name

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from tokensieve.core.files.whole import part_of, sync, write_whole
 from tokensieve.core.files.whole import write_new as write
@@ -63,7 +63,7 @@ def open_lock(path: Path) -> BinaryIO:
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | at_once, 0o666), "ab")
 
 
-def lock(stream: Any) -> bool:
+def lock(stream: BinaryIO) -> bool:
     """Hold an open file until it is closed or the process ends; False if somebody else does."""
     try:
         import fcntl

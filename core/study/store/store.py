@@ -11,43 +11,59 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from tokensieve.core.errors import StudyError
 from tokensieve.core.names import folded
 from tokensieve.core.output.terminal import warn
-from tokensieve.core.study.plan.cells import title_of
+from tokensieve.core.study.plan.records import CellConfig, as_json
 from tokensieve.core.study.store import disk
-from tokensieve.core.study.store.flaws import BROKEN, FORMAT, checksum, read_cell, sum_of, text_of
+from tokensieve.core.study.store.flaws import (
+    BROKEN,
+    FORMAT,
+    CorruptCell,
+    checksum,
+    read_cell,
+    read_lines,
+    sum_of,
+    text_of,
+)
+from tokensieve.core.study.store.records import (
+    ATTRIBUTIONS,
+    SAMPLES,
+    AttributionRecord,
+    CellDocument,
+    SampleRecord,
+    Status,
+    Summary,
+)
 
 KEY = re.compile(r"[0-9a-f]{16}")
 
 
 @dataclass
 class CellResult:
-    """What running a cell gave; ``cell`` is ``cell.json``, ``written`` says that it is on disk."""
+    """The result of running a cell; ``cell`` is ``cell.json``, ``written`` says that it is on disk.
+
+    ``lines`` are the records of each file.
+    """
 
     key: str
-    cell: dict[str, Any]
-    lines: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    cell: CellDocument
+    lines: dict[str, Sequence[SampleRecord | AttributionRecord]] = field(default_factory=dict)
     written: bool = False
 
     @property
-    def status(self) -> str:
+    def status(self) -> Status:
         """``done``, ``unmet`` or ``failed``."""
-        return str(self.cell["status"])
+        return self.cell.status
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell on disk.
-
-    ``data`` is its ``cell.json``: config, status (``done``, ``unmet``, ``failed``), error,
-    traceback, seconds, started, environment, summary.
-    """
+    """A cell on disk; ``data`` is its ``cell.json``."""
 
     path: Path
-    data: dict[str, Any]
+    data: CellDocument
 
     @property
     def key(self) -> str:
@@ -55,43 +71,39 @@ class Cell:
         return self.path.name
 
     @property
-    def config(self) -> dict[str, Any]:
-        """What decided the result."""
-        return dict(self.data["config"])
+    def config(self) -> CellConfig:
+        """The configuration that decided the result."""
+        return self.data.config
 
     @property
     def title(self) -> str:
         """The cell in words."""
-        return title_of(self.data["config"])
+        return self.config.title
 
     @property
-    def status(self) -> str:
+    def status(self) -> Status:
         """``done``, ``unmet`` or ``failed``."""
-        return str(self.data["status"])
+        return self.data.status
 
     @property
     def error(self) -> str:
-        """Why it is not done; empty if it is."""
-        return str(self.data.get("error") or "")
+        """The reason why it is not done; empty if it is."""
+        return self.data.error or ""
 
     @property
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> Summary:
         """Means over samples; empty if there are none."""
-        return dict(self.data.get("summary") or {})
+        return self.data.summary
 
     @cached_property
-    def samples(self) -> list[dict[str, Any]]:
+    def samples(self) -> list[SampleRecord]:
         """One record per question."""
-        return _read_lines(self.path / "samples.jsonl")
+        return read_lines(self.path / SAMPLES, SampleRecord)
 
     @cached_property
-    def anatomy(self) -> list[dict[str, Any]]:
-        """One record per picture of an anatomy cell."""
-        return _read_lines(self.path / "anatomy.jsonl")
-
-
-class CorruptCell(StudyError):
-    """A cell directory is not what was written."""
+    def anatomy(self) -> list[AttributionRecord]:
+        """One record per picture of a cell of token attribution."""
+        return read_lines(self.path / ATTRIBUTIONS, AttributionRecord)
 
 
 class Store:
@@ -102,7 +114,7 @@ class Store:
 
     @property
     def folder(self) -> Path:
-        """Where the cells lie."""
+        """The folder of the cells."""
         return self.path / "cells"
 
     def cells(self, *, every: bool = False, say: Callable[[str], None] | None = None) -> list[Cell]:
@@ -110,8 +122,10 @@ class Store:
 
         A corrupt one is left out and named, on stderr unless ``say`` takes it.
         """
-        wanted = None if every else self._listed()
-        keys = [path.name for path in self._directories()] if wanted is None else wanted
+        keys = None if every else self._listed()
+        if keys is None:
+            there = self.folder.iterdir() if os.path.isdir(self.folder) else ()
+            keys = sorted(path.name for path in there if not path.name.startswith("."))
         found = []
         for key in keys:
             try:
@@ -130,12 +144,7 @@ class Store:
             CorruptCell: it is not what was written.
         """
         path = self.folder / key
-        if not os.path.exists(path):
-            return None
-        data, reason = read_cell(path)
-        if reason:
-            raise CorruptCell(f"{path}: corrupt cell ({reason})")
-        return Cell(path, data)
+        return Cell(path, read_cell(path)) if os.path.exists(path) else None
 
     def write(self, result: CellResult) -> Path:
         """Put a cell into its place at once; one that is there is replaced.
@@ -191,9 +200,11 @@ class Store:
         try:
             sums = {}
             for name, records in result.lines.items():
-                disk.write(part / name, "".join(json.dumps(record) + "\n" for record in records))
+                lines = (json.dumps(record, default=as_json) + "\n" for record in records)
+                disk.write(part / name, "".join(lines))
                 sums[name] = checksum(part / name)
-            data = json.loads(json.dumps({"format": FORMAT, **result.cell, "files": sums}))
+            whole = {"format": FORMAT, **result.cell.plain(), "files": sums}
+            data = json.loads(json.dumps(whole))
             text = json.dumps({**data, "checksum": sum_of(data)}, indent=1)
             disk.write(part / "cell.json", text + "\n")
             disk.put(part, final)
@@ -204,11 +215,7 @@ class Store:
     def _unwritable(self, error: OSError) -> StudyError:
         return StudyError(f"--out {self.path}: cannot be written: {error.strerror or error}")
 
-    def _directories(self) -> list[Path]:
-        found = self.folder.iterdir() if os.path.isdir(self.folder) else ()
-        return sorted(path for path in found if not path.name.startswith("."))
-
-    def _listed(self) -> Sequence[str] | None:
+    def _listed(self) -> list[str] | None:
         """The keys of the last study; None if nobody wrote them down."""
         try:
             listed = json.loads(text_of(self.path / "manifest.json"))["cells"]
@@ -218,12 +225,6 @@ class Store:
             isinstance(key, str) and KEY.fullmatch(key) for key in listed
         )
         return None if spoilt else list(dict.fromkeys(listed))
-
-
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        return []
-    return [json.loads(line) for line in text_of(path).splitlines()]
 
 
 def unfinished(

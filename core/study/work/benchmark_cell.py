@@ -12,10 +12,10 @@ from tokensieve.core.models.loading import Loaded, answering
 from tokensieve.core.study.lmms import library
 from tokensieve.core.study.lmms.scores import note_of, read_scores
 from tokensieve.core.study.lmms.task import LmmsTask
-from tokensieve.core.study.plan.cells import PlannedCell
+from tokensieve.core.study.plan.records import PlannedCell
+from tokensieve.core.study.store.records import SampleRecord, Summary
 from tokensieve.core.study.work.answering import Answerer
 
-Records = list[dict[str, Any]]
 SHOWN = 2000  # characters of an answer that a record keeps
 
 
@@ -25,8 +25,8 @@ def run_benchmark(
     session: Session | None,
     task: LmmsTask,
     tick: Callable[[int], None],
-) -> tuple[Records, dict[str, Any]]:
-    """A record per question, and what the summary says besides: lmms-eval's own metrics.
+) -> tuple[list[SampleRecord], Summary]:
+    """A record per question, and the part of the summary that is lmms-eval's own: its metrics.
 
     Whatever lmms-eval, the model or the scorer raises is raised.
     """
@@ -34,7 +34,7 @@ def run_benchmark(
     kind = importlib.import_module("tokensieve.core.study.work.lmms_model").TokensieveModel
     model = kind(
         batch_size=cell.how.batch,
-        max_new_tokens=cell.config["max_new_tokens"],
+        max_new_tokens=cell.config.max_new_tokens,
         answerer=Answerer(answering(loaded), session),
         tick=tick,
     )
@@ -44,9 +44,9 @@ def run_benchmark(
                 model=model,
                 tasks=[task.source],
                 task_manager=library.manager_of(task.include),
-                limit=cell.config["task"]["samples"],
+                limit=cell.config.task.samples,
                 bootstrap_iters=0,
-                torch_random_seed=cell.config["seed"],
+                torch_random_seed=cell.config.seed,
                 distributed_executor_backend="torchrun",  # one process, so that none is started
                 verbosity="ERROR",
             )
@@ -55,35 +55,31 @@ def run_benchmark(
         if inner is error:
             raise
         raise inner from None
-    return _records(results, task, model)
-
-
-def _records(results: Any, task: LmmsTask, model: Any) -> tuple[Records, dict[str, Any]]:
     name = task.source.config.task
     scores = read_scores(results["samples"][name], task.metrics())
     records = []
     for number, score in scores.by_document.items():
         logged = scores.logged[number]
-        facts = model.record(name, number)
         own = {
             "id": str(number),
             "answer": _answer(logged),
             "expected": str(logged["target"])[:SHOWN],
             "score": score,
         }
-        records.append({**facts, **own})
+        records.append(model.record(name, number).model_copy(update=own))
     aggregated = plain_metrics(results["results"][name])
-    summary: dict[str, Any] = {"metric": ", ".join(scores.metrics), "metrics": aggregated}
+    summary = Summary(metric=", ".join(scores.metrics), metrics=aggregated)
     note = note_of(scores, aggregated)
     if note:
-        summary["note"] = note
+        summary = summary.model_copy(update={"note": note})
     if model.ignored:
-        summary["ignored_generation_arguments"] = sorted(model.ignored)
+        ignored = {"ignored_generation_arguments": sorted(model.ignored)}
+        summary = summary.model_copy(update=ignored)
     return records, summary
 
 
 def _answer(logged: Mapping[str, Any]) -> str:
-    """What was scored: after the benchmark's filters; of choices, the one with the least loss."""
+    """The scored text: after the benchmark's filters; of choices, the one with the least loss."""
     given = logged["filtered_resps"]
     if given and isinstance(given[0], tuple | list) and not isinstance(given[0][0], str):
         losses = [float(loss) for loss, _ in given]
@@ -91,9 +87,9 @@ def _answer(logged: Mapping[str, Any]) -> str:
     return str(given[0] if len(given) == 1 else given)[:SHOWN]
 
 
-def plain_metrics(results: Mapping[str, Any]) -> dict[str, Any]:
+def plain_metrics(results: Mapping[str, Any]) -> dict[str, float | str]:
     """lmms-eval's aggregated values as ``metric,filter``; no error bars, those are the report's."""
-    plain: dict[str, Any] = {}
+    plain: dict[str, float | str] = {}
     for key, value in results.items():
         if "," not in key or "_stderr" in key:
             continue

@@ -20,12 +20,14 @@ from tokensieve.core.errors import ModelError, TokensieveError
 from tokensieve.core.lazy import torch
 from tokensieve.core.models.loading import answering, load_model
 from tokensieve.core.output.terminal import warn
+from tokensieve.core.pipeline.loading import parse_keep
 from tokensieve.core.plugins.files import BREAKAGE
 from tokensieve.core.plugins.registry import build_registry
-from tokensieve.core.study.lmms.conversation import Conversation, ask, read_conversation
+from tokensieve.core.study.lmms.conversation import ask, read_conversation
 from tokensieve.core.study.lmms.generation import Generation, read_generation
 from tokensieve.core.study.lmms.library import PACKAGE, quiet
-from tokensieve.core.study.work.answering import Answered, Answerer, Record, merge_records
+from tokensieve.core.study.store.records import SampleRecord
+from tokensieve.core.study.work.answering import Answered, Answerer, merge_records
 
 lmms: Any = object  # without the extra the module can be read, for its documentation
 if find_spec(PACKAGE) is not None:
@@ -54,7 +56,7 @@ class TokensieveModel(lmms):  # type: ignore[misc]  # an extra's class: Any wher
         self,
         pretrained: str = "",
         pipeline: str = "none",
-        keep: Any = None,
+        keep: float | str | None = None,
         seed: int = 0,
         device: str | None = None,
         dtype: str = "auto",
@@ -68,25 +70,29 @@ class TokensieveModel(lmms):  # type: ignore[misc]  # an extra's class: Any wher
         tick: Callable[[int], None] = lambda questions: None,
     ) -> None:
         super().__init__()
-        self.batch = _batch(batch_size)
+        size = str(BATCH if batch_size is None else batch_size)  # as --batch_size was written
+        if not size.isdigit() or not int(size):
+            raise ModelError(f"batch_size={size}: allowed: 1, 2, ...")
+        self.batch = int(size)
         self.max_new_tokens = int(max_new_tokens)
         self.tick = tick
         self.ends_process = False
-        self.prefills: dict[Place, list[Record]] = {}
+        self.prefills: dict[Place, list[SampleRecord]] = {}
         self.ignored: set[str] = set()
         if answerer is None:
             files = [file for file in str(plugins).split(os.pathsep) if file]
+            gpu = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"  # of this process
             loaded = answering(
                 load_model(
                     str(pretrained),
                     build_registry(files),
-                    device=device or _device(),
+                    device=device or (gpu if torch.cuda.is_available() else "cpu"),
                     dtype=dtype,
                     attention=attention,
                 )
             )
-            wanted = _keep(keep)
-            session = attach(loaded.model, pipeline, keep=wanted, seed=int(seed), plugins=files)
+            budget = parse_keep(keep.replace(":", "=")) if isinstance(keep, str) else keep
+            session = attach(loaded.model, pipeline, keep=budget, seed=int(seed), plugins=files)
             answerer = Answerer(loaded, session)
         self.answerer = answerer
 
@@ -104,9 +110,10 @@ class TokensieveModel(lmms):  # type: ignore[misc]  # an extra's class: Any wher
         return model
 
     @property
-    def device(self) -> Any:
-        """Where lmms-eval gathers the results of several processes."""
-        return self.answerer.loaded.model.device
+    def device(self) -> torch.device:
+        """The device where lmms-eval gathers the results of several processes."""
+        device: torch.device = self.answerer.loaded.model.device
+        return device
 
     def clean(self) -> None:
         """Keep the model: lmms-eval would delete it after every run."""
@@ -114,10 +121,10 @@ class TokensieveModel(lmms):  # type: ignore[misc]  # an extra's class: Any wher
             warn(f"tokensieve: {self.cost()}")
 
     def cost(self) -> str:
-        """What the visual tokens of all questions so far cost, in words."""
+        """The cost of the visual tokens of all questions so far, in words."""
         records = [self.record(*place) for place in self.prefills]
         average, full, share = (
-            fmean(record[key] for record in records)
+            fmean(getattr(record, key) for record in records)
             for key in ("average_tokens", "visual_tokens", "flops_share")
         )
         session = self.answerer.session
@@ -127,25 +134,55 @@ class TokensieveModel(lmms):  # type: ignore[misc]  # an extra's class: Any wher
             f"the decoder's prefill FLOPs, {len(records)} questions"
         )
 
-    def record(self, task: str, number: int) -> Record:
+    def record(self, task: str, number: int) -> SampleRecord:
         """The cost of a question, all its rounds together."""
         return merge_records(self.prefills[task, number], self.answerer.loaded.bound.dims)
 
     def generate_until(self, requests: Sequence[Any]) -> list[str]:
         """An answer to each request; those with the same arguments share batches."""
         texts: dict[int, str] = {}
+        groups: dict[str, list[int]] = {}
+        for place, request in enumerate(requests):
+            groups.setdefault(repr(request.args[2]), []).append(place)
         with self._loudly():
-            for places, generation in self._batches(requests):
-                conversations = [self._conversation(requests[place].args) for place in places]
-                answered = self.answerer.answer(conversations, generation)
-                for place, one in zip(places, answered, strict=True):
-                    texts[place] = self._note(requests[place], one)
+            for group in groups.values():
+                generation = self._generation(requests[group[0]].args[2])
+                for start in range(0, len(group), self.batch):
+                    places = group[start : start + self.batch]
+                    conversations = []
+                    for place in places:
+                        _, doc_to_messages, _, number, task, split = requests[place].args
+                        document = self.task_dict[task][split][number]
+                        conversations.append(read_conversation(doc_to_messages(document)))
+                    answered = self.answerer.answer(conversations, generation)
+                    for place, one in zip(places, answered, strict=True):
+                        texts[place] = self._note(requests[place], one)
         return [texts[place] for place in range(len(requests))]
 
     def generate_until_multi_round(self, requests: Sequence[Any]) -> list[list[str]]:
         """All answers to each request: the task writes the next turn from those before."""
+        every: list[list[str]] = []
         with self._loudly():
-            return [self._rounds(request) for request in requests]
+            for request in requests:
+                _, doc_to_messages, arguments, number, task, split = request.args
+                document = self.task_dict[task][split][number]
+                generation = self._generation(arguments)
+                texts: list[str] = []
+                messages, info, done = doc_to_messages(document), None, False
+                while not done:
+                    (answered,) = self.answerer.answer([read_conversation(messages)], generation)
+                    texts.append(self._note(request, answered))
+                    following = doc_to_messages(
+                        document,
+                        round_idx=len(texts),
+                        previous_output=list(texts),
+                        previous_round_info=info,
+                    )
+                    if not isinstance(following, tuple):
+                        break
+                    messages, done, _, info = following
+                every.append(texts)
+        return every
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[Any]:
         """Mean loss of each continuation (lmms-eval takes the smallest), and whether it is greedy.
@@ -155,20 +192,29 @@ class TokensieveModel(lmms):  # type: ignore[misc]  # an extra's class: Any wher
         on which its own scorer then fails.
         """
         rated: dict[int, tuple[float, bool]] = {}
+        groups: dict[tuple[object, ...], list[int]] = {}  # of one prompt about one document
         with self._loudly():
-            for places in _same_prompt(requests):
+            for place, request in enumerate(requests):
+                if len(request.args) != RATED_ARGUMENTS:
+                    raise ModelError(
+                        "log-likelihoods without a picture's prompt (metric acc_mutual_info) are "
+                        "not supported"
+                    )
+                key = (request.task_name, request.doc_id, str(request.args[0]))
+                groups.setdefault(key, []).append(place)
+            for places in groups.values():
                 for start in range(0, len(places), self.batch):
                     part = places[start : start + self.batch]
                     values, record = self._rate([requests[place] for place in part])
                     rated |= zip(part, values, strict=True)
-                    place = requests[part[0]].task_name, int(requests[part[0]].doc_id)
-                    if place not in self.prefills:
-                        self.prefills[place] = [record]
+                    question = requests[part[0]].task_name, int(requests[part[0]].doc_id)
+                    if question not in self.prefills:
+                        self.prefills[question] = [record]
                         self.tick(1)
         result: Any = importlib.import_module(f"{PACKAGE}.api.instance").GenerationResult
         return [result(text=rated[place]) for place in range(len(requests))]
 
-    def _rate(self, requests: Sequence[Any]) -> tuple[list[tuple[float, bool]], Record]:
+    def _rate(self, requests: Sequence[Any]) -> tuple[list[tuple[float, bool]], SampleRecord]:
         context, _, doc_to_visual, number, task, split = requests[0].args
         document = self.task_dict[task][split][number]
         conversation = read_conversation(ask(doc_to_visual(document) or [], str(context)))
@@ -176,47 +222,13 @@ class TokensieveModel(lmms):  # type: ignore[misc]  # an extra's class: Any wher
         texts = [str(end(document)) if callable(end) else str(end) for end in ends]
         return self.answerer.rate(conversation, texts)
 
-    def _rounds(self, request: Any) -> list[str]:
-        _, doc_to_messages, arguments, number, task, split = request.args
-        document, generation = self.task_dict[task][split][number], self._generation(arguments)
-        texts: list[str] = []
-        messages, info = doc_to_messages(document), None
-        while True:
-            (answered,) = self.answerer.answer([read_conversation(messages)], generation)
-            texts.append(self._note(request, answered))
-            following = doc_to_messages(
-                document,
-                round_idx=len(texts),
-                previous_output=list(texts),
-                previous_round_info=info,
-            )
-            if not isinstance(following, tuple):
-                return texts
-            messages, done, _, info = following
-            if done:
-                return texts
-
-    def _batches(self, requests: Sequence[Any]) -> Iterator[tuple[list[int], Generation]]:
-        """Numbers of requests that are answered together, and how."""
-        groups: dict[str, list[int]] = {}
-        for place, request in enumerate(requests):
-            groups.setdefault(repr(request.args[2]), []).append(place)
-        for places in groups.values():
-            generation = self._generation(requests[places[0]].args[2])
-            for start in range(0, len(places), self.batch):
-                yield places[start : start + self.batch], generation
-
     def _generation(self, arguments: Any) -> Generation:
         generation = read_generation(arguments, self.max_new_tokens)
         self.ignored |= set(generation.ignored)
         return generation
 
-    def _conversation(self, arguments: Sequence[Any]) -> Conversation:
-        _, doc_to_messages, _, number, task, split = arguments
-        return read_conversation(doc_to_messages(self.task_dict[task][split][number]))
-
     def _note(self, request: Any, answered: Answered) -> str:
-        """Keep what the answer cost; what another process answers too is counted there."""
+        """Keep the cost of an answer; what another process answers too is counted there."""
         if not request.metadata.get("__padding_only__"):
             place = request.task_name, int(request.doc_id)
             if place not in self.prefills:
@@ -226,7 +238,7 @@ class TokensieveModel(lmms):  # type: ignore[misc]  # an extra's class: Any wher
 
     @contextmanager
     def _loudly(self) -> Iterator[None]:
-        """Under lmms-eval's own command line, an error ends the process with code 1."""
+        """End the process with code 1 at an error, under lmms-eval's own command line."""
         try:
             yield
         except BREAKAGE:
@@ -234,42 +246,3 @@ class TokensieveModel(lmms):  # type: ignore[misc]  # an extra's class: Any wher
                 raise
             traceback.print_exc()
             raise SystemExit(1) from None
-
-
-def _same_prompt(requests: Sequence[Any]) -> list[list[int]]:
-    """Numbers of requests that continue the same prompt about the same document."""
-    groups: dict[tuple[Any, ...], list[int]] = {}
-    for place, request in enumerate(requests):
-        if len(request.args) != RATED_ARGUMENTS:
-            raise ModelError(
-                "log-likelihoods without a picture's prompt (metric acc_mutual_info) are not "
-                "supported"
-            )
-        groups.setdefault((request.task_name, request.doc_id, str(request.args[0])), []).append(
-            place
-        )
-    return list(groups.values())
-
-
-def _batch(size: int | str | None) -> int:
-    """lmms-eval passes ``--batch_size`` as it was written."""
-    text = str(BATCH if size is None else size)
-    if not text.isdigit() or not int(text):
-        raise ModelError(f"batch_size={text}: allowed: 1, 2, ...")
-    return int(text)
-
-
-def _device() -> str:
-    """The GPU of this process, if there is one."""
-    if torch.cuda.is_available():
-        return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
-    return "cpu"
-
-
-def _keep(keep: Any) -> Any:
-    """``average=32`` and ``average:32`` besides numbers."""
-    if not isinstance(keep, str):
-        return keep
-    from tokensieve.core.pipeline.loading import parse_keep
-
-    return parse_keep(keep.replace(":", "="))

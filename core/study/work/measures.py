@@ -1,16 +1,16 @@
-"""What is written down of every answer, and whether a cell met its budget."""
+"""Records of answers, their summary, and whether a cell met its budget."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
-from typing import Any
 
 from tokensieve.core.contract.dims import DecoderDims
 from tokensieve.core.contract.tasks import Example
 from tokensieve.core.engine.trace import Trace
 from tokensieve.core.pipeline.flops import decoder_flops
+from tokensieve.core.study.store.records import SampleRecord, Summary
 
 ABOVE, BELOW = 0.02, 0.15  # how far a cell may be off its budget
 
@@ -20,33 +20,33 @@ def sample_records(
     trace: Trace,
     dims: DecoderDims,
     seconds: float,
-) -> list[dict[str, Any]]:
+) -> list[SampleRecord]:
     """One record per example of a batch: answer, score, tokens in each layer, cost."""
     records = []
     for sample, (example, text, score) in enumerate(scored):
         visual, layers = trace.visual_tokens[sample], trace.per_layer[sample]
         full = decoder_flops([visual] * dims.layers, dims)
         records.append(
-            {
-                "id": example.id,
-                "answer": text,
-                "expected": example.answer,
-                "score": float(score),
-                "images": len(example.images),
-                "visual_tokens": visual,
-                "per_layer": layers,
-                "average_tokens": sum(layers) / len(layers),
-                "flops_share": decoder_flops(layers, dims) / full if full else 1.0,
-                "text_tokens": trace.text_tokens[sample],
-                "kept_hash": kept_hash(trace, sample),
-                "seconds": seconds,
-            }
+            SampleRecord(
+                id=example.id,
+                answer=text,
+                expected=example.answer,
+                score=float(score),
+                images=len(example.images),
+                visual_tokens=visual,
+                per_layer=layers,
+                average_tokens=sum(layers) / len(layers),
+                flops_share=decoder_flops(layers, dims) / full if full else 1.0,
+                text_tokens=trace.text_tokens[sample],
+                kept_hash=kept_hash(trace, sample),
+                seconds=seconds,
+            )
         )
     return records
 
 
 def kept_hash(trace: Trace, sample: int) -> str:
-    """Of the indices of the tokens that are left at each boundary; equal hashes, equal choice."""
+    """A hash of the tokens that are left at each boundary; equal hashes, equal choice."""
     digest = hashlib.sha256()
     for stage in trace.stages:
         digest.update(f"{stage.boundary}:".encode())
@@ -54,43 +54,41 @@ def kept_hash(trace: Trace, sample: int) -> str:
     return digest.hexdigest()[:16]
 
 
-def summarize(records: Sequence[dict[str, Any]], budget: dict[str, float] | None) -> dict[str, Any]:
+def summarize(records: Sequence[SampleRecord], budget: Mapping[str, float] | None) -> Summary:
     """Means over samples; ``reached`` and ``wanted`` are in the budget's own currency."""
-    summary: dict[str, Any] = {
-        "samples": len(records),
-        "accuracy": fmean(record["score"] for record in records),
-        "average_tokens": fmean(record["average_tokens"] for record in records),
-        "visual_tokens": fmean(record["visual_tokens"] for record in records),
-        "flops_share": fmean(record["flops_share"] for record in records),
-    }
-    if budget is not None:
-        key = "flops_share" if "flops" in budget else "average_tokens"
-        summary["wanted"] = fmean(_wanted(record, budget) for record in records)
-        summary["reached"] = summary[key]
-    return summary
-
-
-def _wanted(record: dict[str, Any], budget: dict[str, float]) -> float:
-    """What the budget is for this sample: an image with fewer tokens keeps what it has."""
+    summary = Summary(
+        samples=len(records),
+        accuracy=fmean(record.score for record in records),
+        average_tokens=fmean(record.average_tokens for record in records),
+        visual_tokens=fmean(record.visual_tokens for record in records),
+        flops_share=fmean(record.flops_share for record in records),
+    )
+    if budget is None:
+        return summary
     if "flops" in budget:
-        return budget["flops"]
-    visual = float(record["visual_tokens"])
-    if "share" in budget:
-        return max(budget["share"] * visual, 1.0)
-    return min(budget["average"] * int(record["images"]), visual)
+        wanted, reached = [budget["flops"]], summary.flops_share
+    else:  # an image with fewer tokens keeps what it has
+        reached = summary.average_tokens
+        wanted = [
+            max(budget["share"] * record.visual_tokens, 1.0)
+            if "share" in budget
+            else min(budget["average"] * record.images, float(record.visual_tokens))
+            for record in records
+        ]
+    return summary.model_copy(update={"wanted": fmean(wanted), "reached": reached})
 
 
 def unmet_reason(
-    summary: dict[str, Any], budget: dict[str, float] | None, layer: str = "decoder layer"
+    summary: Summary, budget: Mapping[str, float] | None, layer: str = "decoder layer"
 ) -> str | None:
-    """Why the cell stands at another cost than it was asked for; None if it does not."""
-    if budget is None or not summary["wanted"]:
+    """Why the cell missed its budget, or None."""
+    if budget is None or not summary.wanted or summary.reached is None:
         return None
-    off = summary["reached"] / summary["wanted"] - 1
+    off = summary.reached / summary.wanted - 1
     if -BELOW <= off <= ABOVE:
         return None
     unit = "of the FLOPs" if "flops" in budget else f"visual tokens per {layer}"
     return (
-        f"reaches {summary['reached']:.4g} {unit} where {summary['wanted']:.4g} were asked for "
+        f"reaches {summary.reached:.4g} {unit} where {summary.wanted:.4g} were asked for "
         f"({off:+.1%})"
     )

@@ -1,8 +1,8 @@
-"""Which visual tokens show the part of a picture in which the answer lies."""
+"""The visual tokens that show the part of a picture that has the answer."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from tokensieve.core.contract.panel import Panel
 from tokensieve.core.contract.tasks import Box
@@ -20,21 +20,20 @@ def relevant_tokens(panels: Sequence[Sequence[Panel]], boxes: Sequence[Sequence[
     flags: list[int] = []
     for number, group in enumerate(panels):
         own = boxes[number] if number < len(boxes) else ()
-        flags += [int(any(_touches(cell, box) for box in own)) for p in group for cell in _cells(p)]
+        for panel in group:
+            left, top, right, bottom = panel.box
+            width, height = (right - left) / panel.columns, (bottom - top) / panel.rows
+            for row in range(panel.rows):
+                for column in range(panel.columns):
+                    x, y = left + column * width, top + row * height
+                    patch = Box(x, y, x + width, y + height)
+                    flags.append(int(any(_touch(patch, box) for box in own)))
     return flags
 
 
-def _cells(panel: Panel) -> Iterator[tuple[float, float, float, float]]:
-    left, top, right, bottom = panel.box
-    width, height = (right - left) / panel.columns, (bottom - top) / panel.rows
-    for row in range(panel.rows):
-        for column in range(panel.columns):
-            x, y = left + column * width, top + row * height
-            yield x, y, x + width, y + height
-
-
-def _touches(cell: tuple[float, float, float, float], box: Box) -> bool:
-    left, top, right, bottom = cell
+def _touch(patch: Box, box: Box) -> bool:
+    """Whether the patch and the box overlap so much that the patch shows it."""
+    left, top, right, bottom = patch.left, patch.top, patch.right, patch.bottom
     across = min(right, box.right) - max(left, box.left)
     down = min(bottom, box.bottom) - max(top, box.top)
     smaller = min((right - left) * (bottom - top), (box.right - box.left) * (box.bottom - box.top))

@@ -1,12 +1,12 @@
-"""Who is asked in a study: a model that answers in words, or a classifier that names a class."""
+"""The models of a study and how they are asked: some answer in words, some name a class."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tokensieve.core.contract.tasks import Example, same_text
 from tokensieve.core.engine.trace import Trace
@@ -22,54 +22,56 @@ if TYPE_CHECKING:
 
     from tokensieve.core.contract.panel import Panel
 
-
+Inputs = Mapping[str, "Tensor"]
+"""What a processor made of questions."""
 ONE, SEVERAL = "at question ", "at questions "  # how notes of exceptions begin
 
 
-class Subject(ABC):
-    """A loaded model, and how it is asked; inputs are a mapping of tensors."""
+class StudyModel(ABC):
+    """A loaded model, and how it is asked."""
 
     @abstractmethod
-    def prepare(self, questions: Sequence[VisualQuestion]) -> Any:
+    def prepare(self, questions: Sequence[VisualQuestion]) -> Inputs:
         """The inputs of a batch, on the model's device and in its dtype."""
 
     @abstractmethod
-    def answers(self, inputs: Any, max_new_tokens: int) -> list[str]:
-        """What the model answers to each sample."""
+    def answers(self, inputs: Inputs, max_new_tokens: int) -> list[str]:
+        """The model's answer to each sample."""
 
     @abstractmethod
-    def look(self, inputs: Any) -> None:
-        """One forward, for those who watch it."""
+    def forward(self, inputs: Inputs) -> None:
+        """One forward, for hooks that record it."""
 
     @abstractmethod
-    def tokens(self, inputs: Any) -> tuple[list[int], list[int]]:
+    def tokens(self, inputs: Inputs) -> tuple[list[int], list[int]]:
         """Visual tokens of each sample, and its other tokens."""
 
     @abstractmethod
     def panels(self, question: VisualQuestion, count: int) -> list[list[Panel]] | None:
-        """For each picture, where its visual tokens lie; None if the adapter cannot say."""
+        """The places of each picture's visual tokens; None if the adapter cannot say."""
 
     @abstractmethod
-    def with_answer(self, inputs: Any, answer: str) -> tuple[dict[str, Any], Tensor]:
+    def with_answer(self, inputs: Inputs, answer: str) -> tuple[Inputs, Tensor]:
         """Inputs of one sample and numbers of what stands for ``answer``, for its likelihood."""
 
     @abstractmethod
-    def log_likelihood(self, inputs: dict[str, Any], answer: Tensor) -> Tensor:
+    def log_likelihood(self, inputs: Inputs, answer: Tensor) -> Tensor:
         """``[batch]`` log-likelihood of the answer, in float64."""
 
 
-class Talker(Subject):
+class GenerativeModel(StudyModel):
     """A vision-language model."""
 
     def __init__(self, loaded: LoadedModel) -> None:
         self.loaded = loaded
 
-    def prepare(self, questions: Sequence[VisualQuestion]) -> Any:
-        """What the processor makes of prompts and pictures."""
-        return prepare_batch(self.loaded, questions)
+    def prepare(self, questions: Sequence[VisualQuestion]) -> Inputs:
+        """Prompts and pictures, as the processor makes tensors of them."""
+        inputs: Inputs = prepare_batch(self.loaded, questions)
+        return inputs
 
-    def answers(self, inputs: Any, max_new_tokens: int) -> list[str]:
-        """Greedy answers."""
+    def answers(self, inputs: Inputs, max_new_tokens: int) -> list[str]:
+        """Greedy answers in words."""
         ids = self.loaded.model.generate(
             **inputs, do_sample=False, num_beams=1, max_new_tokens=max_new_tokens
         )
@@ -77,12 +79,12 @@ class Talker(Subject):
         texts = self.loaded.processor.batch_decode(new, skip_special_tokens=True)
         return [text.strip() for text in texts]
 
-    def look(self, inputs: Any) -> None:
-        """The prefill."""
+    def forward(self, inputs: Inputs) -> None:
+        """One prefill without an answer."""
         self.loaded.model(**inputs, logits_to_keep=1)
 
-    def tokens(self, inputs: Any) -> tuple[list[int], list[int]]:
-        """Placeholders, and what is no padding besides."""
+    def tokens(self, inputs: Inputs) -> tuple[list[int], list[int]]:
+        """Placeholders count as visual, whatever else is no padding as others."""
         ids = inputs["input_ids"]
         placeholders = torch.tensor(self.loaded.bound.placeholder_ids, device=ids.device)
         visual = torch.isin(ids, placeholders).sum(dim=1)
@@ -90,11 +92,11 @@ class Talker(Subject):
         return visual.tolist(), (real - visual).tolist()
 
     def panels(self, question: VisualQuestion, count: int) -> list[list[Panel]] | None:
-        """What the processor says."""
+        """The panels that the processor made of each picture."""
         return find_panels(self.loaded, question, count)
 
-    def with_answer(self, inputs: Any, answer: str) -> tuple[dict[str, Any], Tensor]:
-        """The prompt with the answer's tokens behind it; per-token inputs grow with it."""
+    def with_answer(self, inputs: Inputs, answer: str) -> tuple[Inputs, Tensor]:
+        """The prompt followed by the answer's tokens; per-token inputs grow with it."""
         check_question(answer, "the answer")
         with foreign(ModelError, f"model {self.loaded.name!r}: the tokenizer refuses the answer"):
             tokenizer = self.loaded.processor.tokenizer
@@ -115,8 +117,8 @@ class Talker(Subject):
                 extended[name] = torch.cat([value, tail], dim=1)
         return extended, ids
 
-    def log_likelihood(self, inputs: dict[str, Any], answer: Tensor) -> Tensor:
-        """Of the answer's tokens, at the end of each sample."""
+    def log_likelihood(self, inputs: Inputs, answer: Tensor) -> Tensor:
+        """The log-likelihood of the answer's tokens, at the end of each sample."""
         count = len(answer)
         output = self.loaded.model(**inputs, use_cache=False, logits_to_keep=count + 1)
         logits = output.logits[:, -count - 1 : -1].double().log_softmax(dim=-1)
@@ -124,7 +126,7 @@ class Talker(Subject):
         return chosen.sum(dim=1)
 
 
-class Namer(Subject):
+class ClassifierModel(StudyModel):
     """A classifier of pictures: whatever the question, it answers with its likeliest class."""
 
     def __init__(self, loaded: LoadedClassifier) -> None:
@@ -132,10 +134,10 @@ class Namer(Subject):
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
-        """Their names."""
+        """The names of its classes."""
         return self.loaded.classes
 
-    def prepare(self, questions: Sequence[VisualQuestion]) -> Any:
+    def prepare(self, questions: Sequence[VisualQuestion]) -> Inputs:
         """The one picture of each question."""
         images = [image for question in questions for image in question.images]
         if len(images) != len(questions) or any(len(q.images) != 1 for q in questions):
@@ -144,9 +146,10 @@ class Namer(Subject):
             )
         with foreign(ModelError, f"model {self.loaded.name!r}: the processor refuses this"):
             inputs = self.loaded.processor(images, return_tensors="pt")
-        return inputs.to(self.loaded.model.device, self.loaded.model.dtype)
+        placed: Inputs = inputs.to(self.loaded.model.device, self.loaded.model.dtype)
+        return placed
 
-    def answers(self, inputs: Any, max_new_tokens: int) -> list[str]:
+    def answers(self, inputs: Inputs, max_new_tokens: int) -> list[str]:
         """Names of the likeliest classes."""
         logits = self.loaded.model(**inputs).logits
         if not bool(logits.isfinite().all()):
@@ -156,25 +159,25 @@ class Namer(Subject):
             )
         return [self.classes[number] for number in logits.argmax(dim=-1).tolist()]
 
-    def look(self, inputs: Any) -> None:
-        """The forward."""
+    def forward(self, inputs: Inputs) -> None:
+        """One forward of the encoder."""
         self.loaded.model(**inputs)
 
-    def tokens(self, inputs: Any) -> tuple[list[int], list[int]]:
-        """Patches; [CLS] and registers."""
+    def tokens(self, inputs: Inputs) -> tuple[list[int], list[int]]:
+        """Patches are visual tokens, [CLS] and registers are the others."""
         pictures, bound = inputs["pixel_values"], self.loaded.bound
         rows, columns = bound.grid(pictures)
         batch = len(pictures)
         return [rows * columns] * batch, [bound.prefix] * batch
 
     def panels(self, question: VisualQuestion, count: int) -> list[list[Panel]] | None:
-        """What the processor leaves of the one picture."""
+        """The panels that the processor leaves of the one picture."""
         (image,) = question.images
         found = self.loaded.bound.panels(image.size, self.loaded.processor, None)
         covered = sum(panel.rows * panel.columns for panel in found)
         return [found] if covered == count else None
 
-    def with_answer(self, inputs: Any, answer: str) -> tuple[dict[str, Any], Tensor]:
+    def with_answer(self, inputs: Inputs, answer: str) -> tuple[Inputs, Tensor]:
         """The pictures alone, and the class that is called like the answer."""
         numbers = [n for n, name in enumerate(self.classes) if same_text(name, answer)]
         if not numbers:
@@ -183,40 +186,42 @@ class Namer(Subject):
             )
         return dict(inputs), torch.tensor(numbers[0], device=self.loaded.model.device)
 
-    def log_likelihood(self, inputs: dict[str, Any], answer: Tensor) -> Tensor:
-        """Of the class."""
+    def log_likelihood(self, inputs: Inputs, answer: Tensor) -> Tensor:
+        """The log-likelihood of the class."""
         chances: Tensor = self.loaded.model(**inputs).logits.double().log_softmax(dim=-1)
         return chances[:, answer]
 
 
-def subject_of(loaded: Loaded) -> Subject:
-    """How the model is asked."""
-    return Namer(loaded) if isinstance(loaded, LoadedClassifier) else Talker(loaded)
+def study_model(loaded: Loaded) -> StudyModel:
+    """The model as a study asks it."""
+    if isinstance(loaded, LoadedClassifier):
+        return ClassifierModel(loaded)
+    return GenerativeModel(loaded)
 
 
 def question_of(example: Example) -> VisualQuestion:
-    """What a model is asked: the pictures of any task, as a person sees them."""
+    """The question to a model: the pictures of any task, as a person sees them."""
     return VisualQuestion(example.question, tuple(as_seen(image) for image in example.images))
 
 
-def prepare_named(subject: Subject, examples: Sequence[Example]) -> Any:
+def prepare_named(model: StudyModel, examples: Sequence[Example]) -> Inputs:
     """The inputs of a batch; an error names the question that it comes from.
 
     Of a batch that is refused each question is tried alone, so that the right one is named.
     """
     with naming(examples):
         try:
-            return subject.prepare([question_of(example) for example in examples])
+            return model.prepare([question_of(example) for example in examples])
         except Exception:
             for example in examples if len(examples) > 1 else ():
                 with naming([example]):
-                    subject.prepare([question_of(example)])
+                    model.prepare([question_of(example)])
             raise
 
 
 @contextmanager
 def naming(examples: Sequence[Example]) -> Iterator[None]:
-    """Whatever is raised inside carries a note of the questions that it is about."""
+    """Note on whatever is raised inside the questions that it is about."""
     try:
         yield
     except Exception as error:
@@ -236,8 +241,8 @@ def _notes(error: BaseException) -> list[str]:
     return list(getattr(error, "__notes__", ()))
 
 
-def untouched(loaded: Loaded, inputs: Any) -> Trace:
+def untouched(loaded: Loaded, inputs: Inputs) -> Trace:
     """The trace that a pipeline without stages would leave."""
-    visual, others = subject_of(loaded).tokens(inputs)
+    visual, others = study_model(loaded).tokens(inputs)
     layers = loaded.bound.dims.layers
     return Trace(visual, [], [[count] * layers for count in visual], others)
