@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from command_line import Call, clear, one_line
+from study_helpers import study_of
 from writers import writes
 
 from tokensieve.core.errors import StudyError
@@ -248,7 +249,7 @@ def test_long_names_have_room_for_their_part(letter: str, length: int, tmp_path:
 @pytest.mark.parametrize("room", [0, 1, 100])
 def test_a_cell_is_there_as_a_whole_or_not_at_all(records: int, room: int, tmp_path: Path) -> None:
     lines: dict[str, Any] = {"samples.jsonl": [{"answer": "x" * 100}] * records}
-    document = CellDocument.model_validate({"config": {}, "status": "done"})
+    document = CellDocument(config=study_of().cells[0].config, status="done")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     (tmp_path / "cells").mkdir()
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
