@@ -13,7 +13,7 @@ from tokensieve.adapters.qwen_vl import QwenVLAdapter
 from tokensieve.adapters.timm_vit import TimmVitAdapter
 from tokensieve.adapters.zoo import EXAMPLES, MODELS, STUDIES
 from tokensieve.adapters.zoo.study_tasks import TASKS
-from tokensieve.core.plugins.registry import Registry, hookimpl
+from tokensieve.plugin import Registry, hookimpl
 
 
 @hookimpl

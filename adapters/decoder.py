@@ -1,14 +1,17 @@
-"""What the supported text decoders have in common: the Llama layout of modules."""
+"""Text decoders with the modules of Llama, which all supported families have."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from tokensieve.core.contract.adapter import DECODER_SIGNALS, AdaptedVlm
-from tokensieve.core.contract.dims import DecoderDims
-from tokensieve.core.contract.signature import unknown_release
-from tokensieve.core.errors import AttachError
+from tokensieve.plugin import (
+    DECODER_SIGNALS,
+    AdaptedVlm,
+    AttachError,
+    DecoderDims,
+    unknown_release,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -104,19 +107,22 @@ def _width(norm: Any) -> int:
 
 
 class LlamaLikeModel(AdaptedVlm):
-    """A bound model whose decoder layers have the modules of Llama.
+    """A model whose decoder layers have the modules of Llama.
 
     Queries and keys are linear projections of the layer-normalized hidden states, optionally
     normalized per head (Qwen3), rotated by ``cos``/``sin`` in halves.
     """
+
+    inner: Any  # transformers' modules, whose parts no type names
+    decoder: Any
+    layers: list[Any]
 
     def __init__(self, model: Any, family: str) -> None:
         self.name = family
         self.model = model
         self.inner = model.model
         self.decoder = model.model.language_model
-        decoder: Any = self.decoder
-        config = decoder.config
+        config = self.decoder.config
         if config.model_type not in TEXT_MODELS:
             raise AttachError(
                 f"adapter {family}: the language model is of type {config.model_type!r}, "
@@ -128,8 +134,8 @@ class LlamaLikeModel(AdaptedVlm):
                 f"adapter {family}: tensor parallelism is not supported (each rank sees only its "
                 "own heads): use device_map"
             )
-        self.layers = list(decoder.layers)
-        self.rotary = decoder.rotary_emb
+        self.layers = list(self.decoder.layers)
+        self.rotary = self.decoder.rotary_emb
         self.dims = decoder_dims(config)
         for layer in self.layers:
             check_layout(layer, self.dims.head_dim)
@@ -139,11 +145,11 @@ class LlamaLikeModel(AdaptedVlm):
 
     def attention_module(self, layer: int) -> nn.Module:
         """``self_attn`` of a layer."""
-        return self._layer(layer).self_attn  # type: ignore[no-any-return]
+        return self.layers[layer].self_attn  # type: ignore[no-any-return]
 
     def mlp_module(self, layer: int) -> nn.Module:
         """``mlp`` of a layer."""
-        return self._layer(layer).mlp  # type: ignore[no-any-return]
+        return self.layers[layer].mlp  # type: ignore[no-any-return]
 
     def queries(self, layer: int, hidden: Tensor) -> Tensor:
         """``[batch, heads, rows, head dim]`` before RoPE."""
@@ -165,19 +171,15 @@ class LlamaLikeModel(AdaptedVlm):
 
     def attention_scale(self, layer: int) -> float:
         """Factor on query-key products."""
-        return float(self._layer(layer).self_attn.scaling)
+        return float(self.layers[layer].self_attn.scaling)
 
     def final_norm(self, hidden: Tensor) -> Tensor:
         """``norm`` of the decoder."""
-        decoder: Any = self.decoder
-        normed: Tensor = decoder.norm.forward(hidden)
+        normed: Tensor = self.decoder.norm.forward(hidden)
         return normed
 
-    def _layer(self, layer: int) -> Any:
-        return self.layers[layer]
-
     def _heads(self, layer: int, hidden: Tensor, which: str) -> Tensor:
-        module = self._layer(layer)
+        module = self.layers[layer]
         attention = module.self_attn
         states = getattr(attention, f"{which}_proj")(module.input_layernorm(hidden))
         states = states.view(*hidden.shape[:-1], -1, self.dims.head_dim)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from functools import partial
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from tokensieve.adapters.decoder import decoder_dims, placeholder_ids
-from tokensieve.adapters.encoders import EncodedModel, Layers, check_whole_model
-from tokensieve.adapters.shrinking import one_grid, resized, spread_images
+from tokensieve.adapters.decoder import decoder_dims
+from tokensieve.adapters.encoders import EncodedModel, check_whole_model
+from tokensieve.adapters.shrinking import one_grid, resized
 from tokensieve.adapters.synthetic import (
     NARROW_ENCODER,
     random_pixels,
@@ -19,19 +19,18 @@ from tokensieve.adapters.synthetic import (
 )
 from tokensieve.adapters.vision import (
     NO_TEXT_TOWER,
-    CapturedLayer,
-    Pass,
-    raster,
-    seen_heads,
 )
-from tokensieve.core.contract.adapter import AdaptedVlm, Adapter, VisionRecord
-from tokensieve.core.contract.dims import DecoderDims, ModelSize
-from tokensieve.core.contract.panel import Panel
-from tokensieve.core.contract.shrinking import Grid, ShrinkPlan
-from tokensieve.core.contract.signals import VISION_SIGNALS
-from tokensieve.core.contract.signature import Signature
-from tokensieve.core.errors import UnsupportedError
-from tokensieve.core.lazy import torch
+from tokensieve.plugin import (
+    VISION_SIGNALS,
+    AdaptedVlm,
+    Adapter,
+    DecoderDims,
+    Grid,
+    ModelSize,
+    Panel,
+    UnsupportedError,
+    torch,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,13 +59,14 @@ class InternVLModel(EncodedModel):
     """
 
     projections = ("attention.q_norm", "attention.k_norm")
+    scaling = "attention.scale"
+    square = True  # as pixel shuffle wants
+    has_cls = True
 
     def __init__(self, model: Any) -> None:
         super().__init__(model, "internvl")
         config = model.config
-        self.placeholder_ids = placeholder_ids(config, ["image_token_id"])
         self.rows, self.columns = tokens_per_tile(config)
-        self.heads = config.vision_config.num_attention_heads
         without = {
             "cls_feature": "the projector takes groups of patches, not single tokens",
             "clip_relevance": NO_TEXT_TOWER,
@@ -74,66 +74,41 @@ class InternVLModel(EncodedModel):
         if config.vision_feature_select_strategy != "default":
             reason = "the projector is fed with the [CLS] token"
             without |= dict.fromkeys(VISION_SIGNALS - set(without), reason)
-        tower: Any = self.inner.vision_tower
+        tower = self.inner.vision_tower
         self.find_layers(tower.encoder.layer, without)
 
-    def record(self, features: Tensor, seen: dict[Any, Any], layers: Layers) -> VisionRecord:
-        """Tokens of all tiles in raster order."""
+    def grids(self, features: Tensor, seen: Mapping[object, Any]) -> list[Grid]:
+        """As many for each tile; a row where a [CLS] among them leaves no grid."""
         tiles, tokens = features.shape[:2]
-        record = VisionRecord([tokens] * tiles)
-        record.features = features.flatten(0, 1)
         side = math.isqrt(tokens)
-        rows, columns = (side, side) if tokens != self.rows * self.columns else self.tile
-        record.grid = raster(rows, columns, tiles).to(features.device)
-        record.tile = torch.arange(tiles, device=features.device).repeat_interleave(tokens)
-        for depth, layer in layers.items():
-            queries, keys = seen_heads(seen, depth, self.heads)
-            scale = float(layer.attention.scale)
-            pool = partial(self._pooled, tiles=tiles)
-            record.layers[depth] = CapturedLayer([(queries, keys)], scale, True, pool)
-        return record
+        if tokens == self.rows * self.columns:
+            return [(self.rows, self.columns)] * tiles
+        return [(side, side) if side**2 == tokens else (1, tokens)] * tiles
 
-    @property
-    def tile(self) -> Grid:
-        """Rows and columns of visual tokens in a tile."""
-        return self.rows, self.columns
+    def full_grids(self, pixels: Tensor, given: Mapping[str, Any]) -> list[Grid]:
+        """All tiles have one size."""
+        return [(self.rows, self.columns)] * len(pixels)
 
-    def shrink_images(self, plan: ShrinkPlan) -> list[Any]:
-        """Smaller tiles for the encoder, which interpolates its position embeddings itself."""
-        passing = Pass()
-        inner: Any = self.inner
+    def smaller(
+        self, pixels: Tensor, full: list[Grid], small: list[Grid]
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """All at one size; the encoder interpolates its position embeddings itself."""
         config = self.model.config
         down, across = _pair(config.vision_config.patch_size)
         join = int(1 / config.downsample_ratio)
+        rows, columns = one_grid(small, self.name)
+        return resized(pixels, rows * join * down, columns * join * across), {}
 
-        call = Signature.of(inner.vision_tower)
-
-        def before(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-            rest = call.named(args, kwargs)
-            pixels = rest.pop(call.names[0])
-            # squares, as pixel shuffle wants
-            small = passing.seen["small"] = plan([self.tile] * pixels.shape[0], square=True)
-            rows, columns = (side * join for side in one_grid(small, "internvl"))
-            return (resized(pixels, rows * down, columns * across),), rest
-
-        def after(module: Any, args: Any, output: Tensor) -> Tensor:
-            return spread_images(output, self.tile, passing.seen.pop("small"))
-
-        return [
-            inner.vision_tower.register_forward_pre_hook(before, with_kwargs=True),
-            inner.multi_modal_projector.register_forward_hook(after),
-        ]
-
-    def _pooled(self, flat: Tensor, tiles: int) -> Tensor:
-        """``[tiles * patches, n]`` -> ``[tiles * tokens, n]``, mean over the shuffled patches."""
-        inner: Any = self.inner
-        patches = flat.view(tiles, -1, flat.shape[-1])
-        side = int(patches.shape[1] ** 0.5)
+    def pooled(self, patches: Tensor, images: int) -> Tensor:
+        """The mean over the patches that pixel shuffle puts into one token."""
+        inner = self.inner
+        tiles = patches.view(images, -1, patches.shape[-1])
+        side = int(tiles.shape[1] ** 0.5)
         ratio = self.model.config.downsample_ratio
-        places = torch.arange(side * side, device=patches.device).view(1, side, side, 1)
+        places = torch.arange(side * side, device=tiles.device).view(1, side, side, 1)
         members = inner.pixel_shuffle(places, scale_factor=ratio).reshape(-1, int(1 / ratio) ** 2)
-        pooled: Tensor = patches[:, members].mean(dim=2).flatten(0, 1)
-        return pooled
+        means: Tensor = tiles[:, members].mean(dim=2).flatten(0, 1)
+        return means
 
     def panels(self, size: tuple[int, int], processor: Any, inputs: Any) -> list[Panel]:
         """Tiles in raster order, then the thumbnail of the whole picture."""
@@ -192,7 +167,7 @@ class InternVLAdapter(Adapter):
 
     @classmethod
     def sized_config(cls, size: ModelSize) -> Any:
-        """Qwen2 behind InternViT-300M with tiles of 448 pixels, unless the size says otherwise."""
+        """Qwen2 after InternViT-300M with tiles of 448 pixels, unless the size says otherwise."""
         from transformers import InternVLConfig
 
         return InternVLConfig(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from tokensieve.adapters.decoder import decoder_dims, placeholder_ids
+from tokensieve.adapters.decoder import decoder_dims
 from tokensieve.adapters.encoders import EncodedModel, Layers, check_whole_model
-from tokensieve.adapters.shrinking import one_grid, resized, spread_images
+from tokensieve.adapters.shrinking import one_grid, resized
 from tokensieve.adapters.synthetic import (
     NARROW_ENCODER,
     image_side,
@@ -20,23 +19,24 @@ from tokensieve.adapters.synthetic import (
 )
 from tokensieve.adapters.vision import (
     NO_TEXT_TOWER,
-    CapturedLayer,
     Pass,
     encoded_tokens,
-    raster,
-    seen_heads,
 )
-from tokensieve.core.contract.adapter import AdaptedVlm, Adapter, VisionRecord
-from tokensieve.core.contract.dims import DecoderDims, ModelSize
-from tokensieve.core.contract.panel import Panel
-from tokensieve.core.contract.shrinking import Grid, ShrinkPlan
-from tokensieve.core.contract.signals import VISION_SIGNALS
-from tokensieve.core.contract.signature import Signature
-from tokensieve.core.errors import AttachError
-from tokensieve.core.lazy import torch
+from tokensieve.plugin import (
+    VISION_SIGNALS,
+    AdaptedVlm,
+    Adapter,
+    AttachError,
+    DecoderDims,
+    Grid,
+    Handle,
+    ModelSize,
+    Panel,
+    VisionRecord,
+)
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 VISION_MODELS = frozenset({"clip_vision_model", "siglip_vision_model"})
 PATCH = 14
@@ -50,13 +50,6 @@ CLIP_LARGE = {
 }
 
 
-class _Small(threading.local):
-    """The grid of the pictures of a pass: smaller while they are made smaller, in each thread."""
-
-    def __init__(self, grid: Grid) -> None:
-        self.grid = grid
-
-
 class LlavaModel(EncodedModel):
     """A LLaVA model.
 
@@ -67,89 +60,69 @@ class LlavaModel(EncodedModel):
     """
 
     projections = ("self_attn.q_proj", "self_attn.k_proj")
+    scaling = "self_attn.scale"
+    shrink_arguments = (INTERPOLATE,)
 
     def __init__(self, model: Any) -> None:
         super().__init__(model, "llava")
         config = model.config
-        if config.vision_config.model_type not in VISION_MODELS:
+        vision = config.vision_config
+        if vision.model_type not in VISION_MODELS:
             raise AttachError(
-                f"adapter llava: the vision encoder is a {config.vision_config.model_type}, "
+                f"adapter llava: the vision encoder is a {vision.model_type}, "
                 f"supported: {', '.join(sorted(VISION_MODELS))}: how its images stand among the "
                 "tokens is not known"
             )
-        self.placeholder_ids = placeholder_ids(config, ["image_token_id"])
-        vision = config.vision_config
         self.side = vision.image_size // vision.patch_size
-        self.small = _Small((self.side, self.side))
         self.has_cls = vision.model_type == "clip_vision_model"
-        self.crops_cls = config.vision_feature_select_strategy == "default"
-        self.tokens = self.side**2 + int(self.has_cls) - int(self.crops_cls)
-        self._find_vision(config)
-
-    def _find_vision(self, config: Any) -> None:
-        """Say which vision signals this encoder gives, and why not the others."""
+        crops_cls = config.vision_feature_select_strategy == "default"
+        self.tokens = self.side**2 + int(self.has_cls) - int(crops_cls)
         without = {"clip_relevance": NO_TEXT_TOWER}
-        if self.has_cls != self.crops_cls:
+        if self.has_cls != crops_cls:
             reason = "the [CLS] token itself is a visual token"
             if not self.has_cls:
                 reason = "the encoder has no [CLS] token, and its first patch is cut off instead"
             without |= dict.fromkeys(VISION_SIGNALS - set(without), reason)
         elif not self.has_cls:
             without["cls_feature"] = "the vision encoder has no [CLS] token"
-        tower: Any = self.inner.vision_tower
+        tower = self.inner.vision_tower
         self.find_layers(getattr(tower, "vision_model", tower).encoder.layers, without)
-        self.heads = config.vision_config.num_attention_heads
 
-    def more_hooks(self, passing: Pass, signals: frozenset[str], layers: Layers) -> list[Any]:
+    def more_hooks(self, passing: Pass, signals: frozenset[str], layers: Layers) -> list[Handle]:
         """The output of the layer that feeds the projector holds the [CLS] token."""
 
-        def output(module: Any, args: Any, result: Any) -> None:
+        def output(
+            module: nn.Module, args: tuple[object, ...], result: Tensor | tuple[Tensor, ...]
+        ) -> None:
             passing.seen["output"] = result[0] if isinstance(result, tuple) else result
 
         wanted = "cls_feature" in signals & self.provides
         return [self.vision_layer.register_forward_hook(output)] if wanted else []
 
-    def record(self, features: Tensor, seen: dict[Any, Any], layers: Layers) -> VisionRecord:
-        """Patches in raster order."""
+    def grids(self, features: Tensor, seen: Mapping[object, Any]) -> list[Grid]:
+        """As many for each picture; a row where a [CLS] among them leaves no grid."""
         images, tokens = features.shape[:2]
-        record = VisionRecord([tokens] * images)
-        record.features = features.flatten(0, 1)
-        record.grid = raster(*self.small.grid, images).to(features.device)
-        record.tile = torch.arange(images, device=features.device).repeat_interleave(tokens)
-        for depth, layer in layers.items():
-            queries, keys = seen_heads(seen, depth, self.heads)
-            scale = float(layer.self_attn.scale)
-            record.layers[depth] = CapturedLayer(
-                [(queries, keys)], scale, self.has_cls, lambda patches: patches
-            )
+        rows, columns = self.shrinking.seen.get("small", [(self.side, self.side)])[0]
+        return [(rows, columns) if rows * columns == tokens else (1, tokens)] * images
+
+    def record(self, features: Tensor, seen: dict[object, Any], layers: Layers) -> VisionRecord:
+        """Patches in raster order, and the [CLS] tokens."""
+        record = super().record(features, seen, layers)
         if "output" in seen:
             record.cls_features = seen["output"][:, 0]
         return record
 
-    def shrink_images(self, plan: ShrinkPlan) -> list[Any]:
-        """Smaller pixels for the encoder, its position embeddings interpolated."""
-        full = (self.side, self.side)
-        tower: Any = self.inner.vision_tower
-        projector: Any = self.inner.multi_modal_projector
+    def full_grids(self, pixels: Tensor, given: Mapping[str, Any]) -> list[Grid]:
+        """All pictures have one size."""
+        return [(self.side, self.side)] * len(pixels)
+
+    def smaller(
+        self, pixels: Tensor, full: list[Grid], small: list[Grid]
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """All at one size; the encoder's position embeddings are interpolated."""
+        rows, columns = one_grid(small, self.name)
         patch = self.model.config.vision_config.patch_size
-
-        call = Signature.of(tower, [INTERPOLATE])
-
-        def before(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-            rest = call.named(args, kwargs)
-            pixels = rest.pop(call.names[0])
-            grids = plan([full] * pixels.shape[0])
-            rows, columns = self.small.grid = one_grid(grids, "llava")
-            pixels = resized(pixels, rows * patch, columns * patch)
-            return (pixels,), {**rest, INTERPOLATE: True}
-
-        def after(module: Any, args: Any, output: Tensor) -> Tensor:
-            return spread_images(output, full, [self.small.grid] * output.shape[0])
-
-        return [
-            tower.register_forward_pre_hook(before, with_kwargs=True),
-            projector.register_forward_hook(after),
-        ]
+        return resized(pixels, rows * patch, columns * patch), {INTERPOLATE: True}
 
     def picture_tokens(self, given: Mapping[str, Any]) -> dict[int, list[int]] | None:
         """As many for each picture."""
@@ -177,7 +150,7 @@ class LlavaModel(EncodedModel):
 
 
 def has_pixtral(config: Any) -> bool:
-    """Whether the vision encoder takes images of any size, and puts a token behind each row."""
+    """Whether the vision encoder takes images of any size, and puts a token after each row."""
     return getattr(getattr(config, "vision_config", None), "model_type", None) == "pixtral"
 
 
@@ -211,7 +184,7 @@ class LlavaAdapter(Adapter):
 
     @classmethod
     def sized_config(cls, size: ModelSize) -> Any:
-        """Llama behind CLIP with square images; CLIP ViT-L/14 if the size names no encoder."""
+        """Llama after CLIP with square images; CLIP ViT-L/14 if the size names no encoder."""
         from transformers import LlavaConfig
 
         vision = {**CLIP_LARGE, **size.vision, "image_size": PATCH * image_side(size)}

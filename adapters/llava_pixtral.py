@@ -1,14 +1,14 @@
-"""LLaVA with a Pixtral encoder (Pixtral 12B): images of any size, a separator behind each row."""
+"""LLaVA with a Pixtral encoder (Pixtral 12B): images of any size, a separator after each row."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from tokensieve.adapters.decoder import decoder_dims, placeholder_ids
+from tokensieve.adapters.decoder import decoder_dims
 from tokensieve.adapters.encoders import EncodedModel, Layers, check_whole_model
 from tokensieve.adapters.llava import has_pixtral
-from tokensieve.adapters.shrinking import resized, spread_features
+from tokensieve.adapters.shrinking import resized
 from tokensieve.adapters.synthetic import (
     NARROW_ENCODER,
     image_side,
@@ -21,23 +21,27 @@ from tokensieve.adapters.synthetic import (
 from tokensieve.adapters.vision import (
     NO_TEXT_TOWER,
     RAN_PAST,
-    CapturedLayer,
     Pass,
     encoded_tokens,
-    raster,
     rotated_parts,
-    seen_heads,
 )
-from tokensieve.core.contract.adapter import AdaptedVlm, Adapter, VisionRecord
-from tokensieve.core.contract.dims import DecoderDims, ModelSize
-from tokensieve.core.contract.panel import Panel
-from tokensieve.core.contract.shrinking import Grid, ShrinkPlan
-from tokensieve.core.contract.signature import Signature
-from tokensieve.core.errors import AttachError, SignalError, UnsupportedError
-from tokensieve.core.lazy import torch
+from tokensieve.plugin import (
+    AdaptedVlm,
+    Adapter,
+    AttachError,
+    DecoderDims,
+    Grid,
+    Handle,
+    ModelSize,
+    Panel,
+    SignalError,
+    Signature,
+    UnsupportedError,
+    torch,
+)
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 NARROW_PIXTRAL = {**NARROW_ENCODER, "hidden_size": 32}  # 2-D RoPE turns a head in quarters
 PATCH = 16
@@ -45,28 +49,29 @@ IMAGE_SIZES = "image_sizes"
 
 
 class LlavaPixtralModel(EncodedModel):
-    """A LLaVA model behind Pixtral's encoder.
+    """A LLaVA model with Pixtral's encoder.
 
-    An image is as many tokens as it has patches; behind each row of them stands a separator
+    An image is as many tokens as it has patches; after each row of them is a separator
     ([IMG_BREAK], [IMG_END]), which is text and stays. Vision attention is the attention that each
     patch receives from its own image, mean over queries; there is no [CLS].
     """
 
     separated = True
     projections = ("attention.q_proj", "attention.k_proj")
+    scaling = "attention.scaling"
+    shrink_arguments = (IMAGE_SIZES,)
+    has_cls = False
 
     def __init__(self, model: Any) -> None:
         super().__init__(model, "llava-pixtral")
         config = model.config
-        self.placeholder_ids = placeholder_ids(config, ["image_token_id"])
         if config.vision_feature_select_strategy != "full":
             raise AttachError(
                 "adapter llava-pixtral: vision_feature_select_strategy "
                 f"{config.vision_feature_select_strategy!r} cuts the first patch off, allowed: full"
             )
-        tower: Any = self.inner.vision_tower
+        tower = self.inner.vision_tower
         self.patch = int(tower.patch_size)
-        self.heads = config.vision_config.num_attention_heads
         self.find_layers(
             tower.transformer.layers,
             {
@@ -75,17 +80,19 @@ class LlavaPixtralModel(EncodedModel):
             },
         )
 
-    def more_hooks(self, passing: Pass, signals: frozenset[str], layers: Layers) -> list[Any]:
+    def more_hooks(self, passing: Pass, signals: frozenset[str], layers: Layers) -> list[Handle]:
         """The encoder's entry tells the pictures' sizes, its attention the angles of 2-D RoPE."""
-        tower: Any = self.inner.vision_tower
+        tower = self.inner.vision_tower
         call = Signature.of(tower, [IMAGE_SIZES])
-        attending = Signature.of(self.encoder_layers[0].attention, ["position_embeddings"])
+        attending = Signature.of(
+            self.encoder_layers[0].get_submodule("attention"), ["position_embeddings"]
+        )
 
-        def begin(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        def begin(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
             named = call.named(args, kwargs)
-            passing.seen = {"grids": self._grids(named[call.names[0]], named.get(IMAGE_SIZES))}
+            passing.seen = {"grids": self.full_grids(named[call.names[0]], named)}
 
-        def angles(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        def angles(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
             passing.seen["angles"] = attending.named(args, kwargs)["position_embeddings"]
 
         watched = [(tower, begin), *((layer.attention, angles) for layer in set(layers.values()))]
@@ -93,67 +100,39 @@ class LlavaPixtralModel(EncodedModel):
             module.register_forward_pre_hook(hook, with_kwargs=True) for module, hook in watched
         ]
 
-    def record(self, features: Tensor, seen: dict[Any, Any], layers: Layers) -> VisionRecord:
-        """Patches of one picture after the other, in raster order."""
-        if "grids" not in seen or (layers and "angles" not in seen):
+    def grids(self, features: Tensor, seen: Mapping[object, Any]) -> list[Grid]:
+        """As the encoder was told."""
+        if "grids" not in seen:
             raise SignalError(RAN_PAST)
         grids: list[Grid] = seen["grids"]
-        sizes = [rows * columns for rows, columns in grids]
-        record = VisionRecord(sizes)
-        record.features = features.flatten(0, 1)
-        places = [raster(rows, columns, 1) for rows, columns in grids]
-        record.grid = torch.cat(places).to(features.device)
-        numbers = torch.arange(len(sizes), device=features.device)
-        record.tile = numbers.repeat_interleave(torch.tensor(sizes, device=features.device))
-        for depth, layer in layers.items():
-            queries, keys = seen_heads(seen, depth, self.heads)
-            parts = rotated_parts(queries, keys, seen["angles"], sizes)
-            scale = float(layer.attention.scaling)
-            record.layers[depth] = CapturedLayer(parts, scale, False, lambda patches: patches)
-        return record
+        return grids
 
-    def _grids(self, pixels: Any, sizes: Any) -> list[Grid]:
+    def parts(
+        self, queries: Tensor, keys: Tensor, seen: Mapping[object, Any], sizes: list[int]
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Each picture on its own, with 2-D RoPE."""
+        if "angles" not in seen:
+            raise SignalError(RAN_PAST)
+        return rotated_parts(queries, keys, seen["angles"], sizes)
+
+    def full_grids(self, pixels: Tensor | None, given: Mapping[str, Any]) -> list[Grid]:
         """Rows and columns of patches of each picture; without sizes all fill the tensor."""
+        sizes = given.get(IMAGE_SIZES)
         if sizes is None:
-            sizes = [pixels.shape[-2:]] * len(pixels)
+            sizes = [] if pixels is None else [pixels.shape[-2:]] * len(pixels)
         return [(int(height) // self.patch, int(width) // self.patch) for height, width in sizes]
 
-    def shrink_images(self, plan: ShrinkPlan) -> list[Any]:
-        """Smaller pictures for the encoder, which takes any size."""
-        passing = Pass()
-        tower: Any = self.inner.vision_tower
-        projector: Any = self.inner.multi_modal_projector
-        call = Signature.of(tower, [IMAGE_SIZES])
-
-        def before(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-            rest = call.named(args, kwargs)
-            pixels = rest.pop(call.names[0])
-            full = self._grids(pixels, rest.get(IMAGE_SIZES))
-            small = plan(full)
-            passing.seen = {"full": full, "small": small}
-            sides = [(rows * self.patch, columns * self.patch) for rows, columns in small]
-            pictures = self._resized(pixels, full, sides)
-            return (pictures,), {**rest, IMAGE_SIZES: torch.tensor(sides, device=pixels.device)}
-
-        def after(module: Any, args: Any, output: Tensor) -> Tensor:
-            full, small = passing.seen["full"], passing.seen["small"]
-            return spread_features(output.flatten(0, 1), full, small)[None]
-
-        return [
-            tower.register_forward_pre_hook(before, with_kwargs=True),
-            projector.register_forward_hook(after),
-        ]
-
-    def _resized(
-        self, pixels: Tensor, full: Sequence[Grid], sides: Sequence[tuple[int, int]]
-    ) -> Tensor:
-        """The pictures without their borders, at ``sides``, in one tensor with new borders."""
+    def smaller(
+        self, pixels: Tensor, full: list[Grid], small: list[Grid]
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """Each picture without its border at its own size, in one tensor with new borders."""
+        sides = [(rows * self.patch, columns * self.patch) for rows, columns in small]
         shape = (len(pixels), pixels.shape[1], *(max(side) for side in zip(*sides, strict=True)))
-        small = pixels.new_zeros(shape)
+        pictures = pixels.new_zeros(shape)
         for number, ((rows, columns), (height, width)) in enumerate(zip(full, sides, strict=True)):
             picture = pixels[number, None, :, : rows * self.patch, : columns * self.patch]
-            small[number, :, :height, :width] = resized(picture, height, width)[0]
-        return small
+            pictures[number, :, :height, :width] = resized(picture, height, width)[0]
+        return pictures, {IMAGE_SIZES: torch.tensor(sides, device=pixels.device)}
 
     def picture_tokens(self, given: Mapping[str, Any]) -> dict[int, list[int]] | None:
         """As the pictures' sizes say.
@@ -164,7 +143,7 @@ class LlavaPixtralModel(EncodedModel):
         pixels, sizes = given.get("pixel_values"), given.get(IMAGE_SIZES)
         counts = encoded_tokens(given, "image")
         if sizes is not None or pixels is not None:
-            counts = [rows * columns for rows, columns in self._grids(pixels, sizes)]
+            counts = [rows * columns for rows, columns in self.full_grids(pixels, given)]
         if counts is None:
             raise UnsupportedError(
                 "adapter llava-pixtral: a row of placeholders is not an image: give pixel_values "
@@ -174,7 +153,7 @@ class LlavaPixtralModel(EncodedModel):
 
     def panels(self, size: tuple[int, int], processor: Any, inputs: Any) -> list[Panel]:
         """The whole picture, resized by the processor."""
-        grids = self._grids(inputs["pixel_values"], inputs.get(IMAGE_SIZES))
+        grids = self.full_grids(inputs["pixel_values"], inputs)
         return [Panel(rows, columns, (0.0, 0.0, 1.0, 1.0)) for rows, columns in grids]
 
 
@@ -208,7 +187,7 @@ class LlavaPixtralAdapter(Adapter):
 
     @classmethod
     def sized_config(cls, size: ModelSize) -> Any:
-        """Mistral behind Pixtral's encoder as published, unless the size names another."""
+        """Mistral after Pixtral's encoder as published, unless the size names another."""
         from transformers import LlavaConfig
 
         vision = {**size.vision, "image_size": PATCH * image_side(size), "patch_size": PATCH}

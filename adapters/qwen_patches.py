@@ -1,16 +1,40 @@
-"""The order of patches in Qwen2.5-VL: groups of a token, windows, and pictures made of them."""
+"""Input and output of Qwen2.5-VL's encoder: patches by token and window, features."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tokensieve.adapters.shrinking import resized
-from tokensieve.core.contract.shrinking import Grid
-from tokensieve.core.lazy import torch
+from tokensieve.plugin import Grid, SignalError, torch, unknown_release
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+IN_PATCHES = (
+    "frames",
+    "rows",
+    "columns",
+    "row in token",
+    "column in token",
+    "channels",
+    "time",
+    "y",
+    "x",
+)
+"""Axes as the processor lays them out: patches, those of a token together, and what is in them."""
+IN_PICTURES = (
+    "frames",
+    "time",
+    "channels",
+    "rows",
+    "row in token",
+    "y",
+    "columns",
+    "column in token",
+    "x",
+)
+"""The same axes as those of pictures, rows and all in them by height, columns by width."""
 
 
 def resized_patches(patches: Tensor, grid: Sequence[int], to: Grid, config: Any) -> Tensor:
@@ -23,19 +47,32 @@ def resized_patches(patches: Tensor, grid: Sequence[int], to: Grid, config: Any)
         to: rows and columns of tokens.
         config: of the vision encoder.
     """
-    side, time, unit = config.patch_size, config.temporal_patch_size, config.spatial_merge_size
-    count, height, width = grid
-    shape = (count, height // unit, width // unit, unit, unit, -1, time, side, side)
-    pixels = patches.view(shape).permute(0, 6, 5, 1, 3, 7, 2, 4, 8)
-    images = pixels.reshape(count * time, -1, height * side, width * side)
-    rows, columns = to
-    smaller = resized(images, rows * unit * side, columns * unit * side)
-    shape = (count, time, -1, rows, unit, side, columns, unit, side)
-    return (
-        smaller.view(shape)
-        .permute(0, 3, 6, 4, 7, 2, 1, 5, 8)
-        .reshape(count * rows * columns * unit**2, -1)
-    )
+    side, unit = config.patch_size, config.spatial_merge_size
+    (frames, height, width), (rows, columns) = grid, to
+    sizes = {
+        "frames": frames,
+        "time": config.temporal_patch_size,
+        "channels": -1,
+        "row in token": unit,
+        "column in token": unit,
+        "y": side,
+        "x": side,
+    }
+    here = {**sizes, "rows": height // unit, "columns": width // unit}
+    pixels = reordered(patches, here, IN_PATCHES, IN_PICTURES)
+    pictures = pixels.reshape(frames * sizes["time"], -1, height * side, width * side)
+    smaller = resized(pictures, rows * unit * side, columns * unit * side)
+    there = {**sizes, "rows": rows, "columns": columns}
+    cut = reordered(smaller, there, IN_PICTURES, IN_PATCHES)
+    return cut.reshape(frames * rows * columns * unit**2, -1)
+
+
+def reordered(
+    values: Tensor, sizes: Mapping[str, int], before: Sequence[str], after: Sequence[str]
+) -> Tensor:
+    """``values`` as a tensor of the axes ``before``, put in the order ``after``."""
+    split = values.reshape([sizes[axis] for axis in before])
+    return split.permute([before.index(axis) for axis in after])
 
 
 def raster_order(visual: Any, grid: Tensor) -> Tensor:
@@ -53,3 +90,15 @@ def raster_order(visual: Any, grid: Tensor) -> Tensor:
     )
     order: Tensor = torch.argsort(window)
     return order
+
+
+def encoder_features(output: object) -> Tensor:
+    """The features that the encoder gives the decoder.
+
+    Raises:
+        SignalError: they are not where this version is known to have them.
+    """
+    features = getattr(output, "pooler_output", None)
+    if not isinstance(features, torch.Tensor):
+        raise SignalError(f"the vision encoder gives no pooler_output: {unknown_release()}")
+    return features

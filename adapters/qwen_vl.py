@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tokensieve.adapters.decoder import LlamaLikeModel, decoder_dims, placeholder_ids
 from tokensieve.adapters.encoders import check_whole_model
-from tokensieve.adapters.qwen_patches import raster_order, resized_patches
+from tokensieve.adapters.qwen_patches import encoder_features, raster_order, resized_patches
 from tokensieve.adapters.shrinking import spread_features
 from tokensieve.adapters.synthetic import (
     random_pixels,
@@ -30,17 +29,23 @@ from tokensieve.adapters.vision import (
     raster,
     rotated_parts,
 )
-from tokensieve.core.contract.adapter import AdaptedVlm, Adapter, VisionRecord
-from tokensieve.core.contract.dims import DecoderDims, ModelSize
-from tokensieve.core.contract.panel import Panel
-from tokensieve.core.contract.shrinking import ShrinkPlan
-from tokensieve.core.contract.signals import VISION_SIGNALS
-from tokensieve.core.contract.signature import Signature, unknown_release
-from tokensieve.core.errors import SignalError
-from tokensieve.core.lazy import torch
+from tokensieve.plugin import (
+    VISION_SIGNALS,
+    AdaptedVlm,
+    Adapter,
+    DecoderDims,
+    Handle,
+    ModelSize,
+    Panel,
+    ShrinkPlan,
+    SignalError,
+    Signature,
+    VisionRecord,
+    torch,
+)
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 TYPICAL_TOKENS = 1296  # an image of about one megapixel
 NARROW_VISION = {"hidden_size": 32, "intermediate_size": 48, "depth": 4, "num_heads": 4}
@@ -79,7 +84,7 @@ class QwenVLModel(LlamaLikeModel):
         signals: frozenset[str],
         depths: frozenset[float],
         deliver: Callable[[VisionRecord], None],
-    ) -> list[Any]:
+    ) -> list[Handle]:
         """Hooks on the encoder's entry, the chosen blocks' projections, and the merger."""
         passing = Pass()
         chosen: dict[float | None, int] = {}
@@ -91,28 +96,28 @@ class QwenVLModel(LlamaLikeModel):
         call, merging = Signature.of(self.visual, ["grid_thw"]), Signature.of(self.visual.merger)
         attending = Signature.of(self.visual.blocks[0].attn, ["position_embeddings"])
 
-        def begin(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        def begin(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
             passing.seen = {"grid": call.named(args, kwargs)["grid_thw"]}
 
-        def angles(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        def angles(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
             passing.seen["angles"] = attending.named(args, kwargs)["position_embeddings"]
 
-        def merge(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        def merge(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
             passing.seen["features"] = merging.first(args, kwargs)
 
-        def finish(module: Any, args: Any, output: Any) -> None:
+        def finish(module: nn.Module, args: tuple[object, ...], output: object) -> None:
             seen, passing.seen = passing.seen, {}
             if not seen.keys() >= {"grid", "features", *chosen.values()}:
                 raise SignalError(RAN_PAST)
             record = self._record(seen["features"], seen, chosen)
-            record.outputs = pooled(output).detach()
+            record.outputs = encoder_features(output).detach()
             deliver(record)
 
         def projection(block: int) -> Callable[[], Any]:
             return lambda: self.visual.blocks[block].attn.qkv
 
         late = LateHooks(passing, {block: projection(block) for block in set(chosen.values())})
-        handles = [
+        handles: list[Handle] = [
             late,
             self.visual.register_forward_pre_hook(late.refresh),
             self.visual.register_forward_pre_hook(begin, with_kwargs=True),
@@ -125,7 +130,7 @@ class QwenVLModel(LlamaLikeModel):
         return handles
 
     def _record(
-        self, hidden: Tensor, seen: dict[Any, Any], chosen: dict[float | None, int]
+        self, hidden: Tensor, seen: dict[object, Any], chosen: dict[float | None, int]
     ) -> VisionRecord:
         grids = [[int(n) for n in grid] for grid in seen["grid"].tolist()]
         order = raster_order(self.visual, seen["grid"]).to(hidden.device)
@@ -138,7 +143,12 @@ class QwenVLModel(LlamaLikeModel):
         frames = [h * w for t, h, w in grids for _ in range(t)]
         tile = [frame for frame, size in enumerate(frames) for _ in range(size // self.unit**2)]
         record.tile = torch.tensor(tile).to(hidden.device)
-        pool = partial(self._pooled, order=order)
+
+        def pool(patches: Tensor) -> Tensor:
+            """The mean over the patches of a token, tokens in raster order."""
+            means: Tensor = patches.unflatten(0, (-1, self.unit**2)).mean(dim=1)
+            return means[order]
+
         for depth, block in chosen.items():
             attention = self.visual.blocks[block].attn
             projected = seen[block].unflatten(-1, (3, attention.num_heads, -1))
@@ -149,12 +159,14 @@ class QwenVLModel(LlamaLikeModel):
             record.layers[depth] = CapturedLayer(parts, scale, False, pool)
         return record
 
-    def shrink_images(self, plan: ShrinkPlan) -> list[Any]:
+    def shrink_images(self, plan: ShrinkPlan) -> list[Handle]:
         """Patches put together to images, resized, and cut into fewer patches."""
         passing, config = Pass(), self.model.config.vision_config
         call = Signature.of(self.visual, ["grid_thw"])
 
-        def before(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        def before(
+            module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]
+        ) -> tuple[object, object]:
             rest = call.named(args, kwargs)
             flat, thw = rest.pop(call.names[0]), rest.pop("grid_thw")
             videos = [[int(n) for n in grid] for grid in thw.tolist()]  # an image has one frame
@@ -170,20 +182,15 @@ class QwenVLModel(LlamaLikeModel):
                 less.append([t, to[0] * self.unit, to[1] * self.unit])
             return (torch.cat(parts),), {**rest, "grid_thw": torch.tensor(less, device=thw.device)}
 
-        def after(module: Any, args: Any, output: Any) -> Any:
+        def after(module: nn.Module, args: tuple[object, ...], output: Any) -> Any:
             full, small = passing.seen["full"], passing.seen["small"]
-            output.pooler_output = spread_features(pooled(output), full, small)
+            output.pooler_output = spread_features(encoder_features(output), full, small)
             return output
 
         return [
             self.visual.register_forward_pre_hook(before, with_kwargs=True),
             self.visual.register_forward_hook(after),
         ]
-
-    def _pooled(self, patches: Tensor, order: Tensor) -> Tensor:
-        """``[patches, n]`` in window order -> ``[tokens, n]`` in raster order, mean of four."""
-        grouped: Tensor = patches.unflatten(0, (-1, self.unit**2)).mean(dim=1)
-        return grouped[order]
 
     def project(self, features: Tensor) -> Tensor:
         """The patch merger on groups of four patches."""
@@ -211,18 +218,6 @@ class QwenVLModel(LlamaLikeModel):
         ]
 
 
-def pooled(output: Any) -> Tensor:
-    """The features that the encoder gives the decoder.
-
-    Raises:
-        SignalError: they are not where this version is known to have them.
-    """
-    if not isinstance(getattr(output, "pooler_output", None), torch.Tensor):
-        raise SignalError(f"the vision encoder gives no pooler_output: {unknown_release()}")
-    features: Tensor = output.pooler_output
-    return features
-
-
 class QwenVLAdapter(Adapter):
     """Qwen2.5-VL: windowed vision encoder without [CLS], 2x2 patch merger, M-RoPE."""
 
@@ -247,7 +242,7 @@ class QwenVLAdapter(Adapter):
 
     @classmethod
     def sized_config(cls, size: ModelSize) -> Any:
-        """Qwen2.5 with M-RoPE behind the 7B model's vision encoder, unless the size has another."""
+        """Qwen2.5 with M-RoPE after the 7B model's vision encoder, unless the size has another."""
         from transformers import Qwen2_5_VLConfig
 
         unit = size.dims.head_dim // 2 // sum(MROPE_SHARES)

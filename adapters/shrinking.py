@@ -1,4 +1,4 @@
-"""Smaller images in front of a vision encoder: what the adapters have in common."""
+"""Smaller images for a vision encoder."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from tokensieve.core.contract.shrinking import Grid, spread_places
-from tokensieve.core.contract.tensors import at_least_float32, on_device
-from tokensieve.core.errors import UnsupportedError
-from tokensieve.core.lazy import torch
+from tokensieve.plugin import (
+    Grid,
+    UnsupportedError,
+    at_least_float32,
+    on_device,
+    spread_places,
+    torch,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,10 +51,3 @@ def spread_features(features: Tensor, grids: Sequence[Grid], small: Sequence[Gri
     ]
     full = features.new_zeros(starts[-1], *features.shape[1:])
     return full.index_copy(0, on_device(places, features.device), features)
-
-
-def spread_images(features: Tensor, grid: Grid, small: Sequence[Grid]) -> Tensor:
-    """:func:`spread_features` for images of one size: ``[images, tokens, n]``."""
-    images = features.shape[0]
-    spread = spread_features(features.flatten(0, 1), [grid] * images, small)
-    return spread.view(images, -1, features.shape[-1])

@@ -7,14 +7,12 @@ import math
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tokensieve.core.contract.dims import DecoderDims
-from tokensieve.core.errors import UnsupportedError
-from tokensieve.core.lazy import torch
+from tokensieve.plugin import DecoderDims, UnsupportedError, torch
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tokensieve.core.contract.dims import ModelSize
+    from tokensieve.plugin import ModelSize
 
 SEED = 2507
 SPECIAL_IDS = 4  # the last ids of a vocabulary: image, its delimiters, video

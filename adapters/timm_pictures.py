@@ -1,4 +1,4 @@
-"""Pictures in front of a ViT of timm: what the processor leaves of them, and smaller ones."""
+"""Pictures for a ViT of timm: the part that the processor leaves, and smaller ones."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tokensieve.adapters.shrinking import resized
-from tokensieve.core.contract.shrinking import Grid
+from tokensieve.plugin import Grid, Handle
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 Rectangle = tuple[float, float, float, float]
 
@@ -35,35 +35,34 @@ def resizable(vit: Any) -> bool:
     return isinstance(vit.patch_embed, layers.PatchEmbed)
 
 
-def shrinking_hooks(vit: Any, wanted: Callable[[], Grid | None]) -> list[Any]:
+def shrinking_hooks(vit: Any, wanted: Callable[[], Grid | None]) -> list[Handle]:
     """Smaller pixels for the patch embedding, position embeddings interpolated as timm does.
 
     What timm decides when a model is built with ``dynamic_img_size`` is decided for one forward,
-    and taken back behind it, however it ended.
+    and taken back after it, however it ended.
     """
     layers: Any = importlib.import_module("timm.layers")
     embedding = vit.patch_embed
     any_size = {"strict_img_size": False, "flatten": False, "output_fmt": layers.Format.NHWC}
-    before: list[tuple[Any, str, Any]] = []
+    before: list[tuple[object, str, object]] = []
 
-    def change(owner: Any, name: str, value: Any) -> None:
+    def change(owner: object, name: str, value: object) -> None:
         before.append((owner, name, getattr(owner, name)))
         setattr(owner, name, value)
 
-    def shrink(module: Any, args: Any) -> Any:
+    def shrink(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor] | None:
         grid = wanted()
         if grid is None:
             return None
         for name, value in any_size.items():
             change(embedding, name, value)
         change(vit, "dynamic_img_size", True)
-        pictures: Tensor = args[0]
         height, width = (
             count * patch for count, patch in zip(grid, embedding.patch_size, strict=True)
         )
-        return (resized(pictures, height, width),)
+        return (resized(args[0], height, width),)
 
-    def restore(module: Any, args: Any, output: Any) -> None:
+    def restore(module: nn.Module, args: tuple[object, ...], output: object) -> None:
         while before:
             owner, name, value = before.pop()
             setattr(owner, name, value)

@@ -9,26 +9,27 @@ from typing import TYPE_CHECKING, Any
 
 from tokensieve.adapters.timm_pictures import resizable, seen_box, shrinking_hooks
 from tokensieve.adapters.vision import layer_at, split_heads
-from tokensieve.core.contract.adapted import (
+from tokensieve.plugin import (
     ATTENTION_SIGNALS,
     BRANCH_SIGNALS,
     ENCODER_SIGNALS,
     IMAGE,
+    SIGNALS,
     AdaptedEncoder,
+    Adapter,
+    AttachError,
     Branch,
+    DecoderDims,
     Demands,
+    Grid,
+    Handle,
+    Panel,
+    UnsupportedError,
+    torch,
 )
-from tokensieve.core.contract.adapter import Adapter
-from tokensieve.core.contract.dims import DecoderDims
-from tokensieve.core.contract.panel import Panel
-from tokensieve.core.contract.shrinking import Grid
-from tokensieve.core.contract.signals import SIGNALS
-from tokensieve.core.errors import AttachError, UnsupportedError
-from tokensieve.core.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
 
 CHECK_SEED = 20630
 NO_TEXT = "a classifier has no text"
@@ -53,6 +54,9 @@ class TimmVitModel(AdaptedEncoder):
     Position embeddings are added before the first block, so a patch that survives keeps its own.
     """
 
+    encoder: Any  # timm's modules, whose parts no type names
+    layers: list[Any]
+
     def __init__(self, model: Any, vit: Any) -> None:
         self.name = "timm-vit"
         self.model = model
@@ -67,9 +71,6 @@ class TimmVitModel(AdaptedEncoder):
         self.dims = block_dims(vit)
         parameters = inspect.signature(vit.blocks[0].forward).parameters
         self.mask_argument = "attn_mask" if "attn_mask" in parameters else None
-        self._find_signals()
-
-    def _find_signals(self) -> None:
         blocks: Any = importlib.import_module("timm.models.vision_transformer")
         self.provides, self.missing = ENCODER_SIGNALS, dict(WHY_MISSING)
         block = type(self.layers[0]).__name__
@@ -85,7 +86,7 @@ class TimmVitModel(AdaptedEncoder):
 
     def pictures(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor:
         """The one argument of ``VisionTransformer.forward`` that pruning can handle."""
-        vit: Any = self.encoder
+        vit = self.encoder
         names = list(inspect.signature(vit.forward).parameters)
         given = {**dict(zip(names, args, strict=False)), **kwargs}
         pictures = given.pop(names[0])
@@ -98,7 +99,7 @@ class TimmVitModel(AdaptedEncoder):
 
     def grid(self, pictures: Tensor) -> tuple[int, int]:
         """Of the model, or of the pictures where the model takes any size."""
-        vit: Any = self.encoder
+        vit = self.encoder
         if getattr(vit, "dynamic_img_size", False):
             rows, columns = vit.patch_embed.dynamic_feat_size(tuple(pictures.shape[-2:]))
         else:
@@ -106,27 +107,27 @@ class TimmVitModel(AdaptedEncoder):
         return int(rows), int(columns)
 
     def branches(self, layer: int) -> list[Branch]:
-        """From the input behind the norm to what is added to the residual stream."""
-        block: Any = self.layers[layer]
+        """From the input after the norm to what is added to the residual stream."""
+        block = self.layers[layer]
         last = ("ls1", "ls2") if hasattr(block, "ls1") else ("norm1", "norm2")
         ends = [getattr(block, name) for name in last]
         return [("attention", block.attn, ends[0]), ("mlp", block.mlp, ends[1])]
 
     def attention_source(self, layer: int) -> nn.Module:
         """The joint projection."""
-        block: Any = self.layers[layer]
+        block = self.layers[layer]
         projection: nn.Module = block.attn.qkv
         return projection
 
     def queries_and_keys(self, layer: int, output: Tensor) -> tuple[Tensor, Tensor]:
         """The first two thirds, normalized per head where the model does."""
-        attention: Any = self.layers[layer].attn
+        attention = self.layers[layer].attn
         queries, keys, _ = (split_heads(part, self.dims.heads) for part in output.chunk(3, dim=-1))
         return attention.q_norm.forward(queries), attention.k_norm.forward(keys)
 
     def attention_scale(self, layer: int) -> float:
         """Factor on query-key products."""
-        block: Any = self.layers[layer]
+        block = self.layers[layer]
         return float(block.attn.scale)
 
     def layer_at(self, depth: float) -> int:
@@ -147,55 +148,51 @@ class TimmVitModel(AdaptedEncoder):
         return super().refusal(demands)
 
     def _pool_mask(self) -> str | None:
-        vit: Any = self.encoder
+        vit = self.encoder
         parameters = inspect.signature(vit.attn_pool.forward).parameters
         return "attn_mask" if "attn_mask" in parameters else None
 
-    def watch_pooling(self, weights: Callable[[], Tensor | None]) -> list[Any]:
+    def watch_pooling(self, weights: Callable[[], Tensor | None]) -> list[Handle]:
         """[CLS] needs nothing; means are taken anew, an attention pool gets a mask."""
-        vit: Any = self.encoder
-        if self.pooling in ATTENTION_POOLS:
-            return [vit.attn_pool.register_forward_pre_hook(self._pool(weights), with_kwargs=True)]
-        if self.pooling not in MEANS:
-            return []
+        vit = self.encoder
+        first = 0 if vit.pool_include_prefix else self.prefix
         normed: list[Tensor] = []
 
-        def keep(module: Any, args: Any, output: Tensor) -> None:
+        def mask(
+            module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, object]
+        ) -> tuple[object, object] | None:
+            counted = weights()
+            if counted is None:
+                return None
+            wide = torch.promote_types(args[0].dtype, torch.float32)
+            logs = counted[:, None, None, first:].to(wide).log().to(args[0].dtype)
+            return args, {**kwargs, "attn_mask": logs}
+
+        def keep(module: nn.Module, args: tuple[object, ...], output: Tensor) -> None:
             normed[:] = [output]
 
-        def replace(module: Any, args: Any) -> Any:
+        def replace(module: nn.Module, args: tuple[object, ...]) -> tuple[Tensor] | None:
             counted, hidden = weights(), normed.pop()
             if counted is None:
                 return None
-            first = 0 if vit.pool_include_prefix else self.prefix
             return (pooled(hidden[:, first:], counted[:, first:], self.pooling),)
 
+        if self.pooling in ATTENTION_POOLS:
+            return [vit.attn_pool.register_forward_pre_hook(mask, with_kwargs=True)]
+        if self.pooling not in MEANS:
+            return []
         return [
             vit.norm.register_forward_hook(keep),
             vit.fc_norm.register_forward_pre_hook(replace),
         ]
 
-    def _pool(self, weights: Callable[[], Tensor | None]) -> Callable[..., Any]:
-        vit: Any = self.encoder
-        first = 0 if vit.pool_include_prefix else self.prefix
-
-        def hook(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-            counted = weights()
-            if counted is None:
-                return None
-            wide = torch.promote_types(args[0].dtype, torch.float32)
-            mask = counted[:, None, None, first:].to(wide).log().to(args[0].dtype)
-            return args, {**kwargs, "attn_mask": mask}
-
-        return hook
-
-    def shrink_images(self, wanted: Callable[[], Grid | None]) -> list[Any]:
+    def shrink_images(self, wanted: Callable[[], Grid | None]) -> list[Handle]:
         """timm's own way for pictures of any size, switched on for one forward."""
         return shrinking_hooks(self.encoder, wanted)
 
     def panels(self, size: tuple[int, int], processor: Any, inputs: Any) -> list[Panel]:
         """What the processor leaves of the picture."""
-        vit: Any = self.encoder
+        vit = self.encoder
         rows, columns = vit.patch_embed.grid_size
         box = seen_box(size, getattr(processor, "data_config", {}))
         return [Panel(rows, columns, box)] if box else []

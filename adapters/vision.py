@@ -7,23 +7,28 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tokensieve.core.contract.hooks import own
-from tokensieve.core.contract.signals import EncoderAttention
-from tokensieve.core.contract.signature import Signature
-from tokensieve.core.contract.tensors import at_least_float32
-from tokensieve.core.errors import SignalError
-from tokensieve.core.lazy import torch
+from tokensieve.plugin import (
+    EncoderAttention,
+    Handle,
+    SignalError,
+    Signature,
+    at_least_float32,
+    joined_heads,
+    own,
+    paid_attention,
+    received_attention,
+    torch,
+)
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
-    from tokensieve.core.contract.adapter import VisionRecord
+    from tokensieve.plugin import VisionRecord
 
 ATTENTION_SIGNALS = frozenset({"vision_attention", "vision_keys", "encoder_layers"})
 """Signals for which queries and keys have to be captured."""
 RAN_PAST = "a layer of the vision encoder ran past its hooks: its signals are lost"
 NO_TEXT_TOWER = "the model has no CLIP text tower"
-CHUNK_ELEMENTS = 4_000_000  # 16 MB of float32 scores at a time
 
 
 def feeding_layer(layers: Sequence[Any], index: int) -> Any:
@@ -63,13 +68,14 @@ class CapturedLayer:
 
     def attention(self, kind: EncoderAttention = "auto", *, joined: bool = False) -> Tensor:
         """``[T, heads]`` float32."""
-        wanted = ("cls" if self.has_cls else "received") if kind == "auto" else kind
-        measure = cls_row if wanted == "cls" and self.has_cls else received
         rows = []
         for part in self.parts:
-            queries, keys = map(_joined, part) if joined else part
+            queries, keys = map(at_least_float32, map(joined_heads, part) if joined else part)
             scale = keys.shape[-1] ** -0.5 if joined else self.scale
-            values = measure(queries, keys, scale)
+            if kind != "received" and self.has_cls:
+                values = paid_attention(queries[:, :, :1], keys, scale)[:, :, 0]
+            else:
+                values = received_attention(queries, keys, scale)
             patches = keys.shape[2] - int(self.has_cls)
             rows.append(values[..., -patches:].transpose(1, 2).flatten(0, 1))
         return self.pool(torch.cat(rows))
@@ -78,7 +84,7 @@ class CapturedLayer:
         """``[T, head dim]`` mean over heads, or full width."""
         rows = []
         for _, keys in self.parts:
-            metric = _joined(keys)[:, 0] if joined else keys.mean(dim=1)
+            metric = joined_heads(keys)[:, 0] if joined else keys.mean(dim=1)
             rows.append(metric[:, int(self.has_cls) :].flatten(0, 1))
         return self.pool(torch.cat(rows))
 
@@ -87,7 +93,7 @@ class Pass(threading.local):
     """What the hooks of one pass of an encoder leave for each other; threads run passes at once."""
 
     def __init__(self) -> None:
-        self.seen: dict[Any, Any] = {}
+        self.seen: dict[object, Any] = {}
 
 
 class LateHooks:
@@ -97,14 +103,14 @@ class LateHooks:
     old one would see what the model no longer computes.
     """
 
-    def __init__(self, passing: Pass, modules: Mapping[Any, Callable[[], Any]]) -> None:
+    def __init__(self, passing: Pass, modules: Mapping[object, Callable[[], nn.Module]]) -> None:
         self._passing = passing
         self._modules = modules
-        self._on: dict[Any, tuple[Any, Any]] = {}
+        self._on: dict[object, tuple[nn.Module, Handle]] = {}
         self._lock = threading.Lock()
         self.refresh()
 
-    def refresh(self, *_: Any) -> None:
+    def refresh(self, *_: object) -> None:
         """Move the hooks to the modules that are there now; a pre-hook of the encoder."""
         with self._lock:
             for name, find in self._modules.items():
@@ -124,22 +130,26 @@ class LateHooks:
             self._on.clear()
             self._modules = {}
 
-    def _keep(self, name: Any) -> Callable[..., None]:
-        def hook(module: Any, args: Any, output: Tensor) -> None:
+    def _keep(self, name: object) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[object, ...], output: Tensor) -> None:
             self._passing.seen[name] = output
 
         return hook
 
 
 def watch_layers(
-    passing: Pass, encoder: Any, projections: Mapping[float | None, Callable[[], tuple[Any, Any]]]
-) -> list[Any]:
+    passing: Pass,
+    encoder: nn.Module,
+    projections: Mapping[float | None, Callable[[], tuple[nn.Module, nn.Module]]],
+) -> list[Handle]:
     """Keep the outputs of query and key modules as ``passing.seen["q" or "k", depth]``.
 
     ``projections`` look the two modules of a layer up; ``encoder`` is what runs them.
     """
 
-    def found(pair: Callable[[], tuple[Any, Any]], number: int) -> Callable[[], Any]:
+    def found(
+        pair: Callable[[], tuple[nn.Module, nn.Module]], number: int
+    ) -> Callable[[], nn.Module]:
         return lambda: pair()[number]
 
     late = LateHooks(
@@ -155,14 +165,16 @@ def watch_layers(
 
 def watch_projector(
     passing: Pass,
-    projector: Any,
+    projector: nn.Module,
     record: Callable[[Tensor], VisionRecord],
     deliver: Callable[[VisionRecord], None],
-) -> list[Any]:
+) -> list[Handle]:
     """Deliver a record of the features that enter the projector, and of those that leave it."""
     signature = Signature.of(projector)
 
-    def finish(module: Any, args: Any, kwargs: dict[str, Any], output: Tensor) -> None:
+    def finish(
+        module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object], output: Tensor
+    ) -> None:
         made = record(signature.first(args, kwargs))
         made.outputs = output.detach().flatten(0, 1)
         passing.seen = {}
@@ -171,38 +183,7 @@ def watch_projector(
     return [projector.register_forward_hook(finish, with_kwargs=True)]
 
 
-def _joined(states: Tensor) -> Tensor:
-    """``[images, heads, tokens, head dim]`` -> ``[images, 1, tokens, heads * head dim]``."""
-    return states.transpose(1, 2).flatten(2)[:, None]
-
-
-def cls_row(queries: Tensor, keys: Tensor, scale: float) -> Tensor:
-    """Attention of the first token to all others.
-
-    ``[images, heads, tokens, head dim]`` -> ``[images, heads, tokens - 1]``: softmax over all
-    tokens, [CLS] included, then [CLS]'s own column cut off.
-    """
-    queries, keys = at_least_float32(queries[:, :, :1]), at_least_float32(keys)
-    scores = (queries @ keys.transpose(2, 3)) * scale
-    return scores.softmax(dim=-1)[:, :, 0, 1:]
-
-
-def received(queries: Tensor, keys: Tensor, scale: float) -> Tensor:
-    """Attention that each token receives, mean over the queries: ``[images, heads, tokens]``.
-
-    A few query rows at a time; the map is never whole in memory.
-    """
-    queries, keys = at_least_float32(queries), at_least_float32(keys)
-    images, heads, tokens, _ = keys.shape
-    step = max(1, CHUNK_ELEMENTS // max(1, images * heads * tokens))
-    total = torch.zeros(images, heads, tokens, dtype=keys.dtype, device=keys.device)
-    for rows in queries.split(step, dim=2):
-        scores = (rows @ keys.transpose(2, 3)).mul_(scale)
-        total += scores.softmax(dim=-1).sum(dim=2)
-    return total / queries.shape[2]
-
-
-def raster(rows: int, columns: int, images: int) -> Tensor:
+def raster(rows: int, columns: int, images: int = 1) -> Tensor:
     """``[images * rows * columns, 2]`` row and column of every token, image after image."""
     one: Tensor = torch.cartesian_prod(torch.arange(rows), torch.arange(columns))
     repeated: Tensor = one.repeat(images, 1)
@@ -238,7 +219,9 @@ def _turned(states: Tensor) -> Tensor:
     return torch.cat((-second, first), dim=-1)
 
 
-def seen_heads(seen: Mapping[Any, Any], depth: float | None, heads: int) -> tuple[Tensor, Tensor]:
+def seen_heads(
+    seen: Mapping[object, Any], depth: float | None, heads: int
+) -> tuple[Tensor, Tensor]:
     """Queries and keys of a watched layer, ``[images, heads, tokens, head dim]`` each."""
     if not {("q", depth), ("k", depth)} <= seen.keys():
         raise SignalError(RAN_PAST)

@@ -23,3 +23,4 @@ if TYPE_CHECKING:
     import torch as torch  # noqa: PLC0414 - the alias marks a re-export for type checkers
 else:
     torch = LazyModule("torch")
+    """PyTorch itself, imported when an attribute of it is first read."""

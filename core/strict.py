@@ -31,11 +31,15 @@ WIDEST = 2**63
 _DEEP = 64
 
 TokenCount = Annotated[int, Field(ge=1, le=MOST_TOKENS)]
+"""A number of visual tokens, at least 1."""
 Share = Annotated[float, Field(gt=0, le=1)]
+"""A part of a whole: above 0, at most 1."""
 Factor = Annotated[float, Field(ge=1e-4, le=1e4)]
 """A temperature or a weight: what it divides or multiplies stays a number of float32."""
 Layer = Annotated[int, Field(ge=0, lt=MOST_LAYERS)]
+"""The number of a layer, counted from 0."""
 Seed = Annotated[int, Field(ge=0, le=MOST_SEED)]
+"""A number by which random draws are repeated."""
 
 Path = tuple[str | int, ...]
 NUMBERS = frozenset({int, float})

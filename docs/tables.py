@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import typer.main
+from api_page import module_part
 from component_tables import (
     component_rows,
     deviations,
@@ -240,6 +241,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "adapter-rooms": lambda: room_rows("adapters"),
     "test-rooms": rooms_of_tests,
     "test-helpers": helper_rows,
+    "api": lambda: module_part("tokensieve"),
+    "api-plugin": lambda: module_part("tokensieve.plugin"),
+    "api-testing": lambda: module_part("tokensieve.testing"),
 }
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tokensieve.core.plugins.registry import Registry, hookimpl
+from tokensieve.plugin import Registry, hookimpl
 from tokensieve.strategies.mergers.absorb import AbsorbMerger
 from tokensieve.strategies.mergers.contextual import ContextualMerger
 from tokensieve.strategies.mergers.knn_weighted import KnnWeightedMerger

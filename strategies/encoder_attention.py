@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import Field
 
-from tokensieve.core.contract.components import Scorer
-from tokensieve.core.contract.signals import EncoderLayer
-from tokensieve.core.contract.view import View
-from tokensieve.core.strict import Share
-
-if TYPE_CHECKING:
-    pass
+from tokensieve.plugin import EncoderLayer, Scorer, Share, View
 
 
 class EncoderAttentionScorer(Scorer):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from tokensieve.core.contract.components import Selector
+    from tokensieve.plugin import Selector
 
 
 class MayFallShort(Protocol):

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from tokensieve.core.contract.tensors import unit
-from tokensieve.core.contract.view import View
+from tokensieve.plugin import View, unit
 from tokensieve.strategies.ordered import OrderedSelector
 
 if TYPE_CHECKING:

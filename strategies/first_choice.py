@@ -6,10 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from tokensieve.core.contract.tensors import on_device
-from tokensieve.core.contract.view import View
-from tokensieve.core.pipeline.scoring import combined_scores
-from tokensieve.core.pipeline.stage import ScoreTerms
+from tokensieve.plugin import ScoreTerms, View, combined_scores, on_device
 from tokensieve.strategies.ordered import OrderedSelector, then, top_in_order
 
 if TYPE_CHECKING:
@@ -20,7 +17,7 @@ class FirstChoiceSelector(OrderedSelector):
     """First some tokens by ``score`` (default: the stage's), then the best of the stage's scores.
 
     The first set may be smaller than its share: what it leaves goes to the others, so that the
-    budget is always met. With ``order: selection`` the first set stands first, then the others,
+    budget is always met. With ``order: selection`` the first set comes first, then the others,
     most important first.
     """
 

@@ -5,11 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING, final
 
-from tokensieve.core.contract.components import Selector
-from tokensieve.core.contract.ranking import selection_order
-from tokensieve.core.contract.tensors import on_device
-from tokensieve.core.contract.view import View
-from tokensieve.core.lazy import torch
+from tokensieve.plugin import Selector, View, on_device, selection_order, torch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,7 +45,7 @@ def top_in_order(scores: Tensor, available: Tensor, counts: list[int] | Tensor) 
 
 
 def then(turns: Tensor, chosen: Tensor) -> Tensor:
-    """The turns of ``chosen`` behind all ``turns``."""
+    """The turns of ``chosen`` after all ``turns``."""
     last = turns.amax(dim=1, keepdim=True)
     return torch.where(chosen > 0, last + chosen, turns)
 

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tokensieve.core.contract.tensors import on_device
-from tokensieve.core.contract.ties import falling, rounding
-from tokensieve.core.contract.view import View
-from tokensieve.core.lazy import torch
+from tokensieve.plugin import View, falling, on_device, rounding, torch
 
 MOST_PARTS = 1024  # of an image: every part looks at every token
 LEVEL_BITS = 16  # parts of up to 65,535 tokens

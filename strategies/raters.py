@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tokensieve.core.contract.ties import above
-from tokensieve.core.contract.view import View
+from tokensieve.plugin import View, above
 
 if TYPE_CHECKING:
     from torch import Tensor

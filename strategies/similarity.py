@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tokensieve.core.contract.ties import first_max
-from tokensieve.core.lazy import torch
+from tokensieve.plugin import first_max, torch
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,13 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from tokensieve.core.contract.components import Scorer
-from tokensieve.core.contract.signals import TextAttention
-from tokensieve.core.contract.tensors import take_rows
-from tokensieve.core.contract.ties import falling
-from tokensieve.core.contract.view import View
-from tokensieve.core.pipeline.budgets import whole
-from tokensieve.core.strict import Share
+from tokensieve.plugin import Scorer, Share, TextAttention, View, falling, floor_count, take_rows
 from tokensieve.strategies.raters import raters
 
 if TYPE_CHECKING:
@@ -49,7 +43,7 @@ class TextAttentionScorer(Scorer):
         rows = raters(view) if self.rows == "raters" else self.rows
         per_head = attention.received(rows, gravity=self.gravity)
         per_head = per_head.masked_fill(~view.valid[:, None], 0)
-        kept = max(1, whole(self.top_heads * per_head.shape[1]))
+        kept = max(1, floor_count(self.top_heads * per_head.shape[1]))
         if kept < per_head.shape[1]:
             mass = per_head.sum(dim=2)
             best = falling(mass)[:, :kept]

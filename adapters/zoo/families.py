@@ -1,7 +1,7 @@
-"""What differs between the families of trained models: a model, a processor, a picture's tokens.
+"""Differences between the families of trained models: a model, a processor, a picture's tokens.
 
 A :class:`Family` builds transformers' own classes with a small config and says, for the recipe,
-how pixels become features and where each feature stands in the sequence. Decoder and vocabulary are
+how pixels become features and where each feature is in the sequence. Decoder and vocabulary are
 alike in all families, so that a new family can start from the decoder of a trained one.
 """
 
@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from tokensieve.adapters.zoo.tasks.glyphs import PATCH
-from tokensieve.adapters.zoo.tasks.pictures import SMALL, Task, vocabulary
+from tokensieve.adapters.zoo.tasks.pictures import SMALL, PictureTask, vocabulary
 
 IMAGE_MEAN, IMAGE_STD = [0.25] * 3, [0.25] * 3
 SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", "<unk>", "<image>")
@@ -36,8 +36,8 @@ TEMPLATE = (
 
 
 @dataclass(frozen=True)
-class Layout:
-    """Where the tokens of a picture of one size stand.
+class TokenLayout:
+    """Places of the tokens of a picture of one size.
 
     ``positions`` is ``[axes, tokens]`` (one axis, or three with M-RoPE), ``start`` the position of
     the first token after the picture. ``cells`` is ``[tokens]``: the token's square of 8 pixels in
@@ -97,10 +97,10 @@ class Family(ABC):
         """Features exactly as the model itself computes them."""
 
     @abstractmethod
-    def layout(self, side: int) -> Layout:
-        """Where the tokens of a square picture stand."""
+    def layout(self, side: int) -> TokenLayout:
+        """Places of the tokens of a square picture."""
 
-    def side_of(self, task: Task) -> int:
+    def side_of(self, task: PictureTask) -> int:
         """How large the recipe draws a task's pictures."""
         return task.side if self.fewer > 1 else SMALL
 
@@ -146,12 +146,12 @@ class Family(ABC):
 
     @property
     def head(self) -> list[int]:
-        """What stands before the picture's tokens."""
+        """Ids before the picture's tokens."""
         return [*self.tokenizer("USER:")["input_ids"], *self.ids(*self.delimiters[:1])]
 
     @property
     def tail(self) -> list[int]:
-        """What stands between the picture's tokens and the question."""
+        """Ids between the picture's tokens and the question."""
         return self.ids(*self.delimiters[1:])
 
     def text_settings(self) -> dict[str, Any]:

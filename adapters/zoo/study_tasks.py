@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field, field_validator
 
-from tokensieve.core.contract.tasks import Box, Example, Task
-from tokensieve.core.errors import TaskError
+from tokensieve.plugin import Box, Example, Task, TaskError
 
 if TYPE_CHECKING:
     from PIL.Image import Image

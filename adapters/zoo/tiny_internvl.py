@@ -20,7 +20,7 @@ from tokensieve.adapters.zoo.families import (
     IMAGE_STD,
     Encoded,
     Family,
-    Layout,
+    TokenLayout,
     line_positions,
 )
 from tokensieve.adapters.zoo.tasks.glyphs import PATCH
@@ -116,7 +116,7 @@ class TinyInternVL(Family):
         summaries = tuple(state[:, 0].unflatten(0, (images, -1)) for state in states[-2:])
         return Encoded(features.unflatten(0, (images, -1)).flatten(1, 2), summaries)
 
-    def layout(self, side: int) -> Layout:
+    def layout(self, side: int) -> TokenLayout:
         """Tile after tile, rows of a tile, thumbnail last."""
         per_side, rows = side // TILE, side // PATCH
         cells = torch.arange(rows**2).view(per_side, TOKENS_PER_SIDE, per_side, TOKENS_PER_SIDE)
@@ -124,4 +124,4 @@ class TinyInternVL(Family):
         cells = torch.cat([cells, torch.full((TOKENS_PER_SIDE**2,), -1)])
         tiles = torch.arange(per_side**2 + 1).repeat_interleave(TOKENS_PER_SIDE**2)
         head = len(self.head)
-        return Layout(side, line_positions(head, len(cells)), head + len(cells), cells, tiles)
+        return TokenLayout(side, line_positions(head, len(cells)), head + len(cells), cells, tiles)

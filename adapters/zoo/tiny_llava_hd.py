@@ -21,7 +21,7 @@ from tokensieve.adapters.zoo.families import (
     IMAGE_STD,
     Encoded,
     Family,
-    Layout,
+    TokenLayout,
     line_positions,
     raster_cells,
 )
@@ -67,7 +67,7 @@ class TinyLlavaHD(Family):
         )
 
     def inherit_encoder(self, model: Any, old: Any) -> None:
-        """The encoder and projector of tiny-llava; its 12 x 12 positions stand in each quarter."""
+        """The encoder and projector of tiny-llava; its 12 x 12 positions are in each quarter."""
         if old.config.model_type != "llava":
             return
         kept = model.model.state_dict()
@@ -111,10 +111,10 @@ class TinyLlavaHD(Family):
         features = model.model.multi_modal_projector(states[-2][:, 1:])
         return Encoded(features, tuple(state[:, :1] for state in states[-2:]))
 
-    def layout(self, side: int) -> Layout:
+    def layout(self, side: int) -> TokenLayout:
         """Raster order; what surrounds a smaller picture belongs to none of its squares."""
         cells, head = raster_cells(side), len(self.head)
         rows, border = side // PATCH, (self.canvas - side) // PATCH // 2
         cells = torch.nn.functional.pad(cells.view(rows, rows), (border,) * 4, value=-1).flatten()
         positions = line_positions(head, len(cells))
-        return Layout(side, positions, head + len(cells), cells, cells * 0)
+        return TokenLayout(side, positions, head + len(cells), cells, cells * 0)

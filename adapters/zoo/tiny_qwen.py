@@ -21,7 +21,7 @@ from tokensieve.adapters.zoo.families import (
     IMAGE_STD,
     Encoded,
     Family,
-    Layout,
+    TokenLayout,
     raster_cells,
 )
 from tokensieve.adapters.zoo.tasks.glyphs import PATCH
@@ -141,12 +141,12 @@ class TinyQwen(Family):
         freqs = (both[..., None] * rotary.inv_freq.cpu().float()).flatten(1)
         return torch.cat([freqs, freqs], dim=-1)
 
-    def layout(self, side: int) -> Layout:
+    def layout(self, side: int) -> TokenLayout:
         """Raster order; time, row and column count from the same start."""
         rows, head = side // PATCH, len(self.head)
         cells = raster_cells(side)
         positions = torch.stack([torch.zeros_like(cells), cells // rows, cells % rows]) + head
-        return Layout(side, positions, head + rows, cells, torch.zeros_like(cells))
+        return TokenLayout(side, positions, head + rows, cells, torch.zeros_like(cells))
 
 
 def _window_order(side: int) -> Tensor:

@@ -41,7 +41,7 @@ _SHADES = np.asarray(list(COLORS.values()), dtype=np.float64)
 
 
 @dataclass(frozen=True)
-class Scene:
+class OneDigitScene:
     """A picture ``[64, 64, 3]`` (uint8), its digit, and the ``(left, top)`` pixel of its box."""
 
     image: npt.NDArray[np.uint8]
@@ -56,7 +56,7 @@ class Scene:
         return [(top + down) * GRID + left + right for down in span for right in span]
 
 
-def make_scene(split: Split, index: int) -> Scene:
+def make_scene(split: Split, index: int) -> OneDigitScene:
     """Draw scene ``index`` of ``split``."""
     rng = np.random.default_rng([13, split == "heldout", index])
     coarse = rng.normal(0, 14, (GRID, GRID, 3)).repeat(PATCH, 0).repeat(PATCH, 1)
@@ -80,7 +80,7 @@ def make_scene(split: Split, index: int) -> Scene:
     window = canvas[top : top + DIGIT_SIZE, left : left + DIGIT_SIZE]
     window[:] = window * (1 - opacity) + shade * opacity
     canvas += rng.normal(0, 8, canvas.shape)
-    return Scene(np.clip(canvas, 0, 255).astype(np.uint8), value, (left, top))
+    return OneDigitScene(np.clip(canvas, 0, 255).astype(np.uint8), value, (left, top))
 
 
 @lru_cache(maxsize=2)

@@ -24,6 +24,7 @@ if typing.TYPE_CHECKING:
     from tokensieve.core.plugins.registry import hookimpl
 
 __version__ = "0.1.0"
+"""The version of the project."""
 
 __all__ = [
     "Box",

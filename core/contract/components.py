@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LayerRange = tuple[int, int]
+"""The first and the last layer of some, counted from 0; both belong to them."""
 
 
 class Component(StrictModel, ABC):
@@ -29,7 +30,7 @@ class Component(StrictModel, ABC):
 
     ``name`` is how YAML spells the component; ``needs`` are the signals without which it cannot
     work, ``uses`` those it takes if the model has them (see
-    ``tokensieve.core.contract.signals.SIGNALS``).
+    ``tokensieve.plugin.SIGNALS``).
     """
 
     model_config = ConfigDict(validate_default=True)

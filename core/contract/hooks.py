@@ -8,12 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 from tokensieve.core.errors import UnsupportedError
 
 NOT_PICKLED = "a model with a pipeline on it cannot be pickled: detach first, save state_dict()"
 FORWARD_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+
+
+class Handle(Protocol):
+    """The means to take a hook off again, as torch returns it."""
+
+    def remove(self) -> None:
+        """Take the hook off; harmless if it is off already."""
 
 
 class OwnHook:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 QueryRows = Literal["last", "after-image-text", "all-text"]
 Module = Literal["attention", "mlp", "block"]
 EncoderAttention = Literal["cls", "received", "auto"]
+"""Who asks in an encoder layer: the [CLS] row, all rows, or [CLS] where there is one."""
 
 SIGNALS: dict[str, str] = {
     "hidden": "hidden states at the boundary, which the next layer gets [batch, tokens, dim]",
@@ -33,6 +34,7 @@ SIGNALS: dict[str, str] = {
     "grid": "row and column of each visual token in its image or tile [batch, tokens, 2]",
     "tile": "number of the tile or frame of each visual token in its image [batch, tokens]",
 }
+"""Every signal that a component may declare in ``needs`` or ``uses``, and what it is."""
 
 HISTORY_SIGNALS = frozenset(
     {

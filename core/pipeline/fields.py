@@ -96,6 +96,7 @@ def dump_component(component: Component) -> Any:
 _BASES: dict[str, type[Component]] = {"scorer": Scorer, "selector": Selector, "merger": Merger}
 AScorer = Annotated[Scorer, _component("scorer", Scorer), PlainSerializer(dump_component)]
 ASelector = Annotated[Selector, _component("selector", Selector), PlainSerializer(dump_component)]
+"""A parameter that is a selector: a name, or a mapping with the key ``selector``."""
 AMerger = Annotated[Merger, _component("merger", Merger), PlainSerializer(dump_component)]
 
 

@@ -85,6 +85,7 @@ AScoreTerm = Annotated[ScoreTerm, PlainSerializer(lambda term: term.dump())]
 ScoreTerms = Annotated[
     tuple[AScoreTerm, ...], Field(max_length=MOST_TERMS), BeforeValidator(as_list)
 ]
+"""A parameter that is one score term or a list of them, as in the ``score`` of a stage."""
 
 
 def _named_boundary(value: Any) -> Any:

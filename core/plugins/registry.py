@@ -38,6 +38,7 @@ from tokensieve.core.plugins.watching import Seen, untouched, watched
 PROJECT = "tokensieve"
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
+"""Decorator of a plugin's function ``tokensieve_register(registry)``, by which it is found."""
 
 KINDS: dict[str, type[Any]] = {
     "scorer": Scorer,

@@ -5,7 +5,7 @@ Not here: the checks of every answer while a model runs (``gate``), and the test
 
 In pytest, for your own class::
 
-    from tokensieve.core.testing import all_checks
+    from tokensieve.testing import all_checks
 
     @pytest.mark.parametrize("check", all_checks(MyScorer), ids=str)
     def test_conforms(check):

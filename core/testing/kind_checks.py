@@ -204,3 +204,4 @@ CHECKS: dict[str, tuple[Check, ...]] = {
     ),
     "adapter": (REGISTERS, DOCUMENTED),
 }
+"""The checks of each kind of component, in the order in which they run."""

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tokensieve.core.contract.components import Merged, Merger
-from tokensieve.core.contract.tensors import unit
-from tokensieve.core.contract.view import View
+from tokensieve.plugin import Merged, Merger, View, unit
 from tokensieve.strategies.similarity import nearest
 
 if TYPE_CHECKING:
@@ -19,7 +17,7 @@ class AbsorbMerger(Merger):
     Nearest by cosine of the hidden states at the boundary, ties to the first kept token. With
     ``weigh: true`` tokens count by the original tokens that they already stand for.
 
-    Source: VScan, arXiv 2505.22654, and its released code, at boundary 0 (behind the projector).
+    Source: VScan, arXiv 2505.22654, and its released code, at boundary 0 (after the projector).
     """
 
     name = "absorb"

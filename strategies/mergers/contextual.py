@@ -6,12 +6,20 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from tokensieve.core.contract.components import Merged, Merger, Split
-from tokensieve.core.contract.tensors import at_least_float32, on_device, take_rows, unit
-from tokensieve.core.contract.view import View
-from tokensieve.core.lazy import torch
-from tokensieve.core.pipeline.budgets import whole
-from tokensieve.core.strict import Share, TokenCount
+from tokensieve.plugin import (
+    Merged,
+    Merger,
+    Share,
+    Split,
+    TokenCount,
+    View,
+    at_least_float32,
+    floor_count,
+    on_device,
+    take_rows,
+    torch,
+    unit,
+)
 from tokensieve.strategies.similarity import nearest
 
 if TYPE_CHECKING:
@@ -54,27 +62,23 @@ class ContextualMerger(Merger):
     def split(self, total: int, available: int, has_cls: bool) -> Split:
         """``total`` = selected + merged + [CLS]; at least one token is selected."""
         extra = int(self.cls and has_cls and total > 1)
-        wanted = self.keep if isinstance(self.keep, int) else whole(self.keep * total)
+        wanted = self.keep if isinstance(self.keep, int) else floor_count(self.keep * total)
         merged = min(wanted, total - extra - 1)
         return Split(total - merged - extra, max(merged, 0), extra)
 
     def apply(self, kept: Tensor, counts: list[int], view: View) -> Merged:
         """Merge the tokens outside ``kept`` into ``counts`` targets per image."""
         rest = view.valid & ~kept
-        targets = self._targets(rest, counts)
+        place = rest.long().cumsum(dim=1) - 1
+        wanted = on_device(counts, rest.device)[:, None]
+        step = (rest.sum(dim=1, keepdim=True) // wanted.clamp(min=1)).clamp(min=1)
+        targets = rest & (place % step == 0) & (place // step < wanted)
         vectors, sizes = self._merged(rest & ~targets, targets, max(counts), view)
         extra = view.cls_feature if self.cls and view.has("cls_feature") else None
         appended = None
         if self.order == "appended":
             appended = torch.arange(1, rest.shape[1] + 1, device=rest.device) * targets
         return Merged(targets, vectors, sizes, appended, extra)
-
-    def _targets(self, rest: Tensor, counts: list[int]) -> Tensor:
-        """Every ``step``-th of the rest, ``counts`` of them."""
-        place = rest.long().cumsum(dim=1) - 1
-        wanted = on_device(counts, rest.device)[:, None]
-        step = (rest.sum(dim=1, keepdim=True) // wanted.clamp(min=1)).clamp(min=1)
-        return rest & (place % step == 0) & (place // step < wanted)
 
     def _merged(
         self, members: Tensor, targets: Tensor, most: int, view: View

@@ -6,13 +6,20 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from tokensieve.core.contract.components import Merged, Merger, Split
-from tokensieve.core.contract.ranking import selection_order
-from tokensieve.core.contract.tensors import at_least_float32, take_rows, unit
-from tokensieve.core.contract.ties import falling
-from tokensieve.core.contract.view import View
-from tokensieve.core.lazy import torch
-from tokensieve.core.strict import Share, TokenCount
+from tokensieve.plugin import (
+    Merged,
+    Merger,
+    Share,
+    Split,
+    TokenCount,
+    View,
+    at_least_float32,
+    falling,
+    selection_order,
+    take_rows,
+    torch,
+    unit,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor

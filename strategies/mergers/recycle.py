@@ -6,14 +6,21 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from tokensieve.core.contract.components import Merged, Merger, Split
-from tokensieve.core.contract.ranking import top_counts
-from tokensieve.core.contract.tensors import on_device, take_rows
-from tokensieve.core.contract.ties import above, falling, first_max
-from tokensieve.core.contract.view import View
-from tokensieve.core.lazy import torch
-from tokensieve.core.pipeline.budgets import whole
-from tokensieve.core.strict import Share
+from tokensieve.plugin import (
+    Merged,
+    Merger,
+    Share,
+    Split,
+    View,
+    above,
+    falling,
+    first_max,
+    floor_count,
+    on_device,
+    take_rows,
+    top_counts,
+    torch,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,7 +30,7 @@ PER_CLUSTER = 10
 
 def candidates(pruned: int, share: float) -> int:
     """How many of the pruned tokens are recycled."""
-    return min(pruned, whole(share * pruned) + 1)
+    return min(pruned, floor_count(share * pruned) + 1)
 
 
 def clusters(pruned: int, share: float) -> int:
@@ -32,13 +39,13 @@ def clusters(pruned: int, share: float) -> int:
 
 
 class RecycleMerger(Merger):
-    """Let the best of the dropped tokens live on as cluster means, behind the kept ones.
+    """Let the best of the dropped tokens live on as cluster means, after the kept ones.
 
     Of ``p`` dropped tokens the ``int(share * p) + 1`` with the highest scores are clustered into a
     tenth as many groups, plus one, by DPC-kNN on their hidden states: distance ``|x - y| /
     sqrt(dim)``, density from the nearest few (as many as there are clusters), centers where
     density times distance to a denser token is largest, everybody to the nearest center. The
-    means stand behind the image's kept tokens, strongest center first, and compete like visual
+    means come after the image's kept tokens, strongest center first, and compete like visual
     tokens at later boundaries. The budget counts them: 309 tokens are 300 kept and 9 clusters.
 
     Source: SparseVLM, ICML 2025, arXiv 2410.04417 (v1), and its released code. Deviations: the
@@ -69,7 +76,11 @@ class RecycleMerger(Merger):
             return Merged(kept & False, view.hidden, sizes)
         wanted = on_device(counts, kept.device)[:, None]
         most = min(kept.shape[1], PER_CLUSTER * max(counts))
-        chosen = self._recycled(dropped, wanted, view)
+        scores = view.scores if view.scores is not None else dropped.float()
+        pruned = dropped.sum(dim=1, keepdim=True)
+        count = (self.share * pruned.double() + 1e-9).floor().long() + 1
+        limit = count.minimum(PER_CLUSTER * wanted).minimum(pruned)
+        chosen = top_counts(scores, dropped, limit[:, 0])
         places = chosen.to(torch.uint8).sort(dim=1, descending=True, stable=True).indices[:, :most]
         real = chosen.gather(1, places)
         hidden = take_rows(view.hidden, places)
@@ -77,20 +88,12 @@ class RecycleMerger(Merger):
         joins = members.to(hidden.dtype).transpose(1, 2)
         mean = joins @ hidden / (joins.sum(dim=2, keepdim=True) + 1e-6)
         grown = (joins @ sizes.gather(1, places).to(hidden.dtype)[..., None])[..., 0]
-        where, count = places.gather(1, centers), centers.shape[1]
-        rank = torch.arange(1, count + 1, device=kept.device)
+        where = places.gather(1, centers)
+        rank = torch.arange(1, centers.shape[1] + 1, device=kept.device)
         appended = places.new_zeros(kept.shape).scatter(1, where, rank.where(rank <= wanted, 0))
         vectors = view.hidden.scatter(1, where[..., None].expand_as(mean), mean)
         grown = sizes.scatter(1, where, grown.to(sizes.dtype))
         return Merged(appended > 0, vectors, grown, appended)
-
-    def _recycled(self, dropped: Tensor, wanted: Tensor, view: View) -> Tensor:
-        """``[batch, tokens]`` bool, the best of the dropped tokens."""
-        scores = view.scores if view.scores is not None else dropped.float()
-        pruned = dropped.sum(dim=1, keepdim=True)
-        count = (self.share * pruned.double() + 1e-9).floor().long() + 1
-        limit = count.minimum(PER_CLUSTER * wanted).minimum(pruned)
-        return top_counts(scores, dropped, limit[:, 0])
 
 
 def _clustered(hidden: Tensor, real: Tensor, wanted: Tensor, most: int) -> tuple[Tensor, Tensor]:

@@ -7,11 +7,19 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from tokensieve.core.contract.components import Merged, Merger, Split
-from tokensieve.core.contract.tensors import at_least_float32, on_device, take_rows, unit
-from tokensieve.core.contract.ties import falling, first_max
-from tokensieve.core.contract.view import View
-from tokensieve.core.lazy import torch
+from tokensieve.plugin import (
+    Merged,
+    Merger,
+    Split,
+    View,
+    at_least_float32,
+    falling,
+    first_max,
+    on_device,
+    take_rows,
+    torch,
+    unit,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,22 +37,22 @@ class TomeMerger(Merger):
     * ``metric: keys`` compares keys, mean over heads: in an encoder those of the block that just
       ran, in a vision-language model those that ``vision_keys`` gives. ``hidden`` compares hidden
       states. Merged tokens have the same weighted mean of their metrics.
-    * ``weigh_attention: true`` lets attention behind the boundary count a token by its size
+    * ``weigh_attention: true`` lets attention after the boundary count a token by its size
       (``+ log size`` on its logits). Encoders only; a decoder's attention counts it once.
     * ``halves: best`` counts from the token that the stage scored highest, which always receives,
       so the half that gives may be the even or the odd one. Survivors stay in raster order, which
       a decoder needs; the stage's scores have no other say.
     * ``halves: even`` is the release without a [CLS] token: places 0, 2, ... give, no matter what
-      was scored; then those that are left of them stand first, most similar first, and the
-      receivers behind them, for later rounds and boundaries as well.
+      was scored; then those that are left of them come first, most similar first, and the
+      receivers after them, for later rounds and boundaries as well.
     * ``halves: odd`` is the release with a [CLS] token, which is dealt first and protected: the
-      image's places 1, 3, ... give; those that are left keep their order, in front of the
+      image's places 1, 3, ... give; those that are left keep their order, before the
       receivers. In both, a round merges no more than half of the tokens.
 
     Source: ToMe, ICLR 2023, arXiv 2210.09461; written from the formula. Deviations: the paper
-    merges between attention and MLP of every block, here at the boundaries of the stage, behind
+    merges between attention and MLP of every block, here at the boundaries of the stage, after
     whole blocks; by default survivors stay in raster order and the best token receives. With
-    ``even`` and ``odd`` a group that the best token gave itself to stands under the name of that
+    ``even`` and ``odd`` a group that the best token gave itself to is under the name of that
     token in the trace, and has its position.
     """
 
@@ -98,7 +106,7 @@ class TomeMerger(Merger):
 class _Matching:
     """Rounds of matching.
 
-    ``alive`` ``[batch, tokens]`` is what is left of the tokens, ``place`` where they stand among
+    ``alive`` ``[batch, tokens]`` is what is left of the tokens, ``place`` their places among
     each other, and ``best`` ``[batch, 1]`` the token that holds what was scored highest.
     """
 
@@ -112,7 +120,11 @@ class _Matching:
 
     def merge(self, pairs: Tensor) -> None:
         """Merge the ``pairs`` ``[batch]`` most similar pairs, or as many as there are."""
-        givers = self._givers()
+        if self.halves == "best":
+            gives = (self.place - self.place.gather(1, self.best)) % 2 == 1
+        else:
+            gives = self.place % 2 == int(self.halves == "odd")
+        givers = self.alive & gives
         similar, partner = self._partners(givers)
         limit = givers.sum(dim=1)
         if self.halves != "best":
@@ -133,14 +145,8 @@ class _Matching:
         )
         self._arrange(rank, givers, (pairs > 0)[:, None])
 
-    def _givers(self) -> Tensor:
-        """Every second token, counted from the best one or from the first."""
-        if self.halves == "best":
-            return self.alive & ((self.place - self.place.gather(1, self.best)) % 2 != 0)
-        return self.alive & (self.place % 2 == int(self.halves == "odd"))
-
     def _arrange(self, rank: Tensor, givers: Tensor, merged: Tensor) -> None:
-        """Where the tokens stand after a round, in the rows in which some ``merged``.
+        """Give the tokens their places after a round, in the rows in which some ``merged``.
 
         ``rank`` ``[batch, tokens]`` puts the most similar giver first.
         """

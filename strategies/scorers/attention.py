@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from tokensieve.core.contract.view import View
+from tokensieve.plugin import View
 from tokensieve.strategies.text_attention import MEANING, Rows, TextAttentionScorer
 
 if TYPE_CHECKING:

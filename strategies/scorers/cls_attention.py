@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from tokensieve.core.contract.view import View
+from tokensieve.plugin import View
 from tokensieve.strategies.encoder_attention import EncoderAttentionScorer
 
 if TYPE_CHECKING:

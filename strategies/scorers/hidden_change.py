@@ -1,12 +1,10 @@
-"""How far a decoder layer moved a token (V2Drop)."""
+"""Change of a token in a decoder layer (V2Drop)."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from tokensieve.core.contract.components import Scorer
-from tokensieve.core.contract.tensors import unit
-from tokensieve.core.contract.view import View
+from tokensieve.plugin import Scorer, View, unit
 
 if TYPE_CHECKING:
     from torch import Tensor

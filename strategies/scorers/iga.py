@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tokensieve.core.contract.view import View
+from tokensieve.plugin import View
 from tokensieve.strategies.text_attention import TextAttentionScorer
 
 if TYPE_CHECKING:

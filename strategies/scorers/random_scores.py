@@ -6,10 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from tokensieve.core.contract.components import Scorer
-from tokensieve.core.contract.view import View
-from tokensieve.core.lazy import torch
-from tokensieve.core.strict import Seed
+from tokensieve.plugin import Scorer, Seed, View, torch
 
 if TYPE_CHECKING:
     from torch import Tensor

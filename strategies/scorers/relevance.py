@@ -6,9 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from tokensieve.core.contract.components import Scorer
-from tokensieve.core.contract.tensors import unit
-from tokensieve.core.contract.view import View
+from tokensieve.plugin import Scorer, View, unit
 
 if TYPE_CHECKING:
     from torch import Tensor

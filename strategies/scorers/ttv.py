@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-from tokensieve.core.contract.components import LayerRange, Scorer
-from tokensieve.core.contract.signals import Transition
-from tokensieve.core.contract.view import View
-from tokensieve.core.lazy import torch
-from tokensieve.core.strict import Layer
+from tokensieve.plugin import Layer, LayerRange, Scorer, View, torch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,26 +69,16 @@ class TtvScorer(Scorer):
 
     def score(self, view: View) -> Tensor:
         """``[batch, tokens]`` sum of TTV over modules and layers."""
-        block = self.variant == "block"
-        transitions = self._in_range(
-            view.block_transitions if block else view.transitions, view.boundary
-        )
-        value = _block_change if block else self._module_change
+        block, span = self.variant == "block", self.history(view.boundary)
         total = torch.zeros(view.valid.shape, device=view.valid.device)
-        for transition in transitions:
-            total = total + value(transition)
+        for transition in view.block_transitions if block else view.transitions:
+            if span is None or not span[0] <= transition.layer <= span[1]:
+                continue
+            cosine = transition.cosine.abs() if self.variant == "paper" else transition.cosine
+            if block:
+                change = (transition.magnitude - 1).abs() + (1 - cosine)
+            else:
+                turned = (1 - cosine).masked_fill(~transition.valid, float("-inf"))
+                change = transition.magnitude * turned.softmax(dim=1)
+            total = total + transition.at_tokens(change)
         return total
-
-    def _in_range(self, transitions: Iterable[Transition], boundary: int) -> list[Transition]:
-        span = self.history(boundary)
-        return [t for t in transitions if span is not None and span[0] <= t.layer <= span[1]]
-
-    def _module_change(self, transition: Transition) -> Tensor:
-        cosine = transition.cosine.abs() if self.variant == "paper" else transition.cosine
-        direction = (1 - cosine).masked_fill(~transition.valid, float("-inf")).softmax(dim=1)
-        return transition.at_tokens(transition.magnitude * direction)
-
-
-def _block_change(transition: Transition) -> Tensor:
-    change = (transition.magnitude - 1).abs() + (1 - transition.cosine)
-    return transition.at_tokens(change)

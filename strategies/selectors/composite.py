@@ -6,14 +6,18 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, model_validator
 
-from tokensieve.core.contract.components import Component, LayerRange
-from tokensieve.core.contract.view import View
-from tokensieve.core.gate.selection import asked_turns
-from tokensieve.core.pipeline.budgets import whole
-from tokensieve.core.pipeline.fields import ASelector
-from tokensieve.core.pipeline.scoring import combined_scores
-from tokensieve.core.pipeline.stage import ScoreTerms
-from tokensieve.core.strict import Share, StrictModel
+from tokensieve.plugin import (
+    Component,
+    LayerRange,
+    ScoreTerms,
+    SelectorField,
+    Share,
+    StrictModel,
+    View,
+    asked_turns,
+    combined_scores,
+    floor_count,
+)
 from tokensieve.strategies.ordered import OrderedSelector, then
 
 if TYPE_CHECKING:
@@ -25,7 +29,7 @@ class Part(StrictModel):
 
     share: Share | None = None
     score: ScoreTerms = ()
-    select: ASelector = Field(default="top-k", validate_default=True)
+    select: SelectorField = Field(default="top-k", validate_default=True)
 
 
 class CompositeSelector(OrderedSelector):
@@ -40,7 +44,7 @@ class CompositeSelector(OrderedSelector):
             - {share: 0.83, score: attention}
             - {score: uniform}
 
-    With ``order: selection`` the parts stand one behind the other, each in its selector's order.
+    With ``order: selection`` the parts follow each other, each in its selector's order.
     """
 
     name = "composite"
@@ -118,7 +122,7 @@ class CompositeSelector(OrderedSelector):
             last = number == len(self.parts) - 1
             share = None if last else part.share
             take = [
-                rest if share is None else min(rest, whole(share * total))
+                rest if share is None else min(rest, floor_count(share * total))
                 for rest, total in zip(left, counts, strict=True)
             ]
             own = combined_scores(part.score, view) if part.score else scores

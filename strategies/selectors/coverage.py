@@ -6,11 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from tokensieve.core.contract.tensors import on_device, take_rows, unit
-from tokensieve.core.contract.ties import first_max
-from tokensieve.core.contract.view import View
-from tokensieve.core.lazy import torch
-from tokensieve.core.strict import Factor
+from tokensieve.plugin import Factor, View, first_max, on_device, take_rows, torch, unit
 from tokensieve.strategies.features import Features, FeatureSelector
 from tokensieve.strategies.ordered import with_turn
 
@@ -52,7 +48,13 @@ class CoverageSelector(FeatureSelector):
         self, scores: Tensor, available: Tensor, counts: list[int], view: View
     ) -> Tensor:
         """``[batch, tokens]`` turns; the loop runs over the budget."""
-        worth = self._rows(view).transpose(1, 2).contiguous()  # equal tokens add up in one order
+        image = self.similarity(view) / self.image_temperature
+        rows = self.image_weight * _shares(image, view.valid, view.valid)
+        if self.text:
+            states = view.embeddings
+            words = unit(states.text) @ unit(states.visual).transpose(1, 2) / self.text_temperature
+            rows = torch.cat([_shares(words, states.question, view.valid), rows], dim=1)
+        worth = rows.transpose(1, 2).contiguous()  # equal tokens add up in one order
         covered = worth.new_zeros(worth.shape[0], 1, worth.shape[2])
         if view.selected is not None:
             covered = worth.masked_fill(~view.selected[..., None], 0).amax(dim=1, keepdim=True)
@@ -65,18 +67,6 @@ class CoverageSelector(FeatureSelector):
             turns = with_turn(turns, pick, step, available & (step < wanted))
             covered = covered.maximum(take_rows(worth, pick))
         return turns
-
-    def _rows(self, view: View) -> Tensor:
-        """``[batch, rows, tokens]``; zero in the padding of both."""
-        blocks = []
-        if self.text:
-            states = view.embeddings
-            words = unit(states.text) @ unit(states.visual).transpose(1, 2)
-            words = words / self.text_temperature
-            blocks.append(_shares(words, states.question, view.valid))
-        image = self.similarity(view) / self.image_temperature
-        blocks.append(self.image_weight * _shares(image, view.valid, view.valid))
-        return torch.cat(blocks, dim=1)
 
 
 def _shares(logits: Tensor, rows: Tensor, tokens: Tensor) -> Tensor:

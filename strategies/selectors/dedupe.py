@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tokensieve.core.contract.ranking import selection_order
-from tokensieve.core.contract.tensors import on_device
-from tokensieve.core.contract.ties import falling
-from tokensieve.core.contract.view import View
-from tokensieve.core.lazy import torch
+from tokensieve.plugin import View, falling, on_device, selection_order, torch
 from tokensieve.strategies.features import Features, FeatureSelector
 
 if TYPE_CHECKING:
@@ -20,7 +16,7 @@ AT_ONCE = 8
 class DedupeSelector(FeatureSelector):
     """Remove, again and again, the tokens that most resemble another one, until the budget is met.
 
-    The tokens stand in falling order of score. A round pairs the tokens at even places with those
+    The tokens are in falling order of score. A round pairs the tokens at even places with those
     at odd places: of the even ones the ``q = min(8, tokens too many)`` whose nearest odd one is
     most similar (cosine) go. The remaining even ones, most similar first, then the odd ones, make
     the order of the next round.
@@ -43,20 +39,13 @@ class DedupeSelector(FeatureSelector):
         wanted = on_device(counts, available.device)[:, None]
         order = selection_order(scores, available).argsort(dim=1)
         left = available.sum(dim=1, keepdim=True)
-        for _ in range(_rounds(available.shape[1], min(counts, default=0))):
+        longest, fewest = available.shape[1], max(1, min(counts, default=1))
+        while longest > fewest:  # a bound on the rounds that needs no look at the device
             order, left = _thinned(order, left, wanted, similarity)
+            longest -= min(AT_ONCE, longest - fewest, (longest + 1) // 2)
         place = torch.arange(order.shape[1], device=order.device)
         turns = (place + 1).where(place < left.minimum(wanted), 0)
         return torch.zeros_like(order).scatter(1, order, turns)
-
-
-def _rounds(tokens: int, count: int) -> int:
-    """Rounds that the longest list needs for the smallest budget."""
-    rounds = 0
-    while tokens > count:
-        tokens -= min(AT_ONCE, tokens - count, (tokens + 1) // 2)
-        rounds += 1
-    return rounds
 
 
 def _thinned(
@@ -64,24 +53,14 @@ def _thinned(
 ) -> tuple[Tensor, Tensor]:
     """One round on the first ``left`` ``[batch, 1]`` entries of ``order`` ``[batch, tokens]``."""
     even, odd = order[:, ::2], order[:, 1::2]
-    odd_real = torch.arange(odd.shape[1], device=order.device) < left // 2
-    even_count = (left + 1) // 2
-    even_place = torch.arange(even.shape[1], device=order.device)
+    place = torch.arange(even.shape[1], device=order.device)
+    even_real, odd_real = place < (left + 1) // 2, place[: odd.shape[1]] < left // 2
     rows = torch.arange(order.shape[0], device=order.device)[:, None, None]
     pairs = similarity[rows, even[:, :, None], odd[:, None]]
-    nearest = pairs.masked_fill(~odd_real[:, None], float("-inf"))
-    closest = nearest.amax(dim=2) if odd.shape[1] else nearest.new_full(even.shape, float("-inf"))
-    lone = torch.finfo(closest.dtype).min  # a real token without partner, before the filler
-    closest = closest.clamp(min=lone).masked_fill(even_place >= even_count, float("-inf"))
-    ranked = falling(closest, scale=1)
-    drop = (left - wanted).clamp(min=0).clamp(max=AT_ONCE).minimum(even_count)
-    far = order.shape[1]
-    even_key = (even_place - drop).masked_fill(
-        (even_place < drop) | (even_place >= even_count), far
-    )
-    odd_key = torch.arange(odd.shape[1], device=order.device) + even_count - drop
-    keys = torch.cat([even_key, odd_key.masked_fill(~odd_real, far)], dim=1)
+    closest = pairs.masked_fill(~odd_real[:, None], float("-inf")).amax(dim=2)
+    ranked = falling(closest.masked_fill(~even_real, float("-inf")), scale=1)
+    drop = (left - wanted).clamp(min=0, max=AT_ONCE).minimum((left + 1) // 2)
     arranged = torch.cat([even.gather(1, ranked), odd], dim=1)
-    after = arranged.gather(1, keys.argsort(dim=1, stable=True))
-    finished = drop == 0  # the order of a list that is short enough stays as it is
-    return torch.where(finished, order, after), left - drop
+    stays = torch.cat([even_real & (place >= drop), odd_real], dim=1)
+    after = arranged.gather(1, (~stays).to(torch.uint8).argsort(dim=1, stable=True))
+    return torch.where(drop > 0, after, order), left - drop  # a short enough list stays as it is

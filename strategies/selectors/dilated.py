@@ -6,10 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from tokensieve.core.contract.ranking import selection_order, top_counts
-from tokensieve.core.contract.view import View
-from tokensieve.core.lazy import torch
-from tokensieve.core.strict import Share
+from tokensieve.plugin import Share, View, selection_order, top_counts, torch
 from tokensieve.strategies.first_choice import FirstChoiceSelector
 from tokensieve.strategies.ordered import top_in_order
 
@@ -21,10 +18,10 @@ class DilatedSelector(FirstChoiceSelector):
     """First the best tokens of ``score`` with their neighbors, then the best of the stage's.
 
     ``round(budget * share / 5)`` anchors bring the tokens left, right, above and below along.
-    Neighbors are counted along the raster (one before and behind, one row before and behind),
+    Neighbors are counted along the raster (one before and after, one row before and after),
     clamped to the image's first and last token; so the left neighbor of a row's first token is
     the end of the row before, as in the release. A token that is no longer there is no neighbor.
-    With ``order: selection`` anchors and neighbors stand in raster order, the others behind
+    With ``order: selection`` anchors and neighbors are in raster order, the others after
     them, most important first.
 
     Source: HiPrune, arXiv 2508.00553, and its released code.
@@ -51,7 +48,7 @@ class DilatedSelector(FirstChoiceSelector):
 
 
 def _with_neighbours(anchors: Tensor, most: int, view: View) -> Tensor:
-    """At most ``most`` anchors and what lies next to them, ``[batch, tokens]`` bool."""
+    """At most ``most`` anchors and what is next to them, ``[batch, tokens]`` bool."""
     real = view.valid & (view.index >= 0)
     far = torch.iinfo(view.index.dtype).max
     lowest = view.index.masked_fill(~real, far).amin(dim=1, keepdim=True)

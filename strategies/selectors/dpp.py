@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from tokensieve.core.contract.tensors import on_device
-from tokensieve.core.contract.ties import above, first_max
-from tokensieve.core.contract.view import View
-from tokensieve.core.lazy import torch
-from tokensieve.core.pipeline.scoring import extremes
+from tokensieve.plugin import View, above, first_max, on_device, torch
 from tokensieve.strategies.features import FeatureSelector
 from tokensieve.strategies.ordered import with_turn
 
@@ -43,7 +39,14 @@ class DppSelector(FeatureSelector):
         self, scores: Tensor, available: Tensor, counts: list[int], view: View
     ) -> Tensor:
         """``[batch, tokens]`` turns; the loop runs over the budget."""
-        quality = self._quality(scores, view.valid).masked_fill(~view.valid, 0)
+        quality = scores
+        if self.quality == "minmax":
+            low = scores.masked_fill(~view.valid, float("inf")).amin(dim=1, keepdim=True)
+            high = scores.masked_fill(~view.valid, float("-inf")).amax(dim=1, keepdim=True)
+            differ = above(high, low)
+            scaled = (scores - low + SMALL) / torch.where(differ, high - low, 1)
+            quality = torch.where(differ, scaled, 1.0)
+        quality = quality.masked_fill(~view.valid, 0)
         kernel = quality[:, :, None] * self._similarity(view, quality.dtype) * quality[:, None]
         most, (batch, tokens) = max(counts, default=0), available.shape
         gain = kernel.diagonal(dim1=1, dim2=2)
@@ -82,11 +85,3 @@ class DppSelector(FeatureSelector):
         rows = similarity.masked_fill(~taken[:, :, None], 0)
         explained: Tensor = torch.linalg.solve(block, rows)
         return similarity - rows.transpose(1, 2) @ explained
-
-    def _quality(self, scores: Tensor, valid: Tensor) -> Tensor:
-        if self.quality == "none":
-            return scores
-        low, high = extremes(scores, valid)
-        differ = above(high, low)
-        scaled = (scores - low + SMALL) / torch.where(differ, high - low, 1)
-        return torch.where(differ, scaled, 1.0)

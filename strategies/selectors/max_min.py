@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tokensieve.core.contract.tensors import on_device, take_rows
-from tokensieve.core.contract.ties import first_max
-from tokensieve.core.contract.view import View
-from tokensieve.core.lazy import torch
+from tokensieve.plugin import View, first_max, on_device, take_rows, torch
 from tokensieve.strategies.features import FeatureSelector
 from tokensieve.strategies.ordered import with_turn
 
@@ -37,7 +34,16 @@ class MaxMinSelector(FeatureSelector):
     ) -> Tensor:
         """``[batch, tokens]`` turns; the loop runs over the budget."""
         distance = 1 - self.similarity(view)
-        reach, begun = self._start(distance, available, view)
+        own = torch.eye(available.shape[1], dtype=torch.bool, device=available.device)
+        others = available[:, None] & ~own
+        # the first pick is far from all others, or, if something is taken, from that
+        reach = distance.masked_fill(~others, float("inf")).amin(dim=2)
+        begun = torch.zeros_like(available[:, :1])
+        if view.selected is not None:
+            taken = view.selected & view.valid
+            begun = taken.any(dim=1, keepdim=True)
+            nearest = distance.masked_fill(~taken[:, None], float("inf")).amin(dim=2)
+            reach = torch.where(begun, nearest, reach)
         turns = torch.zeros_like(available, dtype=torch.long)
         wanted = on_device(counts, available.device)[:, None]
         for step in range(max(counts, default=0)):
@@ -48,15 +54,3 @@ class MaxMinSelector(FeatureSelector):
             reach = torch.where(begun, reach.minimum(to_pick), to_pick)
             begun = torch.ones_like(begun)
         return turns
-
-    def _start(self, distance: Tensor, available: Tensor, view: View) -> tuple[Tensor, Tensor]:
-        """What the first pick maximizes ``[batch, tokens]``, and whether something is taken."""
-        own = torch.eye(available.shape[1], dtype=torch.bool, device=available.device)
-        others = available[:, None] & ~own
-        alone = distance.masked_fill(~others, float("inf")).amin(dim=2)
-        if view.selected is None:
-            return alone, torch.zeros_like(available[:, :1])
-        taken = view.selected & view.valid
-        begun = taken.any(dim=1, keepdim=True)
-        nearest = distance.masked_fill(~taken[:, None], float("inf")).amin(dim=2)
-        return torch.where(begun, nearest, alone), begun

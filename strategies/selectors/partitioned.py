@@ -6,9 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from tokensieve.core.contract.ranking import selection_order
-from tokensieve.core.contract.view import View
-from tokensieve.core.lazy import torch
+from tokensieve.plugin import View, selection_order, torch
 from tokensieve.strategies.falls_short import FallsShort
 from tokensieve.strategies.ordered import OrderedSelector
 from tokensieve.strategies.partitions import (
@@ -35,9 +33,9 @@ class PartitionedSelector(OrderedSelector):
     * ``overflow: others`` deals out what a part has no room for to those that have: the budget is
       met, with tokens;
     * ``overflow: drop`` keeps the tokens that the release keeps. It leaves the rest of the budget
-      to vectors of zeros behind them, which hold no image: here fewer tokens stay.
+      to vectors of zeros after them, which hold no image: here fewer tokens stay.
 
-    With ``order: selection`` the tokens stand part by part, most important first, those of a part
+    With ``order: selection`` the tokens come part by part, most important first, those of a part
     that is kept whole in raster order.
 
     Source: HoloV, NeurIPS 2025, arXiv 2510.02912, and its released code, where the variance term
@@ -78,27 +76,22 @@ class PartitionedSelector(OrderedSelector):
         self, scores: Tensor, available: Tensor, counts: list[int], view: View
     ) -> Tensor:
         """``[batch, tokens]`` turns."""
-        labels = self._labels(view)
+        if self.divide == "slices":
+            labels = slices(view, self.parts)
+        else:
+            down = max(n for n in range(1, int(self.parts**0.5) + 1) if self.parts % n == 0)
+            labels = windows(view, down, self.parts // down)
         belongs = members(labels, self.parts, available)
         room = belongs.sum(dim=2)
-        weights = self._weights(scores, belongs, room)
+        if self.allocate == "equal":
+            weights = (room > 0).to(scores.dtype)
+        else:  # mean scores; negative ones count as nothing
+            inside = scores[:, None].expand(belongs.shape).masked_fill(~belongs, 0)
+            weights = inside.sum(dim=2) / room.clamp(min=1)
         share = divided(weights, room, counts, refill=self.overflow == "others")
         kept = best_of_each(scores, belongs, share)
         width = kept.shape[1]
         raster = torch.arange(width, device=kept.device).expand(kept.shape)
         whole = (share == room).gather(1, labels)
-        inside = torch.where(whole, raster, selection_order(scores, kept))
-        return (labels * width + inside + 1).masked_fill(~kept, 0)
-
-    def _labels(self, view: View) -> Tensor:
-        if self.divide == "slices":
-            return slices(view, self.parts)
-        down = max(n for n in range(1, int(self.parts**0.5) + 1) if self.parts % n == 0)
-        return windows(view, down, self.parts // down)
-
-    def _weights(self, scores: Tensor, belongs: Tensor, room: Tensor) -> Tensor:
-        """``[batch, parts]`` mean score of each part; negative means count as nothing."""
-        if self.allocate == "equal":
-            return (room > 0).to(scores.dtype)
-        inside = scores[:, None].expand(belongs.shape).masked_fill(~belongs, 0)
-        return inside.sum(dim=2) / room.clamp(min=1)
+        place = torch.where(whole, raster, selection_order(scores, kept))
+        return (labels * width + place + 1).masked_fill(~kept, 0)

@@ -6,10 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from tokensieve.core.contract.ranking import selection_order, top_counts
-from tokensieve.core.contract.tensors import on_device, take_rows, unit
-from tokensieve.core.contract.view import View
-from tokensieve.core.lazy import torch
+from tokensieve.plugin import View, on_device, selection_order, take_rows, top_counts, torch, unit
 from tokensieve.strategies.ordered import OrderedSelector, then, top_in_order
 
 if TYPE_CHECKING:
@@ -26,8 +23,8 @@ class PivotsSelector(OrderedSelector):
     all heads, after RoPE) have the largest L1 norm. In falling order of norm, visual pivots first,
     each takes its share of the remaining tokens: those with the lowest cosine to it, in hidden
     states after the decoder's final norm. Text pivots only choose. Ties go to the lowest index.
-    With ``order: selection`` the pivots stand first, then what each of them took, unlike it first.
-    The L1 norm of a rotated key depends on its absolute position: a prompt behind left padding
+    With ``order: selection`` the pivots come first, then what each of them took, unlike it first.
+    The L1 norm of a rotated key depends on its absolute position: a prompt after left padding
     keeps the same tokens only if its positions are counted from its own start, as ``generate``
     does.
 

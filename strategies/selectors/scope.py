@@ -6,10 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from tokensieve.core.contract.tensors import on_device, take_rows
-from tokensieve.core.contract.ties import ULPS, first_max
-from tokensieve.core.contract.view import View
-from tokensieve.core.lazy import torch
+from tokensieve.plugin import View, first_max, on_device, rounding, take_rows, torch
 from tokensieve.strategies.features import Features, FeatureSelector
 from tokensieve.strategies.ordered import with_turn
 
@@ -51,11 +48,15 @@ class ScopeSelector(FeatureSelector):
         """``[batch, tokens]`` turns; the loop runs over the budget."""
         both = view.valid[:, :, None] & view.valid[:, None]
         similar = self.similarity(view).masked_fill(~both, 0)
-        covered = self._covered(similar, view)
+        covered = similar.new_zeros(similar.shape[0], 1, similar.shape[2])
+        if view.selected is not None:
+            taken = view.selected & view.valid
+            nearest = similar.masked_fill(~taken[..., None], 0).amax(dim=1, keepdim=True)
+            covered = nearest.clamp(min=0)
         weight = scores.masked_fill(~view.valid, 0).clamp(min=0) ** self.alpha
         message = f"{self.name}: scores to the power of {self.alpha:g} are not finite"
         view.check_later(message, ~weight.isfinite().all())
-        noise = ULPS * torch.finfo(similar.dtype).eps
+        noise = float(rounding(torch.ones((), dtype=similar.dtype)))
         turns = torch.zeros_like(available, dtype=torch.long)
         wanted = on_device(counts, available.device)[:, None]
         for step in range(max(counts, default=0)):
@@ -65,10 +66,3 @@ class ScopeSelector(FeatureSelector):
             turns = with_turn(turns, pick, step, available & (step < wanted))
             covered = covered.maximum(take_rows(similar, pick))
         return turns
-
-    def _covered(self, similar: Tensor, view: View) -> Tensor:
-        """``[batch, 1, tokens]`` the largest cosine with a token that was taken, at least 0."""
-        if view.selected is None:
-            return similar.new_zeros(similar.shape[0], 1, similar.shape[2])
-        taken = view.selected & view.valid
-        return similar.masked_fill(~taken[..., None], 0).amax(dim=1, keepdim=True).clamp(min=0)

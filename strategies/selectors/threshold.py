@@ -6,19 +6,14 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from tokensieve.core.contract.ranking import top_counts
-from tokensieve.core.contract.ties import above
-from tokensieve.core.contract.view import View
-from tokensieve.core.gate.selection import LARGEST
-from tokensieve.core.lazy import torch
-from tokensieve.core.pipeline.budgets import whole
-from tokensieve.core.strict import TokenCount
+from tokensieve.plugin import TokenCount, View, above, floor_count, top_counts, torch
 from tokensieve.strategies.ordered import OrderedSelector, top_in_order
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
+LARGEST = 1e15  # scores beyond it are refused
 SLACK = 1e-9  # a share is the decimal number a person wrote
 
 
@@ -36,9 +31,9 @@ class ThresholdSelector(OrderedSelector):
     ``grid: true`` adds every ``s``-th token of the raster, ``s = int(int(tokens / above) / 3)``:
     the fewer stand out, the sparser the grid (PruMerge+). With ``rule: share`` it is as large as
     the share, every ``s``-th token from the middle of the first step on, ``s = int(1 / value)``; a
-    token that is in both stands once, where the release has it twice. Quantiles interpolate
+    token that is in both is there once, where the release has it twice. Quantiles interpolate
     linearly. The stage's ``keep`` is an upper bound, by falling score. With ``order: selection``
-    the tokens above the threshold stand first, most important first, and the grid's behind them.
+    the tokens above the threshold come first, most important first, and the grid's after them.
     """
 
     name = "threshold"
@@ -73,8 +68,8 @@ class ThresholdSelector(OrderedSelector):
         """``[batch, tokens]`` turns."""
         higher = self._above(scores, available)
         wanted = higher | self._grid(higher, available) if self.grid else higher
-        behind = torch.finfo(scores.dtype).min
-        return top_in_order(scores.where(higher, behind), wanted, counts)
+        lowest = torch.finfo(scores.dtype).min
+        return top_in_order(scores.where(higher, lowest), wanted, counts)
 
     def _above(self, scores: Tensor, available: Tensor) -> Tensor:
         least = top_counts(scores, available, [self.min_tokens] * scores.shape[0])
@@ -90,7 +85,7 @@ class ThresholdSelector(OrderedSelector):
         place = available.long().cumsum(dim=1) - 1
         inside = available & (place < tokens - 1)
         if self.rule == "share":
-            apart = whole(1 / self.value)
+            apart = floor_count(1 / self.value)
             return inside & (place % apart == apart // 2)
         step = (tokens // higher.sum(dim=1, keepdim=True).clamp(min=1) // 3).clamp(min=1)
         return inside & (place % step == 0)

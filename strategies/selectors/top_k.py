@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tokensieve.core.contract.components import Selector
-from tokensieve.core.contract.ranking import top_counts
-from tokensieve.core.contract.view import View
+from tokensieve.plugin import Selector, View, top_counts
 
 if TYPE_CHECKING:
     from torch import Tensor

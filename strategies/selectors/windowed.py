@@ -6,11 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from tokensieve.core.contract.ranking import selection_order
-from tokensieve.core.contract.tensors import on_device
-from tokensieve.core.contract.view import View
-from tokensieve.core.pipeline.budgets import whole
-from tokensieve.core.strict import Share
+from tokensieve.plugin import Share, View, floor_count, on_device, selection_order
 from tokensieve.strategies.falls_short import FallsShort
 from tokensieve.strategies.first_choice import FirstChoiceSelector
 from tokensieve.strategies.partitions import best_of_each, members, windows
@@ -32,7 +28,7 @@ class WindowedSelector(FirstChoiceSelector):
     * ``rest: drop`` is the release: the global part takes its own share only, and where the windows
       do not divide theirs evenly fewer tokens stay (68 of 72).
 
-    With ``order: selection`` the tokens stand window by window, then the global ones, the most
+    With ``order: selection`` the tokens come window by window, then the global ones, the most
     important first in each.
 
     Source: VScan, arXiv 2505.22654, and its released code. Deviations: where the local half does
@@ -63,14 +59,15 @@ class WindowedSelector(FirstChoiceSelector):
         """All that is left, or the global share."""
         if self.rest == "global":
             return super().fill(counts, first)
-        return on_device([count - whole(count * self.share) for count in counts], first.device)
+        own = [count - floor_count(count * self.share) for count in counts]
+        return on_device(own, first.device)
 
     def first(self, scores: Tensor, available: Tensor, counts: list[int], view: View) -> Tensor:
         """Turns of the best of every window, ``[batch, tokens]``."""
         down, across = self.windows
         labels = windows(view, down, across)
         belongs = members(labels, down * across, available)
-        each = [whole(count * self.share) // (down * across) for count in counts]
+        each = [floor_count(count * self.share) // (down * across) for count in counts]
         limits = on_device(each, scores.device)[:, None].expand(-1, down * across)
         chosen = best_of_each(scores, belongs, limits)
         turns = labels * scores.shape[1] + selection_order(scores, chosen) + 1

@@ -59,9 +59,9 @@ def test_config_without_its_token(
 
 
 def test_adapter_without_placeholders(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tokensieve.adapters import llava
+    from tokensieve.adapters import encoders
 
-    monkeypatch.setattr(llava, "placeholder_ids", lambda *_: ())
+    monkeypatch.setattr(encoders, "placeholder_ids", lambda *_: ())
     with pytest.raises(AttachError, match="names no placeholder_ids"):
         tokensieve.attach(build("llava"), HALF)
 

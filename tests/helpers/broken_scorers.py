@@ -13,8 +13,7 @@ from pydantic_core import core_schema
 from torch import Tensor
 
 import tokensieve
-from tokensieve.core.contract.components import Component
-from tokensieve.core.contract.view import View
+from tokensieve.plugin import Component, View
 
 
 class Norm(tokensieve.Scorer):

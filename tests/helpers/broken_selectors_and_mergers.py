@@ -9,9 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 import tokensieve
-from tokensieve.core.contract.components import Merged, Split
-from tokensieve.core.contract.ranking import top_counts
-from tokensieve.core.contract.view import View
+from tokensieve.plugin import Merged, Split, View, top_counts
 
 
 class Top(tokensieve.Selector):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tokensieve.core.plugins.registry import Registry
+from tokensieve.plugin import Registry
 
 HOOK = "@tokensieve.hookimpl\ndef tokensieve_register(registry):\n"
 

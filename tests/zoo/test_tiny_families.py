@@ -15,12 +15,12 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from tokensieve.adapters.zoo.families import IMAGE_MEAN, IMAGE_STD, Family
 from tokensieve.adapters.zoo.tasks.pictures import SMALL, TASKS
 from tokensieve.adapters.zoo.training.packing import IGNORE, Packer, Portion, block_mask
-from tokensieve.adapters.zoo.training.recipe import Trainer, train
-from tokensieve.adapters.zoo.training.schedule import Recipe, portion
+from tokensieve.adapters.zoo.training.recipe import FamilyTrainer, train
+from tokensieve.adapters.zoo.training.schedule import FamilyRecipe, portion
 from tokensieve.adapters.zoo.training.starting import FAMILIES
 
 CASES = [(name, side) for name, family in FAMILIES.items() for side in family.sides]
-QUICK = Recipe(sight_steps=1, steps=4, decay_steps=2, warmup_steps=2, large_from=4)
+QUICK = FamilyRecipe(sight_steps=1, steps=4, decay_steps=2, warmup_steps=2, large_from=4)
 QUICK = replace(QUICK, sparse=(4, 160), whole=(2, 272), large=(1, 704))
 
 
@@ -135,15 +135,15 @@ def test_training_resumes_where_it_stopped(tmp_path: Path, family: Family) -> No
     recipe = QUICK
     if SMALL not in family.sides:
         recipe = replace(recipe, teacher="")
-    whole = Trainer(family, recipe, tmp_path / "whole", "cpu")
+    whole = FamilyTrainer(family, recipe, tmp_path / "whole", "cpu")
     for _ in range(4):
         whole.advance()
     (tmp_path / "parts").mkdir()
-    half = Trainer(family, recipe, tmp_path / "parts", "cpu")
+    half = FamilyTrainer(family, recipe, tmp_path / "parts", "cpu")
     half.advance()
     half.advance()
     half.save()
-    rest = Trainer(family, recipe, tmp_path / "parts", "cpu")
+    rest = FamilyTrainer(family, recipe, tmp_path / "parts", "cpu")
     train(rest)
     for name, parameter in rest.model.named_parameters():
         expected = dict(whole.model.named_parameters())[name].to(parameter.dtype)
@@ -156,7 +156,7 @@ def test_training_resumes_where_it_stopped(tmp_path: Path, family: Family) -> No
 
 
 def test_late_steps_show_large_pictures() -> None:
-    recipe = Recipe()
+    recipe = FamilyRecipe()
     family = FAMILIES["tiny-internvl"]()
     late = [portion(recipe, family, step) for step in range(recipe.steps - 40, recipe.steps)]
     assert {part.side for part in late} == {96, 192}

@@ -18,7 +18,7 @@ from transformers import (
 from tokensieve.adapters.zoo import EXAMPLES, MODELS
 from tokensieve.adapters.zoo.tasks import digit_scenes
 from tokensieve.adapters.zoo.training.evaluate import evaluate, heldout_questions
-from tokensieve.adapters.zoo.training.train import Recipe, Trainer, train
+from tokensieve.adapters.zoo.training.train import LlavaRecipe, LlavaTrainer, train
 
 FOLDER = MODELS["tiny-llava"]
 QUESTIONS = 400
@@ -120,7 +120,7 @@ def test_answers_follow_from_the_digits() -> None:
 
 def test_training_resumes_where_it_stopped(tmp_path: Path) -> None:
     """Two steps, a stop, two more: the same weights as four steps in one go."""
-    recipe = Recipe(
+    recipe = LlavaRecipe(
         steps=4,
         sight_steps=1,
         batch_size=2,
@@ -130,11 +130,11 @@ def test_training_resumes_where_it_stopped(tmp_path: Path) -> None:
         warmup_steps=2,
         decay_steps=2,
     )
-    whole = Trainer(recipe, tmp_path / "whole", "cpu")
+    whole = LlavaTrainer(recipe, tmp_path / "whole", "cpu")
     for _ in range(4):
         whole.advance()
     (tmp_path / "parts").mkdir()
-    half = Trainer(recipe, tmp_path / "parts", "cpu")
+    half = LlavaTrainer(recipe, tmp_path / "parts", "cpu")
     half.advance()
     half.advance()
     half.save()

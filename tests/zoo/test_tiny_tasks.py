@@ -12,7 +12,7 @@ from tokensieve.adapters.zoo.tasks.pictures import (
     SMALL,
     TASKS,
     Item,
-    Scene,
+    PictureScene,
     Signs,
     sample,
     vocabulary,
@@ -22,7 +22,7 @@ from tokensieve.adapters.zoo.training.sheets import SHEETS
 PICTURES = 150
 
 
-def signs_of(scene: Scene) -> list[tuple[Item, ...]]:
+def signs_of(scene: PictureScene) -> list[tuple[Item, ...]]:
     return [scene.items[i : i + 3] for i in range(0, len(scene.items), 3)]
 
 

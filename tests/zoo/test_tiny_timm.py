@@ -52,7 +52,7 @@ def test_heldout_handwriting_is_not_trained_on() -> None:
 
 
 def test_the_recipe_is_seeded(tmp_path: Any) -> None:
-    recipe = train_timm.Recipe(steps=2, batch_size=4, warmup_steps=1)
+    recipe = train_timm.VitRecipe(steps=2, batch_size=4, warmup_steps=1)
     first, second = (train_timm.train(recipe, tmp_path).state_dict() for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert json.loads((tmp_path / "log.jsonl").read_text() or "{}") == {}

@@ -57,7 +57,7 @@ class Digit:
 
 
 @dataclass(frozen=True)
-class Question:
+class DigitQuestion:
     """A question about a scene, its one-word answer, and the digits the answer depends on."""
 
     kind: Kind
@@ -67,7 +67,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Scene:
+class DigitScene:
     """A picture ``[side, side, 3]`` (uint8) and the digits on it."""
 
     image: npt.NDArray[np.uint8]
@@ -108,7 +108,7 @@ def noise(rng: np.random.Generator, side: int) -> npt.NDArray[np.float64]:
     return canvas
 
 
-def make_scene(split: Split, index: int, image_size: int = IMAGE_SIZE) -> Scene:
+def make_scene(split: Split, index: int, image_size: int = IMAGE_SIZE) -> DigitScene:
     """Draw scene ``index`` of ``split``: 2 to 6 digits, all values and all colors distinct.
 
     A larger ``image_size`` (a multiple of ``CELL``) gives more background, not larger digits.
@@ -132,10 +132,12 @@ def make_scene(split: Split, index: int, image_size: int = IMAGE_SIZE) -> Scene:
         window = canvas[top : top + side, left : left + side]
         window[:] = window * (1 - opacity) + shade * opacity
         digits.append(Digit(int(value), COLOR_NAMES[color], left, top, side))
-    return Scene(np.clip(canvas, 0, 255).astype(np.uint8), tuple(digits))
+    return DigitScene(np.clip(canvas, 0, 255).astype(np.uint8), tuple(digits))
 
 
-def ask(scene: Scene, kind: Kind, rng: np.random.Generator, *, opposites: bool = False) -> Question:
+def ask(
+    scene: DigitScene, kind: Kind, rng: np.random.Generator, *, opposites: bool = False
+) -> DigitQuestion:
     """Draw one question of ``kind`` about ``scene``.
 
     ``opposites`` also asks ``right of`` and ``below``, not only ``left of`` and ``above``.
@@ -143,13 +145,13 @@ def ask(scene: Scene, kind: Kind, rng: np.random.Generator, *, opposites: bool =
     digits = scene.digits
     if kind == "count":
         everything = tuple(range(len(digits)))
-        return Question(kind, "How many digits are there?", str(len(digits)), everything)
+        return DigitQuestion(kind, "How many digits are there?", str(len(digits)), everything)
     first = int(rng.integers(len(digits)))
     digit = digits[first]
     if kind == "colour":
-        return Question(kind, f"What color is the {digit.value}?", digit.color, (first,))
+        return DigitQuestion(kind, f"What color is the {digit.value}?", digit.color, (first,))
     if kind == "identity":
-        return Question(kind, f"Which digit is {digit.color}?", str(digit.value), (first,))
+        return DigitQuestion(kind, f"Which digit is {digit.color}?", str(digit.value), (first,))
     second = int((first + rng.integers(1, len(digits))) % len(digits))
     return _position_question(digits, first, second, rng, opposites)
 
@@ -160,7 +162,7 @@ def _position_question(
     second: int,
     rng: np.random.Generator,
     opposites: bool,
-) -> Question:
+) -> DigitQuestion:
     """``Is the 7 left of the 3?``: on an axis along which the two digits' boxes do not overlap."""
     one, two = digits[first], digits[second]
     gaps = [abs(a - b) for a, b in zip(one.center, two.center, strict=True)]
@@ -170,12 +172,12 @@ def _position_question(
     relation = after if rng.random() >= 0.5 and opposites else before  # noqa: PLR2004 - fair coin
     holds = (one.center[axis] < two.center[axis]) == (relation == before)
     text = f"Is the {one.value} {relation} the {two.value}?"
-    return Question("position", text, "yes" if holds else "no", (first, second))
+    return DigitQuestion("position", text, "yes" if holds else "no", (first, second))
 
 
 def questions_for(
-    scene: Scene, split: Split, index: int, count: int, *, opposites: bool = False
-) -> list[Question]:
+    scene: DigitScene, split: Split, index: int, count: int, *, opposites: bool = False
+) -> list[DigitQuestion]:
     """The first ``count`` questions of scene ``index``; kinds take turns."""
     rng = np.random.default_rng([11, split == "heldout", index])
     kinds = [KINDS[(index + turn) % len(KINDS)] for turn in range(count)]

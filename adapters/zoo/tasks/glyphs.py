@@ -1,4 +1,4 @@
-"""What the pictures of the tasks are made of: scanned digits, letters in real fonts, photographs.
+"""Material of the tasks' pictures: scanned digits, letters in real fonts, photographs.
 
 Everything ships inside Python packages. The digits are scikit-learn's ``load_digits``; the letters
 are rendered in the 22 faces that matplotlib carries for its own plots (DejaVu, STIX, Computer
@@ -32,7 +32,7 @@ FACES = (
     *("cmb10", "cmmi10", "cmr10", "cmss10", "cmti10", "cmtt10"),
 )
 PHOTOGRAPHS = ("china.jpg", "flower.jpg")
-TRAIN_COLUMNS = 432  # of 640: what lies to the right is for held-out pictures
+TRAIN_COLUMNS = 432  # of 640: what is to the right is for held-out pictures
 DARKEST, BRIGHTEST = 20, 70
 
 Opacity = npt.NDArray[np.float32]

@@ -1,4 +1,4 @@
-"""The tasks of the built-in models: pictures, questions, answers, and where the answer lies.
+"""The tasks of the built-in models: pictures, questions, answers, and where the answer is.
 
 A task draws ``scene(index, split, side)`` and asks about it. Everything is a pure function of its
 arguments. ``train`` and ``heldout`` share no handwriting, no part of a photograph, no string and no
@@ -41,7 +41,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Scene:
+class PictureScene:
     """A picture ``[side, side, 3]`` (uint8) and what is on it."""
 
     image: npt.NDArray[np.uint8]
@@ -49,7 +49,7 @@ class Scene:
 
 
 @dataclass(frozen=True)
-class Question:
+class PictureQuestion:
     """A question, its answer (words with spaces between), and what it is about.
 
     ``about`` are the items that the answer depends on. ``names`` says which word of the question
@@ -62,29 +62,31 @@ class Question:
     about: tuple[int, ...]
     names: tuple[tuple[str, int], ...] = ()
 
-    def boxes(self, scene: Scene) -> tuple[Box, ...]:
-        """Where in the picture the answer lies."""
+    def boxes(self, scene: PictureScene) -> tuple[Box, ...]:
+        """Places in the picture where the answer is."""
         return tuple(scene.items[i].box for i in self.about)
 
 
-class Task(Protocol):
+class PictureTask(Protocol):
     """A kind of pictures with questions."""
 
     name: str
     kinds: tuple[str, ...]
     side: int
 
-    def scene(self, index: int, split: Split, side: int) -> Scene:
+    def scene(self, index: int, split: Split, side: int) -> PictureScene:
         """Picture number ``index``, ``side`` pixels wide and high."""
         ...
 
-    def questions(self, scene: Scene, index: int, split: Split, count: int) -> list[Question]:
+    def questions(
+        self, scene: PictureScene, index: int, split: Split, count: int
+    ) -> list[PictureQuestion]:
         """The first ``count`` questions about it; kinds take turns."""
         ...
 
 
 def sample(
-    task: Task, seed: int, split: Split, side: int | None = None
+    task: PictureTask, seed: int, split: Split, side: int | None = None
 ) -> tuple[npt.NDArray[np.uint8], str, str, tuple[Box, ...]]:
     """Picture, question, answer and relevant boxes number ``seed``."""
     scene = task.scene(seed, split, side or task.side)
@@ -99,25 +101,29 @@ class Digits:
     kinds: tuple[str, ...] = digit_scenes.KINDS
     side: int = SMALL
 
-    def scene(self, index: int, split: Split, side: int = SMALL) -> Scene:
+    def scene(self, index: int, split: Split, side: int = SMALL) -> PictureScene:
         """Picture number ``index``."""
         drawn = digit_scenes.make_scene(split, index, side)
         items = tuple(Item(str(d.value), d.color, d.left, d.top) for d in drawn.digits)
-        return Scene(drawn.image, items)
+        return PictureScene(drawn.image, items)
 
-    def questions(self, scene: Scene, index: int, split: Split, count: int) -> list[Question]:
+    def questions(
+        self, scene: PictureScene, index: int, split: Split, count: int
+    ) -> list[PictureQuestion]:
         """The questions of :mod:`digit_scenes`."""
         size = glyphs.GLYPH_SIZE
         digits = tuple(
             digit_scenes.Digit(int(i.label), i.color, i.left, i.top, size) for i in scene.items
         )
-        drawn = digit_scenes.Scene(scene.image, digits)
+        drawn = digit_scenes.DigitScene(scene.image, digits)
         return [
-            Question(q.kind, q.text, q.answer, q.about, self._names(scene, q))
+            PictureQuestion(q.kind, q.text, q.answer, q.about, self._names(scene, q))
             for q in digit_scenes.questions_for(drawn, split, index, count)
         ]
 
-    def _names(self, scene: Scene, question: digit_scenes.Question) -> tuple[tuple[str, int], ...]:
+    def _names(
+        self, scene: PictureScene, question: digit_scenes.DigitQuestion
+    ) -> tuple[tuple[str, int], ...]:
         """Digits and colors in the question; what it asks for is no name."""
         if question.kind == "count":
             return ()
@@ -134,14 +140,14 @@ def _held_out(number: int) -> bool:
 class Signs:
     """Two or three signs of three letters in one of 22 faces each: read, letter, color.
 
-    Letters stand 16 pixels apart, on multiples of 8. All letters of a picture differ.
+    Letters are 16 pixels apart, on multiples of 8. All letters of a picture differ.
     """
 
     name: str = "signs"
     kinds: tuple[str, ...] = ("read", "letter", "colour")
     side: int = SMALL
 
-    def scene(self, index: int, split: Split, side: int = SMALL) -> Scene:
+    def scene(self, index: int, split: Split, side: int = SMALL) -> PictureScene:
         """Picture number ``index``; held-out pictures show held-out strings at held-out places."""
         rng = np.random.default_rng([17, split == "heldout", index])
         count = int(rng.integers(2, 4))
@@ -159,7 +165,7 @@ class Signs:
                 opacity = glyphs.letter_bank()[item.label][face]
                 glyphs.paint(canvas, opacity, name, (item.left, item.top), shade)
                 items.append(item)
-        return Scene(np.clip(canvas, 0, 255).astype(np.uint8), tuple(items))
+        return PictureScene(np.clip(canvas, 0, 255).astype(np.uint8), tuple(items))
 
     def _strings(self, rng: np.random.Generator, split: Split, count: int) -> npt.NDArray[np.int64]:
         """``[count, 3]`` letters; one string in five is never trained on."""
@@ -186,7 +192,9 @@ class Signs:
                 chosen.append((left, top))
         return chosen
 
-    def questions(self, scene: Scene, index: int, split: Split, count: int) -> list[Question]:
+    def questions(
+        self, scene: PictureScene, index: int, split: Split, count: int
+    ) -> list[PictureQuestion]:
         """Kinds take turns; signs and letters are drawn."""
         rng = np.random.default_rng([19, split == "heldout", index])
         return [
@@ -194,7 +202,7 @@ class Signs:
             for turn in range(count)
         ]
 
-    def _ask(self, scene: Scene, kind: str, rng: np.random.Generator) -> Question:
+    def _ask(self, scene: PictureScene, kind: str, rng: np.random.Generator) -> PictureQuestion:
         first = int(rng.integers(len(scene.items) // SIGN_LENGTH)) * SIGN_LENGTH
         place = int(rng.integers(SIGN_LENGTH))
         letters = [item.label for item in scene.items[first : first + SIGN_LENGTH]]
@@ -203,13 +211,15 @@ class Signs:
             whole = tuple(range(first, first + SIGN_LENGTH))
             next_ones = tuple((letters[i], first + i + 1) for i in range(SIGN_LENGTH - 1))
             text = f"What does the {color} sign say?"
-            return Question(kind, text, " ".join(letters), whole, ((color, first), *next_ones))
+            return PictureQuestion(
+                kind, text, " ".join(letters), whole, ((color, first), *next_ones)
+            )
         if kind == "letter":
             text = f"On the {color} sign, what is the {ORDINALS[place]} letter?"
             names = (color, first), (ORDINALS[place], one)
-            return Question(kind, text, letters[place], (one,), names)
+            return PictureQuestion(kind, text, letters[place], (one,), names)
         text = f"What color is the {letters[place]}?"
-        return Question(kind, text, color, (one,), ((letters[place], one),))
+        return PictureQuestion(kind, text, color, (one,), ((letters[place], one),))
 
 
 class Needle:
@@ -219,7 +229,7 @@ class Needle:
     kinds: tuple[str, ...] = ("digit", "digit-colour", "letter", "letter-colour")
     side: int = LARGE
 
-    def scene(self, index: int, split: Split, side: int = LARGE) -> Scene:
+    def scene(self, index: int, split: Split, side: int = LARGE) -> PictureScene:
         """Picture number ``index``."""
         rng = np.random.default_rng([23, split == "heldout", index])
         canvas = glyphs.background(rng, split, side)
@@ -238,24 +248,26 @@ class Needle:
             name, opacity = COLOR_NAMES[color], bank[rng.integers(len(bank))]
             glyphs.paint(canvas, opacity, name, (left, top), rng.uniform(0.85, 1))
             items.append(Item(label, name, left, top))
-        return Scene(np.clip(canvas, 0, 255).astype(np.uint8), tuple(items))
+        return PictureScene(np.clip(canvas, 0, 255).astype(np.uint8), tuple(items))
 
-    def questions(self, scene: Scene, index: int, split: Split, count: int) -> list[Question]:
+    def questions(
+        self, scene: PictureScene, index: int, split: Split, count: int
+    ) -> list[PictureQuestion]:
         """The four questions in turn."""
         return [
             self._ask(scene, self.kinds[(index + turn) % len(self.kinds)]) for turn in range(count)
         ]
 
-    def _ask(self, scene: Scene, kind: str) -> Question:
+    def _ask(self, scene: PictureScene, kind: str) -> PictureQuestion:
         word, _, color = kind.partition("-")
         about = ("digit", "letter").index(word)
         item = scene.items[about]
         text = f"What color is the {word}?" if color else f"Which {word} is in the picture?"
         answer = item.color if color else item.label
-        return Question(kind, text, answer, (about,), ((word, about),))
+        return PictureQuestion(kind, text, answer, (about,), ((word, about),))
 
 
-TASKS: dict[str, Task] = {"digits": Digits(), "signs": Signs(), "needle": Needle()}
+TASKS: dict[str, PictureTask] = {"digits": Digits(), "signs": Signs(), "needle": Needle()}
 
 
 def vocabulary() -> list[str]:

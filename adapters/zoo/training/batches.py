@@ -18,7 +18,7 @@ NOTHING = (IGNORE,) * 4
 
 
 def patch_labels(
-    scene: scenes.Scene,
+    scene: scenes.DigitScene,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     """Digit (10 = none) and color of every patch, raster order, and what the scene contains."""
     value = np.full((PATCHES_PER_SIDE, PATCHES_PER_SIDE), BACKGROUND)
@@ -48,7 +48,7 @@ class Packer:
         self.known: dict[tuple[str, str], list[int]] = {}
         self.prefix = [*head, *[self.image_id] * PATCHES_PER_SIDE**2]
 
-    def _question(self, question: scenes.Question) -> list[int]:
+    def _question(self, question: scenes.DigitQuestion) -> list[int]:
         key = question.text, question.answer
         if key not in self.known:
             text = f"{question.text} ASSISTANT: {question.answer}"
@@ -57,7 +57,7 @@ class Packer:
         return self.known[key]
 
     def sequence(
-        self, scene: scenes.Scene, questions: list[scenes.Question]
+        self, scene: scenes.DigitScene, questions: list[scenes.DigitQuestion]
     ) -> tuple[list[Any], ...]:
         """Ids, positions, segment (0 = image), label, named digit and side of every token."""
         ids, start = list(self.prefix), len(self.prefix)
@@ -75,7 +75,7 @@ class Packer:
         return ids, positions, segments, labels, named, sides
 
     def _named(
-        self, scene: scenes.Scene, question: scenes.Question, tokens: list[int]
+        self, scene: scenes.DigitScene, question: scenes.DigitQuestion, tokens: list[int]
     ) -> list[tuple[int, ...]]:
         """What the naming words of a question stand for; the answer itself names nothing."""
         found: dict[int, tuple[int, ...]] = {}
@@ -92,9 +92,9 @@ class Packer:
         return [*(found.get(token, NOTHING) for token in tokens[:-2]), NOTHING, NOTHING]
 
     def _sides(
-        self, scene: scenes.Scene, question: scenes.Question, tokens: list[int]
+        self, scene: scenes.DigitScene, question: scenes.DigitQuestion, tokens: list[int]
     ) -> list[tuple[int, ...]]:
-        """At the second digit of a comparison: where the first one lies (0, 2), and the answer."""
+        """At the second digit of a comparison: where the first one is (0, 2), and the answer."""
         sides: list[tuple[int, ...]] = [NOTHING[:3]] * len(tokens)
         if question.kind == "position":
             first, second = (scene.digits[i] for i in question.about)
@@ -104,7 +104,7 @@ class Packer:
             sides[place] = (int(offsets[0]) + 1, int(offsets[1]) + 1, holds)
         return sides
 
-    def _thinned(self, drawn: list[scenes.Scene], indices: range, length: int) -> torch.Tensor:
+    def _thinned(self, drawn: list[scenes.DigitScene], indices: range, length: int) -> torch.Tensor:
         """``[batch, tokens]`` bool: background patches that are hidden, any share of them."""
         gone = torch.zeros(len(drawn), length, dtype=torch.bool)
         start = len(self.prefix) - PATCHES_PER_SIDE**2

@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 
 import tokensieve
-from tokensieve.adapters.zoo.tasks.pictures import TASKS, Question, Task
+from tokensieve.adapters.zoo.tasks.pictures import TASKS, PictureQuestion, PictureTask
 
 NORMAL_95 = 1.959964
 
@@ -52,9 +52,9 @@ class Score:
 
 def heldout_questions(
     count: int, task: str = "digits", side: int | None = None
-) -> Iterator[tuple[Image.Image, Question]]:
+) -> Iterator[tuple[Image.Image, PictureQuestion]]:
     """``count`` single questions of a task, one a picture of ``side`` pixels; kinds take turns."""
-    chosen: Task = TASKS[task]
+    chosen: PictureTask = TASKS[task]
     for index in range(count):
         scene = chosen.scene(index, "heldout", side or chosen.side)
         (question,) = chosen.questions(scene, index, "heldout", 1)
@@ -86,7 +86,7 @@ def answers(
 def evaluate(
     model: Any,
     processor: Any,
-    questions: int | Sequence[tuple[Image.Image, Question]],
+    questions: int | Sequence[tuple[Image.Image, PictureQuestion]],
     *,
     pipeline: Any = None,
     keep: Any = None,

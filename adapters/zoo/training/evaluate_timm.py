@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from tokensieve.adapters.zoo.tiny_timm import FOLDER, Scene, load_model, make_scene, pixels
+from tokensieve.adapters.zoo.tiny_timm import FOLDER, OneDigitScene, load_model, make_scene, pixels
 from tokensieve.adapters.zoo.training.evaluate import Score
 
 BATCH = 250
@@ -59,13 +59,15 @@ class Result:
 
 
 @torch.no_grad()
-def answers(model: Any, scenes: list[Scene]) -> npt.NDArray[np.float64]:
+def answers(model: Any, scenes: list[OneDigitScene]) -> npt.NDArray[np.float64]:
     """Whether each scene's digit is named."""
     given = model(pixels([scene.image for scene in scenes])).argmax(-1).numpy()
     return np.asarray(given == [scene.digit for scene in scenes], dtype=np.float64)
 
 
-def run(model: Any, scenes: list[Scene], pipeline: dict[str, Any] | None, seed: int = 0) -> Result:
+def run(
+    model: Any, scenes: list[OneDigitScene], pipeline: dict[str, Any] | None, seed: int = 0
+) -> Result:
     """Answer all scenes with a pipeline, or without one."""
     import tokensieve
 
@@ -84,7 +86,9 @@ def run(model: Any, scenes: list[Scene], pipeline: dict[str, Any] | None, seed: 
     return Result(np.concatenate(right), np.asarray(found))
 
 
-def pruned(model: Any, scenes: list[Scene], method: str, share: float, boundary: int) -> Result:
+def pruned(
+    model: Any, scenes: list[OneDigitScene], method: str, share: float, boundary: int
+) -> Result:
     """A method at one boundary; ``random`` is the mean over its seeds, scene by scene."""
     pipeline = {"name": "method", "at": boundary, "keep": share, **METHODS[method]}
     seeds = SEEDS if method == "random" else SEEDS[:1]
@@ -104,7 +108,7 @@ def difference(one: Result, other: Result) -> tuple[float, float, float]:
     return float(gaps.mean()), float(low), float(high)
 
 
-def table(model: Any, scenes: list[Scene], share: float, boundary: int) -> str:
+def table(model: Any, scenes: list[OneDigitScene], share: float, boundary: int) -> str:
     """Markdown: one row for each method."""
     results = {name: pruned(model, scenes, name, share, boundary) for name in METHODS}
     lines = [

@@ -10,10 +10,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from tokensieve.adapters.zoo.families import IMAGE_MEAN, IMAGE_STD, Family, Layout
+from tokensieve.adapters.zoo.families import IMAGE_MEAN, IMAGE_STD, Family, TokenLayout
 from tokensieve.adapters.zoo.tasks.digit_scenes import COLOR_NAMES
 from tokensieve.adapters.zoo.tasks.glyphs import GLYPH_SIZE, LABELS, PATCH
-from tokensieve.adapters.zoo.tasks.pictures import Item, Question, Scene, Task
+from tokensieve.adapters.zoo.tasks.pictures import Item, PictureQuestion, PictureScene, PictureTask
 
 IGNORE = -100
 NOTHING = len(LABELS)  # the class after all labels
@@ -29,7 +29,7 @@ class Portion:
     count tokens.
     """
 
-    task: Task
+    task: PictureTask
     side: int
     batch_size: int
     length: int
@@ -42,7 +42,7 @@ class Row:
     """One packed sequence; every list has one entry a token.
 
     ``named`` holds label, color, row and column of the item that a word stands for, ``compared``
-    on which side of the second digit of a comparison the first one lies (0 to 2, across and down)
+    on which side of the second digit of a comparison the first one is (0 to 2, across and down)
     and whether the question is to be answered with yes.
     """
 
@@ -60,7 +60,7 @@ def facts(item: Item) -> tuple[int, ...]:
     return LABELS.index(item.label), color, item.top // PATCH, item.left // PATCH
 
 
-def cell_labels(scene: Scene, side: int) -> tuple[npt.NDArray[np.int64], ...]:
+def cell_labels(scene: PictureScene, side: int) -> tuple[npt.NDArray[np.int64], ...]:
     """Label, color and place in a sign of every square of 8 pixels, raster order."""
     rows, span = side // PATCH, GLYPH_SIZE // PATCH
     labels = np.full((rows, rows), NOTHING)
@@ -90,7 +90,7 @@ class Packer:
             self.known[text] = list(ids)
         return self.known[text]
 
-    def _question(self, scene: Scene, question: Question) -> Row:
+    def _question(self, scene: PictureScene, question: PictureQuestion) -> Row:
         asked, answer = self._ids(f"{question.text} ASSISTANT:"), self._ids(question.answer)
         ids = [*asked, *answer, self.end]
         meaning = {self.words[word]: facts(scene.items[i]) for word, i in question.names}
@@ -105,7 +105,7 @@ class Packer:
         labels = [*[IGNORE] * len(asked), *answer, self.end]
         return Row(ids, [], labels, list(range(len(ids))), named, compared)
 
-    def row(self, scene: Scene, questions: list[Question], room: int) -> Row:
+    def row(self, scene: PictureScene, questions: list[PictureQuestion], room: int) -> Row:
         """Tail of the picture and as many questions as fit into ``room`` tokens, padded."""
         tail = self.family.tail
         count = len(tail)
@@ -156,7 +156,9 @@ class Packer:
             **self._choice(scenes, indices, layout, replace(portion, kept=kept), rows),
         }
 
-    def _pictures(self, scenes: list[Scene], layout: Layout, side: int) -> dict[str, Tensor]:
+    def _pictures(
+        self, scenes: list[PictureScene], layout: TokenLayout, side: int
+    ) -> dict[str, Tensor]:
         """Pixels, and label, color and contents for the read-outs of sight."""
         cells = [cell_labels(scene, side) for scene in scenes]
         reduced = layout.cells < 0
@@ -191,9 +193,14 @@ class Packer:
         }
 
     def _choice(
-        self, scenes: list[Scene], indices: range, layout: Layout, portion: Portion, rows: list[Row]
+        self,
+        scenes: list[PictureScene],
+        indices: range,
+        layout: TokenLayout,
+        portion: Portion,
+        rows: list[Row],
     ) -> dict[str, Tensor]:
-        """Which image tokens the decoder sees, and where everything stands.
+        """Which image tokens the decoder sees, and where everything is.
 
         Tokens that show an item are always among them.
         """

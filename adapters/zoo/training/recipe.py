@@ -10,7 +10,7 @@ continues from it. Two phases:
 * *answers*: everything, and sheets full of glyphs in every other step, from which only sight is
   learned. Every picture is packed with several questions, each of which sees the picture and itself
   only. Read-outs in the decoder say which letter of a sign an image token shows (*order*), what the
-  naming words stand for (*grounding*), on which side the first digit of a comparison lies
+  naming words stand for (*grounding*), on which side the first digit of a comparison is
   (*comparison*) and whether the answer is yes (*verdict*). Most pictures lose a random part of
   their background tokens before the decoder: that makes steps cheap, and a model that has always
   seen all tokens breaks down when only the relevant ones are left.
@@ -22,8 +22,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -31,82 +29,48 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from tokensieve.adapters.zoo import lean_attention
 from tokensieve.adapters.zoo.families import DECODER_WIDTH, Encoded, Family
 from tokensieve.adapters.zoo.tasks.pictures import LARGE
+from tokensieve.adapters.zoo.training.loop import Trainer
 from tokensieve.adapters.zoo.training.packing import IGNORE, Packer, block_mask
 from tokensieve.adapters.zoo.training.readouts import Readouts, safe
-from tokensieve.adapters.zoo.training.schedule import RECIPES, Recipe, portion, rate_at
+from tokensieve.adapters.zoo.training.schedule import RECIPES, FamilyRecipe, portion, rate_at
 from tokensieve.adapters.zoo.training.starting import (
     FAMILIES,
     Teacher,
     inherit_decoder,
     inherit_encoder,
 )
-from tokensieve.adapters.zoo.training.train import build_optimizer
 
-LOG_EVERY, CHECKPOINT_EVERY = 20, 50
 ORDER_LAYER, GROUNDING_LAYER, COMPARISON_LAYER, VERDICT_LAYER = 3, 5, 7, 8
 
 
-class Trainer:
-    """A run of the recipe in a folder: model, read-outs, optimizer, and the step they reached."""
+class FamilyTrainer(Trainer[FamilyRecipe, Any, Readouts]):
+    """A run of the recipe of a family, with its read-outs."""
+
+    log = "curve.jsonl"
+    checkpoint_every = 50
 
     def __init__(
-        self, family: Family, recipe: Recipe, out: Path, device: str, *, fast: bool = False
+        self, family: Family, recipe: FamilyRecipe, out: Path, device: str, *, fast: bool = False
     ) -> None:
-        self.family, self.recipe, self.out, self.device = family, recipe, out, device
         torch.manual_seed(recipe.seed)
-        self.model = family.build_model().train()
+        model = family.build_model().train()
         if recipe.decoder:
-            inherit_decoder(self.model, family, recipe.decoder)
+            inherit_decoder(model, family, recipe.decoder)
         if recipe.encoder:
-            inherit_encoder(self.model, family, recipe.encoder)
-        lean_attention.use(self.model)
-        self.readouts = Readouts(DECODER_WIDTH, family.summary_width)
-        self.model.to(device)
-        self.readouts.to(device)
+            inherit_encoder(model, family, recipe.encoder)
+        lean_attention.use(model)
+        readouts = Readouts(DECODER_WIDTH, family.summary_width)
+        model.to(device)
+        super().__init__(recipe, model, readouts.to(device), out, device)
+        self.family, self.packer = family, Packer(family)
         self.teacher = Teacher(recipe.teacher, device) if recipe.teacher else None
-        self.optimizer = build_optimizer(recipe, self.model, self.readouts)  # type: ignore[arg-type]
-        self.packer = Packer(family)
-        self.done = 0
-        self.running: dict[str, float] = {}
         self.decode_sparse: Callable[..., Any] = self._decode
         if fast:  # one size only: compiling takes a minute for each
             self.decode_sparse = torch.compile(self._decode, dynamic=False)
-
-    @property
-    def checkpoint(self) -> Path:
-        """The one file that a run continues from."""
-        return self.out / "checkpoint.pt"
-
-    def resume(self) -> None:
-        """Continue where an earlier run in the same folder stopped, if there was one."""
-        if not self.checkpoint.exists():
-            return
-        saved = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
-        self.model.load_state_dict(saved["model"])
-        self.readouts.load_state_dict(saved["readouts"])
-        self.optimizer.load_state_dict(saved["optimizer"])
-        self.done, self.running = saved["step"], saved["running"]
-
-    def save(self) -> None:
-        """Write the checkpoint; a crash while writing leaves the old one."""
-        state = {
-            "model": self.model.state_dict(),
-            "readouts": self.readouts.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "step": self.done,
-            "running": self.running,
-        }
-        partial = self.checkpoint.with_suffix(".partial")
-        torch.save(state, partial)
-        os.replace(partial, self.checkpoint)
-
-    def _encode(self, pixels: Tensor, images: int) -> Encoded:
-        return self.family.encode(self.model, pixels, images)
 
     def _decode(self, embeddings: Tensor, mask: Tensor, positions: Tensor) -> Any:
         return self.model.model.language_model(
@@ -120,7 +84,7 @@ class Trainer:
     def losses(self, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
         """Losses and accuracies of one batch."""
         images = batch["images"]
-        encoded = self._encode(self.family.pixels(images), len(images))
+        encoded = self.family.encode(self.model, self.family.pixels(images), len(images))
         out: dict[str, Tensor] = {}
         out["sight"], out["sight_accuracy"] = self.readouts.sight.loss(
             encoded, batch["token_label"], batch["token_colour"], batch["seen"]
@@ -168,11 +132,13 @@ class Trainer:
         out["answer_accuracy"] = (logits.argmax(-1) == targets)[words].float().mean()
         return out
 
-    def advance(self) -> None:
-        """One step; pictures are numbered, so a step is the same whenever it is made."""
-        recipe, step = self.recipe, self.done
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate_at(recipe, step)
+    def rate(self, step: int) -> float:
+        """See :func:`rate_at`."""
+        return rate_at(self.recipe, step)
+
+    def loss(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted sum of all losses on the pictures of a step."""
+        recipe = self.recipe
         part = portion(recipe, self.family, step)
         batch = self.packer.batch(part, "train", recipe.seed * 10**7 + step * recipe.sparse[0])
         batch = {name: tensor.to(self.device) for name, tensor in batch.items()}
@@ -180,18 +146,12 @@ class Trainer:
             values = self.losses(batch, step)
             weights = {"answer": 1.0, "teacher": 1.0}
             kinds = ("sight", "teacher", "order", "grounding", "comparison", "verdict", "answer")
-            total = sum(weights.get(kind, 0.5) * values[kind] for kind in kinds if kind in values)
-        self.optimizer.zero_grad(set_to_none=True)
-        total.backward()  # type: ignore[union-attr]
-        nn.utils.clip_grad_norm_([*self.model.parameters(), *self.readouts.parameters()], 1.0)
-        self.optimizer.step()
-        self.done += 1
+            parts = [weights.get(kind, 0.5) * values[kind] for kind in kinds if kind in values]
+            total = sum(parts[1:], start=parts[0])
         name = f"{part.task.name}_answer_accuracy" + ("_large" if part.side == LARGE else "")
         if "answer_accuracy" in values:
             values[name] = values.pop("answer_accuracy")
-        for key, value in values.items():
-            now = float(value.detach())
-            self.running[key] = 0.95 * self.running.get(key, now) + 0.05 * now
+        return total, values
 
     def save_model(self, folder: Path) -> None:
         """The Hugging Face folder: weights in float32, processor, chat template."""
@@ -199,25 +159,12 @@ class Trainer:
         self.family.build_processor().save_pretrained(folder)
 
 
-def train(trainer: Trainer) -> None:
+def train(trainer: FamilyTrainer) -> None:
     """Run to the end, continuing from the checkpoint; the curve goes to ``curve.jsonl``."""
-    recipe, out = trainer.recipe, trainer.out
+    out = trainer.out
     out.mkdir(parents=True, exist_ok=True)
-    (out / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2))
-    trainer.resume()
-    begun = time.time()
-    bar = tqdm(total=recipe.steps, initial=trainer.done, unit="step", mininterval=20)
-    with bar, (out / "curve.jsonl").open("a", encoding="utf-8") as curve:
-        while trainer.done < recipe.steps:
-            trainer.advance()
-            bar.update()
-            if trainer.done % LOG_EVERY == 0:
-                shown = {key: round(value, 4) for key, value in sorted(trainer.running.items())}
-                seconds = round(time.time() - begun, 1)
-                print(json.dumps({"step": trainer.done, "seconds": seconds, **shown}), file=curve)
-                curve.flush()
-            if trainer.done % CHECKPOINT_EVERY == 0 or trainer.done == recipe.steps:
-                trainer.save()
+    (out / "recipe.json").write_text(json.dumps(asdict(trainer.recipe), indent=2))
+    trainer.run()
     trainer.save_model(out / "model")
 
 
@@ -237,7 +184,7 @@ def main() -> None:
     family, out, device = (options.pop(name) for name in ("family", "out", "device"))
     fast = not options.pop("eager")
     recipe = replace(RECIPES[family], **options)
-    train(Trainer(FAMILIES[family](), recipe, out, device, fast=fast))
+    train(FamilyTrainer(FAMILIES[family](), recipe, out, device, fast=fast))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a model of the zoo is trained on, step by step: every number that decides the result."""
+"""Recipes of the zoo's families, step by step: every number that decides the result."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tokensieve.adapters.zoo.training.sheets import SHEETS
 
 
 @dataclass(frozen=True)
-class Recipe:
+class FamilyRecipe:
     """Everything that decides the result; sizes are (batch, tokens of a sequence).
 
     ``turns`` are the tasks in turn, ``first_turns`` those until step ``first_until``; their number
@@ -52,14 +52,14 @@ _SECOND: dict[str, Any] = {
     "first_turns": ("digits", "signs", "digits", "needle", "digits"),
 }
 RECIPES = {
-    "tiny-internvl": Recipe(),
-    "tiny-qwen2.5-vl": Recipe(**_SECOND, steps=2100, first_until=1450),
-    "tiny-llava-hd": Recipe(**_SECOND, steps=1500, first_until=650, encoder="tiny-llava"),
+    "tiny-internvl": FamilyRecipe(),
+    "tiny-qwen2.5-vl": FamilyRecipe(**_SECOND, steps=2100, first_until=1450),
+    "tiny-llava-hd": FamilyRecipe(**_SECOND, steps=1500, first_until=650, encoder="tiny-llava"),
 }
 """How the shipped models were trained, one after the other: a later one starts from an earlier."""
 
 
-def portion(recipe: Recipe, family: Family, step: int) -> Portion:
+def portion(recipe: FamilyRecipe, family: Family, step: int) -> Portion:
     """What step number ``step`` takes: sheets to look at in every second one."""
     number, odd = divmod(step, 2)
     batch, length = recipe.sparse[0] // family.fewer, recipe.sparse[1]
@@ -76,7 +76,7 @@ def portion(recipe: Recipe, family: Family, step: int) -> Portion:
     return Portion(task, side, *(recipe.whole if family.fewer == 1 else recipe.large), 10**6)
 
 
-def rate_at(recipe: Recipe, step: int) -> float:
+def rate_at(recipe: FamilyRecipe, step: int) -> float:
     """Warm-up in each phase; cosine in the first, constant and a linear end in the second."""
     if step < recipe.sight_steps:
         warm = min(1.0, (step + 1) / recipe.warmup_steps)

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from tokensieve.adapters.zoo.tasks import digit_scenes, glyphs
 from tokensieve.adapters.zoo.tasks.digit_scenes import COLOR_NAMES, Split
-from tokensieve.adapters.zoo.tasks.pictures import SMALL, Item, Question, Scene
+from tokensieve.adapters.zoo.tasks.pictures import SMALL, Item, PictureQuestion, PictureScene
 
 
 class Sheets:
@@ -18,7 +18,7 @@ class Sheets:
     side: int = SMALL
     filled = 0.6
 
-    def scene(self, index: int, split: Split, side: int = SMALL) -> Scene:
+    def scene(self, index: int, split: Split, side: int = SMALL) -> PictureScene:
         """Picture number ``index``: glyphs 16 pixels apart in squares of 48 pixels."""
         rng = np.random.default_rng([31, split == "heldout", index])
         noisy = rng.random() < 0.5  # noqa: PLR2004 - fair coin
@@ -32,7 +32,7 @@ class Sheets:
                     if rng.random() < self.filled:
                         corner = 48 * across + left, 48 * down + top
                         items.append(self._item(rng, split, canvas, corner))
-        return Scene(np.clip(canvas, 0, 255).astype(np.uint8), tuple(items))
+        return PictureScene(np.clip(canvas, 0, 255).astype(np.uint8), tuple(items))
 
     def _item(
         self,
@@ -48,8 +48,10 @@ class Sheets:
         glyphs.paint(canvas, bank[rng.integers(len(bank))], color, corner, rng.uniform(0.85, 1))
         return Item(label, color, *corner)
 
-    def questions(self, scene: Scene, index: int, split: Split, count: int) -> list[Question]:
-        """None."""
+    def questions(
+        self, scene: PictureScene, index: int, split: Split, count: int
+    ) -> list[PictureQuestion]:
+        """No questions: sheets are looked at only."""
         return []
 
 

@@ -1,4 +1,4 @@
-"""Where a new family starts from: a trained decoder, and a trained encoder as teacher."""
+"""Starting points of a new family: a trained decoder, and a trained encoder as teacher."""
 
 from __future__ import annotations
 
@@ -90,5 +90,5 @@ class Teacher:
 
 
 def raster_order(cells: Tensor) -> Tensor:
-    """Which token shows each square of a picture, for :attr:`Layout.cells`."""
+    """Which token shows each square of a picture, for :attr:`TokenLayout.cells`."""
     return torch.argsort(cells, stable=True)[int((cells < 0).sum()) :]

@@ -14,7 +14,7 @@ continues from it. Four losses are added:
   Without it, finding the named digit and reading it out have to be learned at once, and the loss
   stays at chance for thousands of steps.
 * *comparison*, later: a probe two layers above says, at the second digit of ``is the 7 left of the
-  3?``, on which side of it the first one lies, and last a *verdict* probe whether the question is
+  3?``, on which side of it the first one is, and last a *verdict* probe whether the question is
   to be answered with yes. Without them these questions stay at chance. ``right of`` and ``below``
   are asked until ``opposites_until`` only: with them, the answer is an exclusive-or of relation and
   order, which did not come within the budget.
@@ -29,27 +29,22 @@ The probes are thrown away afterwards.
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import os
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from tokensieve.adapters.zoo import tiny_llava
 from tokensieve.adapters.zoo.training.batches import IGNORE, Packer
+from tokensieve.adapters.zoo.training.loop import Trainer
 from tokensieve.adapters.zoo.training.probes import Probes
-
-LOG_EVERY, CHECKPOINT_EVERY = 20, 100
 
 
 @dataclass(frozen=True)
-class Recipe:
+class LlavaRecipe:
     """Everything that decides the result."""
 
     seed: int = 0
@@ -74,7 +69,7 @@ class Recipe:
 
 
 def losses(
-    model: Any, probes: Probes, batch: dict[str, torch.Tensor], recipe: Recipe, step: int
+    model: Any, probes: Probes, batch: dict[str, torch.Tensor], recipe: LlavaRecipe, step: int
 ) -> dict[str, torch.Tensor]:
     """Answer and sight loss of one batch, with the accuracies that the log shows."""
     core = model.model
@@ -118,7 +113,7 @@ def losses(
     return out
 
 
-def learning_rate(recipe: Recipe, step: int) -> float:
+def learning_rate(recipe: LlavaRecipe, step: int) -> float:
     """Learning rate at ``step``; each phase warms up anew.
 
     The sight phase decays by a cosine. The joint phase stays at the peak and falls linearly over
@@ -133,105 +128,48 @@ def learning_rate(recipe: Recipe, step: int) -> float:
     return recipe.learning_rate * warm * min(1.0, left)
 
 
-def build_optimizer(recipe: Recipe, *modules: nn.Module) -> torch.optim.Optimizer:
-    """AdamW with weight decay on matrices only."""
-    parameters = [p for module in modules for p in module.parameters()]
-    return torch.optim.AdamW(
-        [
-            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
-            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-        ],
-        lr=recipe.learning_rate,
-        betas=(0.9, 0.98),
-    )
+class LlavaTrainer(Trainer[LlavaRecipe, Any, Probes]):
+    """A run of the recipe of tiny-llava, with its probes."""
 
+    checkpoint_every = 100
+    readouts_key = "probes"
 
-class Trainer:
-    """A run of the recipe in a folder: model, probes, optimizer, and the step they have reached."""
-
-    def __init__(self, recipe: Recipe, out: Path, device: str) -> None:
-        self.recipe, self.out, self.device = recipe, out, device
+    def __init__(self, recipe: LlavaRecipe, out: Path, device: str) -> None:
         torch.manual_seed(recipe.seed)
-        self.model: Any = tiny_llava.build_model().train()
-        self.model.to(device)
-        config = self.model.config
-        widths = config.vision_config.hidden_size, config.text_config.hidden_size
-        self.probes = Probes(*widths).to(device)
-        self.optimizer = build_optimizer(recipe, self.model, self.probes)
+        model: Any = tiny_llava.build_model().train()
+        model.to(device)
+        config = model.config
+        probes = Probes(config.vision_config.hidden_size, config.text_config.hidden_size)
+        super().__init__(recipe, model, probes.to(device), out, device)
         self.packer = Packer(recipe.batch_size, recipe.questions)
-        self.done = 0
-        self.running: dict[str, float] = {}
 
-    @property
-    def checkpoint(self) -> Path:
-        """The one file that a run continues from."""
-        return self.out / "checkpoint.pt"
+    def rate(self, step: int) -> float:
+        """See :func:`learning_rate`."""
+        return learning_rate(self.recipe, step)
 
-    def resume(self) -> None:
-        """Continue where an earlier run in the same folder stopped, if there was one."""
-        if not self.checkpoint.exists():
-            return
-        saved = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
-        self.model.load_state_dict(saved["model"])
-        self.probes.load_state_dict(saved["probes"])
-        self.optimizer.load_state_dict(saved["optimizer"])
-        self.done = saved["step"]
-
-    def save(self) -> None:
-        """Write the checkpoint; a crash while writing leaves the old one."""
-        state = {"model": self.model.state_dict(), "probes": self.probes.state_dict()}
-        state |= {"optimizer": self.optimizer.state_dict(), "step": self.done}
-        partial = self.checkpoint.with_suffix(".partial")
-        torch.save(state, partial)
-        os.replace(partial, self.checkpoint)
-
-    def advance(self) -> None:
-        """One step; scenes are numbered, so a step is the same whenever it is made."""
-        recipe, step = self.recipe, self.done
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(recipe, step)
+    def loss(self, step: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The weighted sum of all losses on the scenes of a step."""
+        recipe = self.recipe
         opposites = step < recipe.opposites_until
         thin = step >= recipe.thin_from
         first = step * recipe.batch_size
         batch = self.packer.batch("train", first, opposites=opposites, thin=thin)
         batch = {name: tensor.to(self.device) for name, tensor in batch.items()}
         with torch.autocast(self.device, dtype=torch.bfloat16):
-            values = losses(self.model, self.probes, batch, recipe, step)
+            values = losses(self.model, self.readouts, batch, recipe, step)
             words = sum(values.get(name, 0) for name in ("grounding", "comparison", "verdict"))
             total = recipe.sight_weight * values["sight"] + values.get("answer", 0)
-            total = total + recipe.grounding_weight * words
-        self.optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        nn.utils.clip_grad_norm_([*self.model.parameters(), *self.probes.parameters()], 1.0)
-        self.optimizer.step()
-        self.done += 1
-        for key, value in values.items():
-            now = float(value.detach())
-            self.running[key] = 0.95 * self.running.get(key, now) + 0.05 * now
+            return total + recipe.grounding_weight * words, values
 
 
-def train(recipe: Recipe, out: Path, device: str) -> None:
+def train(recipe: LlavaRecipe, out: Path, device: str) -> None:
     """Run the recipe, continuing from ``out/checkpoint.pt`` if it exists.
 
     Writes ``out/log.jsonl`` (running means every 20 steps) and the trained model in ``out/model``,
     a Hugging Face folder.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(recipe, out, device)
-    trainer.resume()
-    begun = time.time()
-    bar = tqdm(total=recipe.steps, initial=trainer.done, unit="step")
-    with bar, (out / "log.jsonl").open("a", encoding="utf-8") as log:
-        while trainer.done < recipe.steps:
-            trainer.advance()
-            bar.update()
-            shown = {key: round(value, 4) for key, value in trainer.running.items()}
-            if trainer.done % LOG_EVERY == 0:
-                bar.set_postfix(shown)
-                record = {"step": trainer.done, "seconds": round(time.time() - begun, 1), **shown}
-                print(json.dumps(record), file=log, flush=True)
-            if trainer.done % CHECKPOINT_EVERY == 0 or trainer.done == recipe.steps:
-                trainer.save()
+    trainer = LlavaTrainer(recipe, out, device)
+    trainer.run()
     trainer.model.eval().save_pretrained(out / "model")
     tiny_llava.build_processor().save_pretrained(out / "model")
 
@@ -242,11 +180,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     for name in ("seed", "steps", "sight_steps", "batch_size", "questions"):
-        default = getattr(Recipe, name)
+        default = getattr(LlavaRecipe, name)
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default)
     options = vars(parser.parse_args())
     out, device = options.pop("out"), options.pop("device")
-    train(Recipe(**options), out, device)
+    train(LlavaRecipe(**options), out, device)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ Seeded, one core, minutes. Two aids:
 
 * *sight*, in the first steps: a linear read-out says of every patch which digit it belongs to, or
   none. It gives the patches a meaning before [CLS] can gather them.
-* *hidden background*: a random share of the patches around the digit is removed, in front of a
+* *hidden background*: a random share of the patches around the digit is removed, before a
   random block. A model that has always seen 64 patches breaks down when a method keeps just the
   digit, and would find every good method worse than random.
 
@@ -24,17 +24,23 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from tokensieve.adapters.zoo import tiny_timm
-from tokensieve.adapters.zoo.tiny_timm import CLASSES, GRID, MODEL_ARGS, Scene, make_scene, pixels
+from tokensieve.adapters.zoo.tiny_timm import (
+    CLASSES,
+    GRID,
+    MODEL_ARGS,
+    OneDigitScene,
+    make_scene,
+    pixels,
+)
+from tokensieve.adapters.zoo.training.loop import Trainer
 
-LOG_EVERY = 50
 PATCHES = GRID * GRID
 
 
 @dataclass(frozen=True)
-class Recipe:
+class VitRecipe:
     """Everything that decides the result."""
 
     seed: int = 0
@@ -49,19 +55,19 @@ class Recipe:
     fewest_patches: int = 8
 
 
-def rate_at(recipe: Recipe, step: int) -> float:
+def rate_at(recipe: VitRecipe, step: int) -> float:
     """Linear warm-up, then a cosine to zero."""
     warm = min(1.0, (step + 1) / recipe.warmup_steps)
     return recipe.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
 
 
-def batch_of(recipe: Recipe, step: int) -> list[Scene]:
+def batch_of(recipe: VitRecipe, step: int) -> list[OneDigitScene]:
     """The scenes of a step; none comes twice."""
     first = step * recipe.batch_size
     return [make_scene("train", first + number) for number in range(recipe.batch_size)]
 
 
-def kept_patches(scenes: list[Scene], count: int, rng: np.random.Generator) -> Tensor:
+def kept_patches(scenes: list[OneDigitScene], count: int, rng: np.random.Generator) -> Tensor:
     """``[batch, count]`` patches to keep, ascending: the digit's and random others."""
     order = rng.random((len(scenes), PATCHES))
     for row, scene in zip(order, scenes, strict=True):
@@ -81,7 +87,9 @@ def forward(model: Any, images: Tensor, kept: Tensor | None, boundary: int) -> T
     return normed
 
 
-def sight_loss(readout: nn.Module, hidden: Tensor, scenes: list[Scene], kept: Tensor) -> Tensor:
+def sight_loss(
+    readout: nn.Module, hidden: Tensor, scenes: list[OneDigitScene], kept: Tensor
+) -> Tensor:
     """Digit or background of every patch, both weighing the same."""
     labels = torch.full((len(scenes), PATCHES), CLASSES)
     for row, scene in zip(labels, scenes, strict=True):
@@ -95,54 +103,53 @@ def sight_loss(readout: nn.Module, hidden: Tensor, scenes: list[Scene], kept: Te
     return losses[digit].mean() + background
 
 
-def train(recipe: Recipe, out: Path) -> Any:
+class VitTrainer(Trainer[VitRecipe, Any, nn.Linear]):
+    """A run of the recipe of tiny-timm-vit, with its read-out; it always starts anew."""
+
+    log_every = 50
+
+    def __init__(self, recipe: VitRecipe, out: Path) -> None:
+        torch.manual_seed(recipe.seed)
+        model = tiny_timm.build_model().train()
+        super().__init__(recipe, model, nn.Linear(model.embed_dim, CLASSES + 1), out, "cpu")
+
+    def rate(self, step: int) -> float:
+        """See :func:`rate_at`."""
+        return rate_at(self.recipe, step)
+
+    def clipped(self) -> list[nn.Parameter]:
+        """Those of the model alone."""
+        return list(self.model.parameters())
+
+    def shown(self, seconds: float) -> dict[str, float]:
+        """The running means as they are."""
+        return {"step": self.done, **self.running}
+
+    def loss(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Digits named, and in the first steps seen, on the scenes of a step."""
+        recipe, model = self.recipe, self.model
+        rng = np.random.default_rng([17, recipe.seed, step])
+        scenes = batch_of(recipe, step)
+        hide = rng.random() < recipe.hidden_share
+        count = int(rng.integers(recipe.fewest_patches, PATCHES)) if hide else PATCHES
+        kept = kept_patches(scenes, count, rng)
+        boundary = int(rng.integers(0, len(model.blocks)))
+        images = pixels([scene.image for scene in scenes])
+        hidden = forward(model, images, kept if hide else None, boundary)
+        logits = model.forward_head(hidden)
+        digits = torch.tensor([scene.digit for scene in scenes])
+        total = answers = nn.functional.cross_entropy(logits, digits, label_smoothing=0.05)
+        if step < recipe.sight_steps:
+            total = answers + recipe.sight_weight * sight_loss(self.readouts, hidden, scenes, kept)
+        right = (logits.argmax(-1) == digits).float().mean()
+        return total, {"loss": answers, "accuracy": right}
+
+
+def train(recipe: VitRecipe, out: Path) -> Any:
     """Train from scratch; the running means go to ``out/log.jsonl``."""
-    torch.manual_seed(recipe.seed)
-    model = tiny_timm.build_model().train()
-    readout = nn.Linear(model.embed_dim, CLASSES + 1)
-    parameters = [*model.parameters(), *readout.parameters()]
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98))
-    running: dict[str, float] = {}
-    bar = tqdm(range(recipe.steps), unit="step")
-    with (out / "log.jsonl").open("w", encoding="utf-8") as log:
-        for step in bar:
-            for group in optimizer.param_groups:
-                group["lr"] = rate_at(recipe, step)
-            for name, value in _step(model, readout, optimizer, recipe, step).items():
-                running[name] = 0.95 * running.get(name, value) + 0.05 * value
-            bar.set_postfix({name: f"{value:.3f}" for name, value in running.items()})
-            if (step + 1) % LOG_EVERY == 0:
-                log.write(json.dumps({"step": step + 1, **running}) + "\n")
-                log.flush()
-    return model.eval()
-
-
-def _step(
-    model: Any, readout: nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe, step: int
-) -> dict[str, float]:
-    rng = np.random.default_rng([17, recipe.seed, step])
-    scenes = batch_of(recipe, step)
-    hide = rng.random() < recipe.hidden_share
-    count = int(rng.integers(recipe.fewest_patches, PATCHES)) if hide else PATCHES
-    kept = kept_patches(scenes, count, rng)
-    boundary = int(rng.integers(0, len(model.blocks)))
-    images = pixels([scene.image for scene in scenes])
-    hidden = forward(model, images, kept if hide else None, boundary)
-    logits = model.forward_head(hidden)
-    digits = torch.tensor([scene.digit for scene in scenes])
-    loss = answers = nn.functional.cross_entropy(logits, digits, label_smoothing=0.05)
-    if step < recipe.sight_steps:
-        loss = answers + recipe.sight_weight * sight_loss(readout, hidden, scenes, kept)
-    optimizer.zero_grad()
-    loss.backward()
-    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    optimizer.step()
-    right = (logits.argmax(-1) == digits).float().mean()
-    return {"loss": float(answers.detach()), "accuracy": float(right)}
+    trainer = VitTrainer(recipe, out)
+    trainer.run()
+    return trainer.model.eval()
 
 
 @torch.no_grad()
@@ -191,10 +198,10 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder for weights and log")
-    parser.add_argument("--steps", type=int, default=Recipe.steps)
-    parser.add_argument("--seed", type=int, default=Recipe.seed)
+    parser.add_argument("--steps", type=int, default=VitRecipe.steps)
+    parser.add_argument("--seed", type=int, default=VitRecipe.seed)
     options = parser.parse_args()
-    recipe = Recipe(seed=options.seed, steps=options.steps)
+    recipe = VitRecipe(seed=options.seed, steps=options.steps)
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2) + "\n")
     start = time.perf_counter()

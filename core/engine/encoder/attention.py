@@ -6,16 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
-
+from tokensieve.core.contract.encoder_attention import (
+    joined_heads,
+    paid_attention,
+    received_attention,
+)
 from tokensieve.core.contract.signals import EncoderAttention, QueryRows
 from tokensieve.core.contract.tensors import at_least_float32
 from tokensieve.core.errors import SignalError
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-CHUNK_ELEMENTS = 4_000_000  # 16 MB of float32 scores at a time
 
 
 @dataclass(frozen=True)
@@ -44,45 +45,21 @@ class BlockAttention:
     def attention(self, kind: EncoderAttention = "auto", *, joined: bool = False) -> Tensor:
         """``[batch, tokens, heads]``; the softmax counts prefix rows, whose columns are cut off."""
         parts = [at_least_float32(part) for part in (self.all_queries, self.all_keys)]
-        queries, keys = (_joined(part) for part in parts) if joined else parts
+        queries, keys = map(joined_heads, parts) if joined else parts
         scale = keys.shape[-1] ** -0.5 if joined else self.scale
         if kind != "received" and self.cls is not None:
             rows = self.cls[:, None, None, None].expand(-1, queries.shape[1], 1, queries.shape[3])
-            received = self._probabilities(queries.gather(2, rows), keys, scale)[:, :, 0]
+            received = paid_attention(queries.gather(2, rows), keys, scale, self.mask)[:, :, 0]
         else:
-            received = self._received(queries, keys, scale)
+            received = received_attention(queries, keys, scale, self.mask, self.valid)
         return self.pick(received.transpose(1, 2))
 
     def keys(self, *, joined: bool = False) -> Tensor:
         """``[batch, tokens, head dim]``, or the full width."""
-        return self.pick(_joined(self.all_keys)[:, 0] if joined else self.all_keys.mean(dim=1))
+        return self.pick(joined_heads(self.all_keys)[:, 0] if joined else self.all_keys.mean(dim=1))
 
     def received(self, rows: QueryRows | Tensor, *, gravity: bool = False) -> Tensor:
         """``[batch, heads, tokens]``, whatever rows are named: there is one that asks."""
         if gravity or not isinstance(rows, str):
             raise SignalError("an encoder has neither rotary positions nor text to be weighed")
         return self.attention().transpose(1, 2)
-
-    def _probabilities(self, queries: Tensor, keys: Tensor, scale: float) -> Tensor:
-        scores = (queries @ keys.transpose(2, 3)) * scale
-        if self.mask is not None:
-            scores = scores + self.mask
-        return scores.softmax(dim=-1)
-
-    def _received(self, queries: Tensor, keys: Tensor, scale: float) -> Tensor:
-        """Mean over the rows that are no filler, a few at a time: ``[samples, heads, rows]``."""
-        samples, heads, rows, _ = keys.shape
-        asks = torch.ones(samples, rows, device=keys.device) if self.valid is None else self.valid
-        asks = asks.to(keys.dtype)[:, None, :, None]
-        step = max(1, CHUNK_ELEMENTS // max(1, samples * heads * rows))
-        total = keys.new_zeros(samples, heads, rows)
-        for start in range(0, rows, step):
-            span = slice(start, start + step)
-            chunk = self._probabilities(queries[:, :, span], keys, scale)
-            total += (chunk * asks[:, :, span]).sum(dim=2)
-        return total / asks.sum(dim=2)
-
-
-def _joined(states: Tensor) -> Tensor:
-    """``[samples, heads, rows, head dim]`` -> ``[samples, 1, rows, heads * head dim]``."""
-    return states.transpose(1, 2).flatten(2)[:, None]
