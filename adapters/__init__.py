@@ -1,4 +1,8 @@
-"""Model families: where things are in a model. No scoring maths lives here."""
+"""Model families: where things are in a model. No scoring math is here.
+
+Not here: what is done with a signal (``strategies``), and what is refused for every family
+(``core/engine/guard.py``).
+"""
 
 from __future__ import annotations
 

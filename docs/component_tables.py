@@ -93,7 +93,7 @@ def described(schema: dict[str, Any], required: bool) -> list[str]:
     return [allowed(schema), default, schema.get("description", "-")]
 
 
-def yaml_value(value: Any) -> str:
+def yaml_value(value: object) -> str:
     """A default as YAML spells it."""
     if isinstance(value, dict) and "deviations" in value:
         return "{}"
@@ -169,7 +169,7 @@ def key_rows(definition: str) -> str:
     schema = pipeline_schema(registry())["$defs"][definition]
     if definition == "score-term":
         schema = schema["anyOf"][0]
-        schema["properties"]["scorer"]["description"] = "its name; parameters stand beside it"
+        schema["properties"]["scorer"]["description"] = "its name; its parameters are beside it"
     required = [*schema.get("required", []), *(["keep"] if definition == "stage" else [])]
     rows = []
     for name, found in schema["properties"].items():

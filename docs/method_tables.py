@@ -39,7 +39,7 @@ def yes(flag: bool) -> str:
 def method_rows() -> str:
     """One row per preset: paper, place, signals, and what kind of method it is."""
     head = ["preset", "paper", "year", "cuts at", "signals", "text-aware", "adaptive count"]
-    head += ["merges", "positions", "training-free", "licence of the released code"]
+    head += ["merges", "positions", "training-free", "license of the released code"]
     return table(head, [method_row(entry, pipeline) for entry, pipeline in presets()])
 
 

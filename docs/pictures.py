@@ -11,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from drawing import LEFT_NOTE, MONOSPACE, SOFT, Box, Paint, Sheet, Style
+from room_picture import draw_rooms
 
 import tokensieve
 from tokensieve.core.models.sizes import SIZES
@@ -42,7 +43,7 @@ CARDS = (
 
 @dataclass(frozen=True)
 class Decoder:
-    """Where the decoder stands on the sheet: one column per layer, height by visual tokens."""
+    """The decoder on the sheet: one column per layer, height by visual tokens."""
 
     box: Box
     boundaries: tuple[int, ...]
@@ -192,7 +193,7 @@ def draw_legend(sheet: Sheet) -> None:
         left += width
 
 
-PICTURES = {"architecture.svg": architecture}
+PICTURES = {"architecture.svg": architecture, "rooms.svg": draw_rooms}
 
 
 def main() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -24,6 +23,6 @@ def markdown(text: str) -> str:
     return text.replace("``", "`")
 
 
-def code(values: Iterable[Any]) -> str:
+def code(values: Iterable[object]) -> str:
     """Values in code type, with commas between them."""
     return ", ".join(f"`{value}`" for value in values) or "-"

@@ -27,9 +27,11 @@ from component_tables import (
     registry,
 )
 from method_tables import budget_rows, method_deviations, method_rows
+from rooms import DOOR, floor_of
 from table_markup import code, table
 
 from tokensieve.core.cli.app import app
+from tokensieve.core.contract.adapted import AdaptedModel
 from tokensieve.core.contract.signals import SIGNALS
 from tokensieve.core.errors import TokensieveError
 from tokensieve.core.models.sizes import SIZES
@@ -40,6 +42,7 @@ from tokensieve.core.testing import CHECKS
 
 DOCS = Path(__file__).parent
 PROJECT = DOCS.parent
+NOT_HERE = "Not here: "
 COUNTS = ("passed", "failed", "skipped")
 PLACE = re.compile(r"(<!-- generated: ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
@@ -59,39 +62,31 @@ def updated(text: str) -> str:
 
 
 @lru_cache(maxsize=1)
-def families() -> dict[str, Any]:
+def families() -> dict[str, AdaptedModel]:
     """A model of each family without weights, seen through its adapter."""
+    import timm
     import torch
     from transformers import AutoModelForImageTextToText
 
     build: Any = AutoModelForImageTextToText.from_config
-    bound = {}
+    adapted: dict[str, AdaptedModel] = {}
     for entry in registry().all("adapter"):
-        if not entry.value.answers_questions:
-            bound[entry.name] = entry.value.bind(_picture_model())
-            continue
-        size = next(size for size in SIZES.values() if size.adapter == entry.name)
-        shallow = replace(size, dims=replace(size.dims, layers=32))
         with torch.device("meta"):
-            model = build(entry.value.sized_config(shallow))
-        bound[entry.name] = entry.value.bind(model)
-    return bound
-
-
-def _picture_model() -> Any:
-    """A classifier with as many blocks as the other families have layers here."""
-    import timm
-    import torch
-
-    with torch.device("meta"):
-        return timm.create_model("vit_huge_patch14_224")
+            if entry.value.answers_questions:
+                size = next(size for size in SIZES.values() if size.adapter == entry.name)
+                shallow = replace(size, dims=replace(size.dims, layers=32))
+                model = build(entry.value.sized_config(shallow))
+            else:  # a classifier with as many blocks
+                model = timm.create_model("vit_huge_patch14_224")
+        adapted[entry.name] = entry.value.bind(model)
+    return adapted
 
 
 def signal_rows() -> str:
     """What each signal is and which family gives it."""
     rows = []
     for name, meaning in SIGNALS.items():
-        provided = [name in bound.provides for bound in families().values()]
+        provided = [name in adapted.provides for adapted in families().values()]
         rows.append([f"`{name}`", meaning, *("yes" if given else "no" for given in provided)])
     return table(["signal", "meaning", *families()], rows)
 
@@ -101,14 +96,16 @@ def support_rows() -> str:
     rows = []
     for entry in registry().all("pipeline"):
         pipeline = load_pipeline(entry.value, registry=registry())
-        rows.append([f"`{entry.name}`", *(supported(pipeline, b) for b in families().values())])
+        rows.append(
+            [f"`{entry.name}`", *(supported(pipeline, model) for model in families().values())]
+        )
     return table(["preset", *families()], rows)
 
 
-def supported(pipeline: Pipeline, bound: Any) -> str:
+def supported(pipeline: Pipeline, adapted: AdaptedModel) -> str:
     """``yes``, or why not."""
     try:
-        check(pipeline, bound)
+        check(pipeline, adapted)
     except TokensieveError as error:
         reason = re.sub(r"^stage .+? at (boundary \d+|image): (adapter [\w-]+: )?", "", str(error))
         return f"no: {reason.split(': use another')[0]}"
@@ -169,20 +166,44 @@ def hostile_rows() -> str:
     return table(["kind", "tried", "held"], [*rows, ["all", *totals]])
 
 
-def first_line(path: Path) -> str:
-    """The first paragraph of a module's docstring."""
+def paragraphs(path: Path) -> list[str]:
+    """The paragraphs of a module's docstring, as Markdown."""
     text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-    return " ".join(text.partition("\n\n")[0].split())
+    return [" ".join(part.split()).replace("``", "`") for part in text.split("\n\n")]
 
 
-def room_rows(top: str) -> str:
+def purpose(init: Path) -> tuple[str, str]:
+    """The first paragraph of a room's ``__init__``, and the one of what is not in the room."""
+    first, *others = paragraphs(init)
+    beyond = next((part for part in others if part.startswith(NOT_HERE)), "")
+    return first, beyond.removeprefix(NOT_HERE)
+
+
+def room_rows(top: str, floors: bool = False) -> str:
     """The rooms under a folder: what their ``__init__`` says, and the files in them."""
     rows = []
     for init in sorted((PROJECT / top).rglob("__init__.py")):
         folder = init.parent.relative_to(PROJECT).as_posix()
+        if folder == DOOR:
+            continue
         files = ", ".join(p.stem for p in sorted(init.parent.glob("*.py")) if p != init)
-        rows.append([f"[`{folder}/`](../{folder})", first_line(init), files])
-    return table(["room", "what it holds", "files"], rows)
+        rows.append([f"[`{folder}/`](../{folder})", *purpose(init), files])
+        if floors:
+            rows[-1].insert(1, str(floor_of(folder)))
+    titles = ["room", "what it is for", "what is not here", "files"]
+    if floors:
+        rows.sort(key=lambda row: -int(row[1]))
+        titles.insert(1, "floor")
+    return table(titles, rows)
+
+
+def helper_rows() -> str:
+    """The modules that test files share."""
+    rows = []
+    for path in sorted((PROJECT / "tests" / "helpers").glob("*.py")):
+        name = path.relative_to(PROJECT).as_posix()
+        rows.append([f"[`{path.stem}`](../{name})", paragraphs(path)[0]])
+    return table(["helper", "what it holds"], rows)
 
 
 def rooms_of_tests() -> str:
@@ -215,10 +236,11 @@ TABLES: dict[str, Callable[[], str]] = {
     "commands": command_rows,
     "versions": version_rows,
     "hostile": hostile_rows,
-    "core-rooms": lambda: room_rows("core"),
+    "core-rooms": lambda: room_rows("core", floors=True),
     "strategy-rooms": lambda: room_rows("strategies"),
     "adapter-rooms": lambda: room_rows("adapters"),
     "test-rooms": rooms_of_tests,
+    "test-helpers": helper_rows,
     "api": lambda: module_part("tokensieve"),
     "api-plugin": lambda: module_part("tokensieve.plugin"),
     "api-testing": lambda: module_part("tokensieve.testing"),

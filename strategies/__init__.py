@@ -1,4 +1,6 @@
-"""The built-in strategies: what to keep. Pure tensor maths; no model names, no hooks.
+"""The built-in strategies: what to keep. Pure tensor math; no model names, no hooks.
+
+Not here: where a signal comes from (``adapters``, ``core/engine``).
 
 One published idea a file; a new scorer is one file in ``scorers/`` and one line here. What several
 of them share is beside this file.

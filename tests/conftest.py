@@ -43,7 +43,8 @@ def picture(tmp_path: Path) -> Path:
     """A wide picture, 3:2."""
     path = tmp_path / "picture.png"
     gradient = Image.linear_gradient("L").resize((120, 80))
-    Image.merge("RGB", (gradient, gradient.transpose(1), gradient)).save(path)
+    turned = gradient.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
+    Image.merge("RGB", (gradient, turned, gradient)).save(path)
     return path
 
 

@@ -1,4 +1,7 @@
-"""The built-in trained models and the recipe they come from."""
+"""The built-in models: how each is built, and the trained weights, studies and pictures of ours.
+
+Not here: how the models were trained (``adapters/zoo/training``).
+"""
 
 from __future__ import annotations
 

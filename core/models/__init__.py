@@ -1,1 +1,5 @@
-"""Models: found, loaded, and seen through their adapter."""
+"""Models: found, loaded, and seen through their adapter.
+
+Not here: where things are in a family (``adapters``), and whether a pipeline fits it
+(``pipeline``).
+"""

@@ -1,5 +1,8 @@
 """The public conformance suite: does a scorer, selector or merger keep the contract?
 
+Not here: the checks of every answer while a model runs (``gate``), and the tests of this project
+(``tests``).
+
 In pytest, for your own class::
 
     from tokensieve.testing import all_checks

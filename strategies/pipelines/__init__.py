@@ -1,1 +1,4 @@
-"""Presets: published methods and baselines as YAML."""
+"""Presets: published methods and baselines as YAML.
+
+Not here: Python: a preset is a YAML file.
+"""

@@ -283,7 +283,7 @@ def test_overhead_counts_exactly_our_own_time(
         "decide": (engine_module, "decide"),
         "change": (transitions_module, "change"),
         "vision": (type(subject.bound), "record"),
-        "layout": (prompt_module.Images, "read"),
+        "layout": (vars(prompt_module)["Images"], "read"),
         "decoder": (subject.bound.layers[3], "forward"),
     }[place]
     clock.delay(monkeypatch, *where, by=1.0)
@@ -373,7 +373,8 @@ def test_verdict_says_what_was_measured(
     prefill: tuple[float, ...], decoder: float, decode: tuple[float, ...], words: str
 ) -> None:
     def variant(*times: Spread, flops: float) -> Variant:
-        return Variant("x", *times, None, None, 1, 1, flops, [1])
+        prefill, decoder, decode = times
+        return Variant("x", prefill, decoder, decode, None, None, 1, 1, flops, [1])
 
     one = spread(1.0, 1.0, 1.0)
     pruned = variant(spread(*prefill), spread(*[decoder] * 3), spread(*decode), flops=0.5)

@@ -120,7 +120,7 @@ def test_a_session_that_ends_while_generate_runs_gives_no_answer(spec: Any) -> N
 
 def embedded(model: Any, batch: dict[str, Any]) -> torch.Tensor:
     """What enters the decoder, merged by hand."""
-    embeds = model.get_input_embeddings()(batch["input_ids"]).clone()
+    embeds: torch.Tensor = model.get_input_embeddings()(batch["input_ids"]).clone()
     names = ("pixel_values", "image_sizes")
     features = model.get_image_features(
         **{name: batch[name] for name in names if name in batch}, return_dict=True

@@ -85,7 +85,7 @@ def test_window_that_no_layer_type_tells() -> None:
     )}  # fmt: skip
     for window, refused in ((4096, True), (None, False)):
         text = MistralConfig(**sizes, sliding_window=window)
-        config = LlavaConfig(
+        config = LlavaConfig(  # type: ignore[call-arg]  # one of its names
             vision_config=llava.vision_config, text_config=text, image_token_id=60,
             vision_feature_layer=-2,
         )  # fmt: skip

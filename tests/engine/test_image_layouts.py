@@ -208,11 +208,11 @@ def test_rows_of_any_layout(samples: Any, before: int, random: Any) -> None:
         owners.append(owner)
     longest = max(map(len, rows))
     fill = [longest - len(row) for row in rows]
-    marks = [[TEXT] * n + row for n, row in zip(fill, rows, strict=True)]
+    table = [[TEXT] * n + row for n, row in zip(fill, rows, strict=True)]
     owners = [[-1] * n + row for n, row in zip(fill, owners, strict=True)]
     real = [[False] * n + [True] * (longest - n) for n in fill]
-    layout = Images({IMAGE: counts}, lambda length: [length]).read(marks, real)
-    separators = torch.tensor(marks) == TEXT
+    layout = Images({IMAGE: counts}, lambda length: [length]).read(table, real)
+    separators = torch.tensor(table) == TEXT
     for scope in ("image", "sample"):
         groups = Groups.of(layout, scope, torch.device("cpu"), separators)
         found = [r[v].tolist() for r, v in zip(groups.rows, groups.valid, strict=True)]
@@ -224,7 +224,7 @@ def test_rows_of_any_layout(samples: Any, before: int, random: Any) -> None:
             )
         ]
         assert found == expected
-    for number, (row, flags) in enumerate(zip(marks, real, strict=True)):
+    for number, (row, flags) in enumerate(zip(table, real, strict=True)):
         assert layout.visual(number) == row.count(IMAGE)
         assert layout.text(number) == sum(flags) - row.count(IMAGE)
     keys = [(b.sample, b.image) for b in layout.blocks()]

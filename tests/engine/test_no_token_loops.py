@@ -25,7 +25,7 @@ class Counter(TorchDispatchMode):
     """Counts the operations of torch."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.calls = 0
 
     def __torch_dispatch__(

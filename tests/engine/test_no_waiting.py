@@ -24,7 +24,7 @@ class Waiting(TorchDispatchMode):
     """Notes for every operation that waits which of our files asked for it."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.asked: list[list[str]] = []
 
     def __torch_dispatch__(
@@ -56,7 +56,8 @@ def waits(engine: str, stage: dict[str, Any]) -> list[list[str]]:
     model, run = forward(engine, stage)
     with torch.no_grad(), tokensieve.attach(model, stage), Waiting() as waiting:
         run()
-    return waiting.asked
+    asked: list[list[str]] = waiting.asked
+    return asked
 
 
 STAGES: dict[str, dict[str, Any]] = {

@@ -324,7 +324,8 @@ def test_answers_are_streamed_from_threads(family: str, spec: dict[str, Any]) ->
     batches = [inputs(family, [prompt(family, seed)]) for seed in (1, 2)]
     with tokensieve.attach(model, spec):
         expected = [model.generate(**batch, **GREEDY)[0, -4:].tolist() for batch in batches]
-        streamers = [TextIteratorStreamer(Numbers(), skip_prompt=True, timeout=60) for _ in batches]
+        tokenizer: Any = Numbers()
+        streamers = [TextIteratorStreamer(tokenizer, skip_prompt=True, timeout=60) for _ in batches]
         threads = [
             threading.Thread(
                 target=model.generate, kwargs={**batch, **GREEDY, "streamer": streamer}

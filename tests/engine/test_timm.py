@@ -300,7 +300,7 @@ def test_wrapped_by_transformers() -> None:
     from transformers import TimmWrapperConfig, TimmWrapperForImageClassification
 
     arguments = {"img_size": 32, "patch_size": 8, "depth": 3, "embed_dim": 32, "num_heads": 4}
-    config = TimmWrapperConfig(
+    config = TimmWrapperConfig(  # type: ignore[call-arg]  # any config has labels
         architecture="vit_tiny_patch16_224", model_args=arguments, num_labels=4
     )
     model = TimmWrapperForImageClassification(config).eval()

@@ -69,6 +69,11 @@ def test_values_follow_their_tokens_through_prunes_and_merges(family: str, side:
         assert torch.equal(words, first_words)  # text is never pruned
 
 
+def stage_of(**given: Any) -> Stage:
+    """As a file has it: single values for whole lists."""
+    return Stage(**given)
+
+
 def test_memory_ends_with_the_prefill() -> None:
     model = build("llava")
     pipeline, seen = diary([{"at": [1, 2], "keep": [0.5, 0.25]}])
@@ -101,7 +106,7 @@ def test_a_wrong_shape_is_refused_with_the_component_named() -> None:
             return view.index.double()
 
     pipeline = Pipeline(
-        name="wrong", stages=(Stage(at=1, score=(ScoreTerm(scorer=Wrong(seen=[])),), keep=3),)
+        name="wrong", stages=(stage_of(at=1, score=(ScoreTerm(scorer=Wrong(seen=[])),), keep=3),)
     )
     model = build("llava")
     with (
@@ -131,7 +136,7 @@ def test_embeddings_are_what_entered_layer_0_at_every_boundary(family: str) -> N
             return torch.cos(view.index.double() * 7)
 
     terms = (ScoreTerm(scorer=Reader()),)
-    stage = Stage(at=(0, 2, 4), score=terms, keep=(0.9, 0.5, 0.2), order="selection")
+    stage = stage_of(at=(0, 2, 4), score=terms, keep=(0.9, 0.5, 0.2), order="selection")
     model = build(family)
     entered: list[torch.Tensor] = []
     layer = model.model.language_model.layers[0]

@@ -22,7 +22,8 @@ class Norm(tokensieve.Scorer):
     needs = frozenset({"hidden"})
 
     def score(self, view: View) -> Tensor:
-        return view.hidden.float().norm(dim=-1)
+        lengths: Tensor = view.hidden.float().norm(dim=-1)
+        return lengths
 
 
 # ------------------------------------------------------------------ what a class declares
@@ -204,7 +205,8 @@ class InPlace(Norm):
     breaks: ClassVar[str] = "unchanged-inputs"
 
     def score(self, view: View) -> Tensor:
-        return view.hidden.mul_(2).float().norm(dim=-1)
+        lengths: Tensor = view.hidden.mul_(2).float().norm(dim=-1)
+        return lengths
 
 
 class Curious(Norm):
@@ -268,7 +270,8 @@ class KeepsDim(Norm):
     breaks: ClassVar[str] = "score-shape"
 
     def score(self, view: View) -> Tensor:
-        return view.hidden.float().norm(dim=-1, keepdim=True)
+        lengths: Tensor = view.hidden.float().norm(dim=-1, keepdim=True)
+        return lengths
 
 
 class DividesByZero(Norm):

@@ -24,7 +24,8 @@ class Sub(Tensor):
     def __torch_function__(
         cls, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        return super().__torch_function__(function, types, args, kwargs or {})
+        plain: Any = super().__torch_function__
+        return plain(function, types, args, kwargs or {})
 
 
 class Duck:

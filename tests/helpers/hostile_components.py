@@ -36,7 +36,8 @@ class Scores(tokensieve.Scorer):
     answer: Any = None
 
     def score(self, view: View) -> Tensor:
-        return self.answer(view)
+        given: Tensor = self.answer(view)
+        return given
 
 
 class Mask(tokensieve.Selector):
@@ -46,7 +47,8 @@ class Mask(tokensieve.Selector):
     answer: Any = None
 
     def select(self, scores: Tensor, available: Tensor, counts: list[int], view: View) -> Tensor:
-        return self.answer(available, counts)
+        given: Tensor = self.answer(available, counts)
+        return given
 
 
 class Adaptive(Mask):
@@ -68,7 +70,8 @@ class Turns(tokensieve.Selector):
     def take_in_order(
         self, scores: Tensor, available: Tensor, counts: list[int], view: View
     ) -> Tensor:
-        return self.answer(top_counts(scores, available, counts), counts)
+        given: Tensor = self.answer(top_counts(scores, available, counts), counts)
+        return given
 
 
 class Ordered(Turns):
@@ -78,7 +81,8 @@ class Ordered(Turns):
     take_in_order = tokensieve.Selector.take_in_order
 
     def order(self, scores: Tensor, kept: Tensor, view: View) -> Tensor:
-        return self.answer(kept, None)
+        given: Tensor = self.answer(kept, None)
+        return given
 
 
 class Merges(tokensieve.Merger):
@@ -92,13 +96,15 @@ class Merges(tokensieve.Merger):
 
     def split(self, total: int, available: int, has_cls: bool) -> Split:
         if self.divide is not None:
-            return self.divide(total)
+            divided: Split = self.divide(total)
+            return divided
         extra = min(self.promised, total - 1)
         return Split(total - extra, 0, extra)
 
     def apply(self, kept: Tensor, counts: list[int], view: View) -> Merged:
         extra = view.hidden[:, :1] if self.promised else None
-        return self.answer(Merged(kept, view.hidden, kept.float(), None, extra))
+        given: Merged = self.answer(Merged(kept, view.hidden, kept.float(), None, extra))
+        return given
 
 
 def batch() -> SyntheticBatch:
@@ -178,5 +184,5 @@ def refused(run: Callable[[], Any], *words: str, kind: type[TokensieveError] = P
     return str(caught.value)
 
 
-def each(**cases: Any) -> Any:
+def each(**cases: Any) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("case", cases.values(), ids=cases)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 NAMES = {
@@ -41,5 +39,5 @@ NAMES = {
 UNPAIRED = {**NAMES, "half character": "a\ud83db"}  # no file in UTF-8 holds it
 
 
-def cases(names: dict[str, str]) -> Any:
+def cases(names: dict[str, str]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("name", names.values(), ids=names.keys())

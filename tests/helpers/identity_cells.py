@@ -23,7 +23,7 @@ from tokensieve.core.study.store.store import (
 
 def stored(cell: PlannedCell, folder: Path) -> Path:
     """A whole cell on disk."""
-    records = [{"id": str(n), "score": 0.5} for n in range(3)]
+    records: list[Any] = [{"id": str(n), "score": 0.5} for n in range(3)]
     facts = {"config": cell.config, "status": "done", "error": None, "summary": {"samples": 3}}
     document = CellDocument.model_validate(facts)
     return Store(folder).write(CellResult(cell.key, document, {"samples.jsonl": records}))
@@ -82,11 +82,15 @@ def two(place: Path) -> None:
 
 
 HELD = {"id": "0", "score": 1}
+STATUSES: tuple[object, ...] = (
+    "Done", "done ", "", "finished", "running", None, True, 1, [], {}, ["done"],
+)  # fmt: skip
+SCORES: tuple[object, ...] = (float("nan"), float("inf"), -0.1, 1.1, 85, None, "1", [], {})
 
 
 CORRUPT: dict[str, Callable[[Path], object]] = {
     **{f"status {s!r}": change(status=s)
-       for s in ("Done", "done ", "", "finished", "running", None, True, 1, [], {}, ["done"])},
+       for s in STATUSES},
     "no status": without("status"),
     "no files listed": change(files={}),
     "files are none": change(files=None),
@@ -113,7 +117,7 @@ CORRUPT: dict[str, Callable[[Path], object]] = {
     "results are no text": lambda p: (p / "samples.jsonl").write_bytes(b"\xff\xfe"),
     "results of another cell": lambda p: write(p / "samples.jsonl", rows(HELD)),
     **{f"score {s!r}": scored(s)
-       for s in (float("nan"), float("inf"), -0.1, 1.1, 85, None, "1", [], {})},
+       for s in SCORES},
     "a file that is not listed": lambda p: write(p / "anatomy.jsonl", rows(HELD)),
     "other seed": lambda p: forge(p, lambda d: d["config"].update(seed=7)),
     "other pipeline": lambda p: forge(p, lambda d: d["config"]["pipeline"].update(name="x")),
@@ -171,7 +175,7 @@ COST = {"average_tokens": 4, "visual_tokens": 9, "flops_share": 0.5}
 def other(config: CellConfig, part: str, **facts: Any) -> CellResult:
     changed = {**config.plain(), part: {**config[part], **facts}}
     changed["pipeline"] = {**config["pipeline"], "name": "older"}
-    records = [{**COST, "id": str(n), "score": 1.0, "answer": "a"} for n in range(3)]
+    records: list[Any] = [{**COST, "id": str(n), "score": 1.0, "answer": "a"} for n in range(3)]
     data = {"config": changed, "status": "done", "started": "2020-01-01T00:00:00+00:00"}
     document = CellDocument.model_validate(data)
     return CellResult(key_of(changed), document, {"samples.jsonl": records})

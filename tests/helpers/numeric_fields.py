@@ -25,7 +25,7 @@ NUMBERS = (int, float)
 class Number:
     """A number of a field: the lists around it, its kind, and its bounds (None: there is none)."""
 
-    model: type[BaseModel]
+    model: Any  # a class of fields; a component has a name and a kind too
     field: str
     entries: int
     kind: type
@@ -71,8 +71,9 @@ def _bound(metadata: list[Any], *names: str) -> float | None:
         inner = one.metadata if isinstance(one, FieldInfo) else [one]
         for bound in inner:
             for name in names:
-                if getattr(bound, name, None) is not None:
-                    return getattr(bound, name)
+                value: float | None = getattr(bound, name, None)
+                if value is not None:
+                    return value
     return None
 
 

@@ -87,7 +87,8 @@ def write_study(
 
 
 def cell(config: dict[str, Any], status: str = "done", error: str | None = None) -> CellResult:
-    facts = {"status": status, "error": error, "started": "2026-01-01T00:00:00", "summary": {}}
+    facts: dict[str, Any] = {"status": status, "error": error, "summary": {}}
+    facts["started"] = "2026-01-01T00:00:00"
     document = CellDocument.model_validate({"config": config, **facts})
     return CellResult(key_of(config), document)
 
@@ -127,7 +128,8 @@ def _answered(
     right = hardness < planted.chance(model, task, method, budget)
     tokens = VISUAL if budget is None else budget
     result = cell(config(model, task, method, budget, seed, planted.samples))
-    result.lines["samples.jsonl"] = [
+    lines: dict[str, Any] = result.lines
+    lines["samples.jsonl"] = [
         {
             "id": f"{task}-{number:04d}",
             "answer": "right" if ok else f"wrong {method}",
@@ -145,7 +147,8 @@ def _answered(
 def _anatomy_cells(planted: Planted) -> Iterator[CellResult]:
     for model in planted.models:
         result = cell(config(model, "digits", None, None, samples=10))
-        result.lines["anatomy.jsonl"] = [_anatomy_record(model, number) for number in range(10)]
+        lines: dict[str, Any] = result.lines
+        lines["anatomy.jsonl"] = [_anatomy_record(model, number) for number in range(10)]
         yield result
 
 

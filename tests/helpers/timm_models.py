@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from timm.layers import SwiGLU
+from timm.layers.mlp import SwiGLU
 from timm.models.vision_transformer import ParallelScalingBlock, ResPostBlock, VisionTransformer
 
 DEPTH, SIDE, PATCHES, CLASSES = 6, 32, 16, 5

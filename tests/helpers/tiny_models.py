@@ -9,7 +9,7 @@ a token behind each row of their tokens (Pixtral in LLaVA).
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,7 +65,7 @@ def llava(
         num_attention_heads=4,
         initializer_factor=4.0,
     )
-    config = LlavaConfig(
+    config = LlavaConfig(  # type: ignore[call-arg]  # one of its names
         vision_config=vision,
         text_config=LlamaConfig(**{**TEXT, "num_key_value_heads": kv_heads, **text}),
         image_token_id=IMAGE,
@@ -140,7 +140,7 @@ def pixtral(**text: Any) -> LlavaForConditionalGeneration:
         initializer_range=0.2,
     )
     decoder = MistralConfig(**{**TEXT, "num_key_value_heads": 2, "sliding_window": None, **text})
-    config = LlavaConfig(
+    config = LlavaConfig(  # type: ignore[call-arg]  # one of its names
         vision_config=vision,
         text_config=decoder,
         image_token_id=IMAGE,
@@ -150,7 +150,7 @@ def pixtral(**text: Any) -> LlavaForConditionalGeneration:
     return LlavaForConditionalGeneration(config)
 
 
-FAMILIES = {
+FAMILIES: dict[str, Callable[..., Any]] = {
     "llava": lambda **text: llava(4, **text),
     "llava-gqa": lambda **text: llava(2, **text),
     "qwen-vl": qwen,

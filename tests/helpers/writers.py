@@ -49,4 +49,4 @@ def _writes(call: ast.Call, buffers: set[str]) -> bool:
 def _mode(call: ast.Call, place: int) -> str:
     given = [keyword.value for keyword in call.keywords if keyword.arg == "mode"]
     node = given[0] if given else call.args[place] if len(call.args) > place else None
-    return node.value if isinstance(node, ast.Constant) else "r" if node is None else "?"
+    return str(node.value) if isinstance(node, ast.Constant) else "r" if node is None else "?"

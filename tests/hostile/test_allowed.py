@@ -472,7 +472,7 @@ def test_generation_configs_of_published_models(content: dict[str, Any], model: 
     load(model)
 
 
-GENERATION = {
+GENERATION: dict[str, str | bytes] = {
     "text": '"a"', "list": "[]", "nothing": "", "cut": "{", "NaN": '{"top_p": NaN}',
     "key twice": '{"top_p": 1, "top_p": 0.5}', "deep": '{"a": ' + "[" * 1000,
     "word as end": '{"eos_token_id": "</s>"}', "words as end": '{"eos_token_id": ["</s>"]}',
@@ -700,9 +700,10 @@ PLAIN = {
 def by_transformers(template: str) -> str:
     from transformers.utils.chat_template_utils import render_jinja_template
 
-    ((text,), _) = render_jinja_template(
+    rendered: Any = render_jinja_template(
         [MESSAGES], chat_template=template, add_generation_prompt=True, bos_token="<s>"
     )
+    ((text,), _) = rendered
     return str(text)
 
 

@@ -131,8 +131,10 @@ def cell_result() -> CellResult:
         "kind": "accuracy", "seed": 0, "budget": None, "pipeline": {"name": "p", "resolved": {}},
         "model": {"name": "m"}, "task": {"name": "t", "task": "t", "samples": 1},
     }  # fmt: skip
-    facts = {"status": "done", "error": None, "traceback": None, "summary": {}}
-    records = {"samples.jsonl": [{"id": "0", "score": 1}]}
+    facts: dict[str, Any] = {
+        "status": "done", "error": None, "traceback": None, "summary": {},
+    }  # fmt: skip
+    records: dict[str, Any] = {"samples.jsonl": [{"id": "0", "score": 1}]}
     document = CellDocument.model_validate({"config": config, **facts})
     return CellResult(key_of(config), document, records)
 

@@ -171,12 +171,13 @@ def test_numbers_of_every_plain_kind_rank(case: Any) -> None:
     values = torch.tensor([order, [*order[:5], 0, 0, 0, 0]]).float() * 10
 
     def answer(view: View) -> Tensor:
-        return case(values[:, : view.valid.shape[1]])
+        given: Tensor = case(values[:, : view.valid.shape[1]])
+        return given
 
     scores = parts.direct_scores(parts.Scores(answer=answer))
     for row, size in enumerate(parts.TOKENS):
-        ranked = sorted(range(size), key=lambda n, row=row: -float(values[row, n]))
-        assert sorted(range(size), key=lambda n, row=row: -float(scores[row, n])) == ranked
+        ranked = sorted(range(size), key=(-values[row].float()).tolist().__getitem__)
+        assert sorted(range(size), key=(-scores[row].float()).tolist().__getitem__) == ranked
 
 
 @each(nan=math.nan, inf=math.inf, minus=-math.inf, huge=1e38)
@@ -301,7 +302,7 @@ def test_what_a_selector_writes_to_is_its_own(case: str) -> None:
             self, scores: Tensor, available: Tensor, counts: list[int], view: View
         ) -> Tensor:
             kept = first(available, counts)
-            given = {"scores": scores, "available": available, "valid": view.valid,
+            given: Any = {"scores": scores, "available": available, "valid": view.valid,
                      "index": view.index, "counts": counts}[case]  # fmt: skip
             if isinstance(given, list):
                 given.clear()

@@ -109,20 +109,23 @@ def test_extra_tokens_that_were_promised(case: Any) -> None:
     refused(lambda: parts.in_llava(stage), PLUGIN, "extra", "stage 1, boundary 2")
 
 
+AnySplit: Any = Split
+
+
 @each(
     none=lambda n: None,
     tuple=lambda n: (n, 0, 0),
     numbers=lambda n: n,
-    floats=lambda n: Split(float(n), 0, 0),
+    floats=lambda n: AnySplit(float(n), 0, 0),
     bools=lambda n: Split(n, False, False),
-    text=lambda n: Split(str(n), 0, 0),
+    text=lambda n: AnySplit(str(n), 0, 0),
     nothing_selected=lambda n: Split(0, n, 0),
     too_many=lambda n: Split(n, 1, 0),
     too_few=lambda n: Split(n - 1, 0, 0),
     negative=lambda n: Split(n + 1, -1, 0),
     two_extra=lambda n: Split(n - 2, 0, 2),
-    tensors=lambda n: Split(torch.tensor(n), 0, 0),
-    numpy=lambda n: Split(np.int64(n), 0, 0),
+    tensors=lambda n: AnySplit(torch.tensor(n), 0, 0),
+    numpy=lambda n: AnySplit(np.int64(n), 0, 0),
     huge=lambda n: Split(10**5000, 0, 0),
 )
 def test_budgets_divided(case: Any) -> None:

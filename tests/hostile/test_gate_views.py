@@ -147,6 +147,7 @@ class Joins(tokensieve.Merger):
     def apply(self, kept: Tensor, counts: list[int], view: View) -> Merged:
         merged = Merged(kept.clone(), view.hidden.clone(), kept.float())
         for tensor in (view.hidden, view.scores, view.selected, view.index, kept):
+            assert tensor is not None
             tensor.zero_()
         return merged
 

@@ -6,6 +6,7 @@ import copy
 import json
 import shutil
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -70,10 +71,10 @@ from tokensieve.core.study.plan.fingerprints import fingerprint
 from tokensieve.core.study.plan.identity import model_files
 from tokensieve.core.study.plan.records import CellConfig, PlannedCell
 from tokensieve.core.study.running import run_study
+from tokensieve.core.study.store.flaws import CorruptCell
 from tokensieve.core.study.store.records import CellDocument
 from tokensieve.core.study.store.store import (
     CellResult,
-    CorruptCell,
     Store,
     check_folder_name,
     unfinished,
@@ -576,8 +577,11 @@ def test_a_folder_elsewhere_holds_the_same_cells(
     old, new = tmp_path / "runs" / "old", tmp_path / "new" / "place"
     stored(cell, old)
     new.parent.mkdir()
-    {"moved": shutil.move, "copied": shutil.copytree, "renamed": lambda a, b: a.rename(b),
-     "linked": lambda a, b: b.symlink_to(a)}[how](old, new)  # fmt: skip
+    ways: dict[str, Callable[[Path, Path], object]] = {
+        "moved": shutil.move, "copied": shutil.copytree, "renamed": lambda a, b: a.rename(b),
+        "linked": lambda a, b: b.symlink_to(a),
+    }  # fmt: skip
+    ways[how](old, new)
     assert unfinished(Store(new), [cell.key], print)[0] == []
 
 
@@ -601,7 +605,7 @@ def test_results_of_other_data_or_weights_are_not_compared(
     from tokensieve.core.report.findings.reading import read_results
 
     store = Store(tmp_path)
-    records = [{**COST, "id": str(n), "score": 0.5, "answer": "b"} for n in range(3)]
+    records: list[Any] = [{**COST, "id": str(n), "score": 0.5, "answer": "b"} for n in range(3)]
     data = {"config": cell.config, "status": "done", "started": "2026-01-01T00:00:00+00:00"}
     document = CellDocument.model_validate(data)
     store.write(CellResult(cell.key, document, {"samples.jsonl": records}))

@@ -13,16 +13,17 @@ from typing import Any
 
 import pytest
 from command_line import Call, clear, one_line
+from study_helpers import study_of
 from writers import writes
 
 from tokensieve.core.errors import StudyError
-from tokensieve.core.files import whole as whole_files
 from tokensieve.core.files.whole import save, write_whole
 from tokensieve.core.report import page
+from tokensieve.core.study.store.records import CellDocument
 from tokensieve.core.study.store.store import CellResult, Store
 
 CORE = Path(__file__).parents[2] / "core"
-ELSEWHERE = {"checkpoints.py", "redraw.py", "plain_files.py"}
+ELSEWHERE = {"checkpoints.py", "redraw.py", "plain.py"}
 """They write into temporary folders of their own, or open files to read them only."""
 OLD, NEW = "old text\n" * 20, "new text\n" * 3000
 
@@ -31,7 +32,7 @@ def test_core_has_one_writer() -> None:
     found = {
         (path.name, call)
         for path in CORE.rglob("*.py")
-        if path.name != "whole_files.py"
+        if path.name != "whole.py"
         for call in writes(path.read_text(encoding="utf-8"))
         if "os.devnull" not in call
     }
@@ -111,7 +112,7 @@ def target(tmp_path: Path) -> Path:
 def test_a_step_that_fails_leaves_the_old_file(
     entry: str, step: str, error: int, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(whole_files.os, STEPS[step], raising(error))
+    monkeypatch.setattr(os, STEPS[step], raising(error))
     with pytest.raises(StudyError) as caught:
         WRITE[entry](target)
     monkeypatch.undo()
@@ -179,8 +180,9 @@ def test_a_place_that_takes_no_file_is_one_line(case: str, entry: str, tmp_path:
     make, message = PLACES[case]
     path = make(tmp_path)
     before = sorted(tmp_path.rglob("*"))
-    files: dict[Path, str | bytes] = {"one": {path: "x"}, "first": {path: "x", tmp_path / "y": "x"},
-             "second": {tmp_path / "y": "x", path: "x"}}[entry]  # fmt: skip
+    other = tmp_path / "y"
+    order = {"one": [path], "first": [path, other], "second": [other, path]}[entry]
+    files: dict[Path, str | bytes] = dict.fromkeys(order, "x")
     with pytest.raises(StudyError) as caught:
         save(files, StudyError, "--out")
     assert message in str(caught.value)
@@ -189,7 +191,7 @@ def test_a_place_that_takes_no_file_is_one_line(case: str, entry: str, tmp_path:
 
 
 def test_a_file_without_permission_stays(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(whole_files.os, "access", lambda path, mode: False)  # not of root's
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # not of root's
     with pytest.raises(StudyError, match="Permission denied"):
         one_file(target)
     assert_nothing_happened(target.parent, target)
@@ -246,13 +248,14 @@ def test_long_names_have_room_for_their_part(letter: str, length: int, tmp_path:
 @pytest.mark.parametrize("records", [1, 50])
 @pytest.mark.parametrize("room", [0, 1, 100])
 def test_a_cell_is_there_as_a_whole_or_not_at_all(records: int, room: int, tmp_path: Path) -> None:
-    lines = {"samples.jsonl": [{"answer": "x" * 100}] * records}
+    lines: dict[str, Any] = {"samples.jsonl": [{"answer": "x" * 100}] * records}
+    document = CellDocument(config=study_of().cells[0].config, status="done")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     (tmp_path / "cells").mkdir()
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
     try:
         with pytest.raises(StudyError, match=r"--out .*: cannot be written: File too large"):
-            Store(tmp_path).write(CellResult("key", {"config": {}, "status": "done"}, lines))
+            Store(tmp_path).write(CellResult("key", document, lines))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert list((tmp_path / "cells").iterdir()) == []

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,7 @@ NETWORKS: dict[str, tuple[bytes | None, bool]] = {
 
 
 @pytest.fixture
-def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], None]:
+def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[[str], None]]:
     """Let the hub be at an address, with an empty cache."""
     from huggingface_hub import constants
     from transformers.utils import hub as transformers_hub
@@ -81,7 +81,7 @@ def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], No
     def at(address: str) -> None:
         hub._asked.clear()
         cache = str(tmp_path / "cache")
-        for module in (constants, transformers_hub.constants):
+        for module in (constants, vars(transformers_hub)["constants"]):
             monkeypatch.setattr(module, "HF_HUB_CACHE", cache)
             monkeypatch.setattr(module, "ENDPOINT", address)
         monkeypatch.setattr(hub, "SECONDS", 0.3)

@@ -122,7 +122,7 @@ FLAGS = [
 @pytest.mark.parametrize("value", [1, 0, 1.0, "yes", "true", "off", "", None, [True]], ids=repr)
 @pytest.mark.parametrize(("model", "name"), FLAGS, ids=lambda value: getattr(value, "name", value))
 def test_what_is_neither_true_nor_false(model: Any, name: str, value: Any) -> None:
-    examples = next(iter(model.examples()), {})
+    examples: dict[str, Any] = next(iter(model.examples()), {})
     part = {model.kind: model.name, **examples, name: value}
     stage = {**STAGE, KEYS[model.kind]: part}
     stage["at"] = 0 if getattr(model, "space", "") == "vision" else 2

@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +165,7 @@ def test_planning_takes_time_in_proportion() -> None:
         budgets = [0.1 + 0.8 * n / count for n in range(count)]
         spec = spec_of(budgets=budgets, tasks=[{"task": "digits", "samples": 1}])
         plan(spec, registry)
-        seconds.append(min(timed(lambda spec=spec: plan(spec, registry)) for _ in range(2)))
+        seconds.append(min(timed(partial(plan, spec, registry)) for _ in range(2)))
     assert seconds[1] < 30 * max(seconds[0], 0.02)
 
 
@@ -259,7 +260,7 @@ def test_commands_refuse_them_from_the_config_alone(
     clear(result.err, f"{part}.{key}", "10000000")
 
 
-LAYERS = {"feature-layer": {"vision_feature_layer": -(10**7)}, "list": {"depths": [10**7]},
+LAYERS: dict[str, dict[str, Any]] = {"feature-layer": {"vision_feature_layer": -(10**7)}, "list": {"depths": [10**7]},
           "experts": {"num_experts": 10**9}, "nested": {"a": {"b": {"num_layers": 10**8}}},
           "positions": {"max_position_embeddings": 10**12}, "labels": {"num_labels": 10**9},
           "timm": {"model_args": {"depth": 10**7}},

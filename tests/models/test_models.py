@@ -11,7 +11,7 @@ import pytest
 from command_line import Call, one_line
 
 from tokensieve.core.files.pictures import open_image
-from tokensieve.core.models.loading import load_model
+from tokensieve.core.models.loading import LoadedModel, load_model
 from tokensieve.core.plugins.discovery import build_registry
 from tokensieve.core.run.prompts import VisualQuestion, find_panels
 
@@ -30,6 +30,7 @@ def test_patches_of_a_wide_picture_lie_where_the_processor_cut_them(
         ("llava-pixtral", 48),
     ):
         loaded = load_model(str(folders[family]), REGISTRY)
+        assert isinstance(loaded, LoadedModel)
         (panels,) = find_panels(loaded, VisualQuestion("w7", (image,)), tokens) or [[]]
         shapes[family] = [(p.rows, p.columns, tuple(round(x, 3) for x in p.box)) for p in panels]
     assert shapes["llava"] == [(12, 12, (0.167, 0, 0.833, 1))]

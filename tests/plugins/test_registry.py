@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -27,7 +28,7 @@ def _annotated(parameter: str, kind: Any, value: Any) -> type[Component]:
     return _class(**{"name": "made", "__annotations__": {parameter: kind}, parameter: value})
 
 
-REFUSED = {
+REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "no class": (lambda: 3, "3 is no subclass of Scorer, Selector, Merger, Adapter or Task"),
     "other class": (lambda: dict, "is no subclass"),
     "object": (
@@ -69,7 +70,7 @@ def test_registry_refuses_what_would_fail_later(case: str) -> None:
     make, reason = REFUSED[case]
     registry = Registry()
     with pytest.raises(PluginError, match=reason):
-        registry.add(make())  # type: ignore[no-untyped-call]
+        registry.add(make())
     assert not any(registry.entries.values())
 
 

@@ -28,6 +28,7 @@ PROJECT = Path(__file__).parents[2]
 DOCS = PROJECT / "docs"
 PAGES = sorted([*DOCS.rglob("*.md"), PROJECT / "README.md"])
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+CODE_LINK = re.compile(r"\[`([\w./]+)`\]\(([^)\s#]+\.py)\)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 UNSUPPORTED = re.compile(r"^\| .+ \| `(\w+Error)` \| `(.+)` \|$", re.MULTILINE)
 
@@ -151,6 +152,18 @@ def test_internal_links_lead_somewhere(page: Path) -> None:
         assert path.exists(), f"{title(page)}: {target}"
         assert path.is_relative_to(PROJECT), f"{title(page)}: {target} leaves the project"
         assert not anchor or anchor in anchors(path), f"{title(page)}: {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=title)
+def test_a_link_to_a_file_names_it_or_what_it_defines(page: Path) -> None:
+    for name, target in CODE_LINK.findall(page.read_text(encoding="utf-8")):
+        path = (page.parent / target).resolve()
+        if name.endswith(".py"):
+            assert path.as_posix().endswith(f"/{name}"), f"{title(page)}: {name}"
+        elif name.rpartition(".")[2] != path.stem:
+            line = rf"^ *(class |def |async def )?{name.partition('.')[0]}\b *[(:=\[]"
+            found = re.search(line, path.read_text(encoding="utf-8"), re.MULTILINE)
+            assert found, f"{title(page)}: no {name} in {target}"
 
 
 @pytest.mark.parametrize("index", [DOCS / "index.md", DOCS / "decisions" / "README.md"], ids=title)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,12 @@ def test_no_two_files_import_each_other() -> None:
             break
         graph = {name: targets for name, targets in graph.items() if name not in leaves}
     assert not {name: sorted(targets & graph.keys()) for name, targets in graph.items()}
+
+
+@pytest.mark.parametrize("room", [room for floor in rooms.FLOORS for room in floor])
+def test_a_room_says_what_is_not_in_it(room: str) -> None:
+    text = ast.get_docstring(ast.parse((ROOT / room / "__init__.py").read_text(encoding="utf-8")))
+    assert "\n\nNot here: " in (text or "")
 
 
 def test_flat_files_are_few() -> None:

@@ -13,6 +13,7 @@ from references import scores as formulas
 from references.batches import batch_of, padded, view_of, width_of
 from references.compare import Both, model_of, run_ours, run_theirs
 from references.formulas import Array, attention_row
+from references.formulas import cosine as cosine_of
 from references.forward import Score, State, best, fixed
 from references.vision import Encoded
 from tiny_models import Prompt
@@ -279,11 +280,15 @@ def cls_summed(queries: Array, keys: Array) -> Array:
     return np.asarray(attention_row(queries[0], keys)[:, 1:].sum(axis=0))
 
 
-ENCODER = {
+ENCODER: dict[str, tuple[dict[str, Any], Callable[..., Array]]] = {
     "cls": ({"scorer": "cls-attention"}, cls_summed),
     "joined": ({"scorer": "cls-attention", "joined": True}, joined),
     "received": ({"scorer": "received-attention"}, formulas.received_with_cls),
 }
+
+
+def always(stages: list[Stage]) -> Callable[[object], list[Stage]]:
+    return lambda _images: stages
 
 
 @pytest.mark.parametrize(("depth", "number"), [(None, 1), (0.3, 0), (0.6, 1), (1.0, 2)])
@@ -299,7 +304,7 @@ def test_attention_inside_the_encoder(kind: str, depth: float | None, number: in
         with torch.no_grad():
             layers = [clip_layer(model, image, number) for image in inputs["pixel_values"]]
         stages: list[Stage] = [(0, fixed([reference(*layer) for layer in layers]), best(6))]
-        both.expected.append(run_theirs(model, inputs, lambda _, s=stages: s, reindex=False))
+        both.expected.append(run_theirs(model, inputs, always(stages), reindex=False))
     both.assert_same_scores()
     both.assert_same_tokens()
 
@@ -335,7 +340,7 @@ def test_hidden_change_by_direction() -> None:
     ours = HiddenChangeScorer(distance="cosine").score(view)
     for row, image in zip(ours, images, strict=True):
         pairs = zip(image["hidden"], image["vision_keys"], strict=True)
-        theirs = [1 - formulas.cosine(one, other) for one, other in pairs]
+        theirs = [1 - cosine_of(one, other) for one, other in pairs]
         np.testing.assert_allclose(row[: len(theirs)], theirs, rtol=1e-9)
 
 

@@ -183,7 +183,8 @@ def test_weights_and_normalizers_combine_as_written() -> None:
         change = forward.ttv(first=1)(state, columns, image)
         asked = forward.attention()(state, columns, image)
         spread = (asked - asked.min()) / (asked.max() - asked.min() + 1e-8)
-        return 0.3 * formulas.normalised(change) + 0.7 * spread
+        added: formulas.Array = 0.3 * formulas.normalised(change) + 0.7 * spread
+        return added
 
     terms = [
         {"scorer": "ttv", "layers": [1, 1], "normalize": "sum", "weight": 0.3},

@@ -40,7 +40,7 @@ def wide() -> Any:
 def many_heads() -> Any:
     """32 heads, and RoPE so slow that its gravity stays positive, as for heads of 128."""
     rope = {"rope_type": "default", "rope_theta": 1e8}
-    heads = {"num_attention_heads": 32, "num_key_value_heads": 32, "head_dim": 16}
+    heads: dict[str, Any] = {"num_attention_heads": 32, "num_key_value_heads": 32, "head_dim": 16}
     return tiny_models.build(
         "llava", side=SIDE, num_hidden_layers=17, rope_parameters=rope, **heads
     )
@@ -93,7 +93,7 @@ def test_sparsevlm_recycles_clusters_of_what_it_drops() -> None:
         for norm, at in zip(norms, layers, strict=True)
     ]
     score = inside.sparse_attention()
-    stages = [
+    stages: Any = [
         (at, rewritten(inside.recycled(score, count), reindex=True))
         for at, count in zip(layers, (300, 200, 110), strict=True)
     ]
@@ -144,10 +144,15 @@ BEFORE: dict[str, tuple[int, Callable[[Encoded], list[int]]]] = {
 }
 
 
+def each_by(pick: Callable[[Encoded], list[int]]) -> Callable[[Sequence[Encoded]], Stand]:
+    """Every image of a prompt by itself."""
+    return lambda images: chosen(lambda image: pick(images[image]))
+
+
 @pytest.mark.parametrize("preset", BEFORE)
 def test_tokens_that_enter_the_decoder(preset: str) -> None:
     count, pick = BEFORE[preset]
-    stages = at_input(lambda images: chosen(lambda image: pick(images[image])))
+    stages = at_input(each_by(pick))
     both = both_ways(seeing(), big_prompt(seed=1), preset, stages, reindex=True)
     rows = both.expected[0].runs[0].rows
     order = [token for token in rows.visual if token is not None]
@@ -159,7 +164,7 @@ def test_tokens_that_enter_the_decoder(preset: str) -> None:
 def test_two_images_are_pruned_each_for_itself() -> None:
     picks = {preset: pick for preset, (_, pick) in BEFORE.items() if preset != "divprune"}
     for preset, pick in picks.items():
-        stages = at_input(lambda images, pick=pick: chosen(lambda image: pick(images[image])))
+        stages = at_input(each_by(pick))
         both_ways(seeing(), big_prompt(seed=2, images=2), preset, stages, reindex=True)
 
 

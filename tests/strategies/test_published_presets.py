@@ -82,7 +82,7 @@ def test_transprune_scores_are_the_published_ones_at_all_three_boundaries() -> N
             states[place].append(score(state, columns, image).tolist())
         return transprune_score()(state, columns, image)
 
-    stages = [(at, spy, best(k)) for at, k in ((7, 504), (9, 360), (12, 72))]
+    stages: Any = [(at, spy, best(k)) for at, k in ((7, 504), (9, 360), (12, 72))]
     run_theirs(big_llava(), big_prompt(seed=1), lambda _: stages, reindex=True)
     ours = [scores for _, images in both.scores for scores in images]
     theirs = [scores for pair in zip(*states, strict=True) for scores in pair]

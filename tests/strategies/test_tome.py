@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -37,7 +37,9 @@ def views(seed: int, *, sized: bool) -> tuple[View, dict[str, torch.Tensor]]:
 @pytest.mark.parametrize("sized", [False, True])
 @pytest.mark.parametrize("metric", ["keys", "hidden"])
 @pytest.mark.parametrize("share", [0.9, 0.5, 0.3, 0.05])
-def test_merged_equals_reference(share: float, metric: str, sized: bool) -> None:
+def test_merged_equals_reference(
+    share: float, metric: Literal["keys", "hidden"], sized: bool
+) -> None:
     merger = TomeMerger(metric=metric)
     view, values = views(3, sized=sized)
     wanted = [max(1, int(share * count)) for count in COUNTS]
@@ -86,8 +88,13 @@ def test_the_released_halves_know_no_best_token(share: float, halves: str, ancho
         if wanted[row] == count:
             assert not merged.targets[row].any()
             continue
+        hidden, keys, before = (
+            values[name][row, :count].numpy() for name in ("hidden", "vision_keys", "sizes")
+        )
         groups, vectors, sizes = tome.released(
-            *(values[name][row, :count].numpy() for name in ("hidden", "vision_keys", "sizes")),
+            hidden,
+            keys,
+            before,
             wanted[row],
             cls=halves == "odd",
         )

@@ -20,6 +20,7 @@ from tokensieve.core.models.loading import LoadedModel, load_model
 from tokensieve.core.output.quiet import quiet_transformers
 from tokensieve.core.plugins.discovery import build_registry
 from tokensieve.core.run.prompts import VisualQuestion, prepare
+from tokensieve.core.study.spec.parts import term_label
 from tokensieve.core.study.work.relevance import relevant_tokens
 from tokensieve.core.study.work.token_attribution import (
     able_terms,
@@ -27,7 +28,6 @@ from tokensieve.core.study.work.token_attribution import (
     leave_one_out,
     read_terms,
     score_tokens,
-    term_label,
 )
 
 FAMILIES = ("llava", "qwen-vl", "internvl")
@@ -44,6 +44,7 @@ def family(request: pytest.FixtureRequest) -> str:
 def loaded(family: str, folders: dict[str, Path]) -> LoadedModel:
     with quiet_transformers():
         found = load_model(str(folders[family]), REGISTRY)
+    assert isinstance(found, LoadedModel)
     found.model.double()
     return found
 

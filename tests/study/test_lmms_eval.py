@@ -179,11 +179,11 @@ def test_anatomy_looks_at_benchmarks_too(digits: Path) -> None:
 def test_what_goes_wrong_is_a_failed_cell(digits: Path, run: Run) -> None:
     found = run(digits, "broken_scorer", "corpus_only", "local_digits", samples=2)
     for cell in found["broken_scorer"].values():
-        assert (cell.status, cell.summary, cell.samples) == ("failed", {}, [])
+        assert cell.status == "failed" and not cell.summary and not cell.samples
         assert cell.error == "RuntimeError: the scorer has no idea"
         assert "no_idea" in cell.data["traceback"]
     for cell in found["corpus_only"].values():
-        assert (cell.status, cell.summary) == ("failed", {})
+        assert cell.status == "failed" and not cell.summary
         assert "no metric of it gives a number per question" in cell.error
         assert "f1 (" in cell.error
     assert {cell.status for cell in found["local_digits"].values()} == {"done"}

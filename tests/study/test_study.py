@@ -14,7 +14,7 @@ from PIL import Image
 from study_helpers import RAISING, run_here, study_of
 
 import tokensieve
-from tokensieve.core.models.loading import load_model
+from tokensieve.core.models.loading import LoadedModel, load_model
 from tokensieve.core.plugins.discovery import build_registry
 from tokensieve.core.run.asking import answer
 from tokensieve.core.run.prompts import VisualQuestion, prepare
@@ -44,6 +44,7 @@ def test_records_are_those_of_single_questions(
     """Six questions in padded batches of four, against one after the other by hand."""
     cell = named(finished[0], pipeline)
     loaded = load_model("tiny-llava", build_registry())
+    assert isinstance(loaded, LoadedModel)
     examples = build_registry().get("task", "digits")().examples(6, 0)
     resolved = cell.config["pipeline"]["resolved"]
     for example, record in zip(examples, cell.samples, strict=True):

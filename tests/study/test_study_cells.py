@@ -97,7 +97,8 @@ class Odd(Task):
 
 def odd_cell(worker: Worker, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> PlannedCell:
     worker._questions.clear()  # it knows them by their content
-    task = Odd.model_construct(**{**Odd().__dict__, **changes})
+    fields: dict[str, Any] = {**Odd.model_validate({}).__dict__, **changes}
+    task: Any = Odd.model_construct(None, **fields)
     monkeypatch.setattr("tokensieve.core.study.work.worker._task", lambda cell, registry: task)
     monkeypatch.setattr("tokensieve.core.study.spec.tasks._registered_task", lambda *a: task)
     return cell_of("none", tasks=["odd"], samples=5)

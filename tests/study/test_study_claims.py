@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command_line import Call
@@ -12,7 +13,7 @@ from tokensieve.core.errors import StudyError
 from tokensieve.core.report.page import write_report
 from tokensieve.core.study.spec.claims import read_claim, stored_claims
 
-SMALL = {"tasks": [{"task": "digits", "samples": 4}], "budgets": [0.5]}
+SMALL: dict[str, Any] = {"tasks": [{"task": "digits", "samples": 4}], "budgets": [0.5]}
 
 
 @pytest.mark.parametrize("text", ["fastv", "fastv >", "> fastv", "fastv > fastv", ""])

@@ -209,8 +209,9 @@ class FakeSubmitit:
 @pytest.fixture
 def submitit(monkeypatch: pytest.MonkeyPatch) -> FakeSubmitit:
     """A stand-in: no cluster here."""
-    fake: Any = FakeSubmitit()
-    monkeypatch.setitem(sys.modules, "submitit", fake)
+    fake = FakeSubmitit()
+    module: Any = fake
+    monkeypatch.setitem(sys.modules, "submitit", module)
     return fake
 
 

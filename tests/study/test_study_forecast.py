@@ -35,8 +35,10 @@ def is_slow(cell: PlannedCell) -> bool:
 
 
 def result(cell: PlannedCell, seconds: float, status: str = "done") -> CellResult:
-    lines = {} if status == "failed" else {"samples.jsonl": [{}]}
-    document = CellDocument(config=cell.config, status=status, seconds=seconds)
+    lines: dict[str, Any] = {} if status == "failed" else {"samples.jsonl": [{}]}
+    document = CellDocument.model_validate(
+        {"config": cell.config, "status": status, "seconds": seconds}
+    )
     return CellResult(cell.key, document, lines)
 
 

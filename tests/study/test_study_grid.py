@@ -155,7 +155,7 @@ def tokensieve_register(registry):
 
 
 def test_an_edited_component_of_a_checkout_is_another_cell(monkeypatch: pytest.MonkeyPatch) -> None:
-    study = {"pipelines": ["fastv", "visionzip"]}
+    study: dict[str, Any] = {"pipelines": ["fastv", "visionzip"]}
     before = {cell.title: cell.key for cell in study_of(**study).cells}
     file = inspect.getsourcefile
 
@@ -170,7 +170,7 @@ def test_an_edited_component_of_a_checkout_is_another_cell(monkeypatch: pytest.M
 
 def test_the_code_of_a_task_is_part_of_its_cells(tmp_path: Path) -> None:
     file = tmp_path / "grey.py"
-    changes = {"tasks": [{"task": "grey", "samples": 2}], "pipelines": []}
+    changes: dict[str, Any] = {"tasks": [{"task": "grey", "samples": 2}], "pipelines": []}
     keys = []
     for more in ("", "    def score(self, example, answer):\n        return 0.5\n"):
         file.write_text(TASK + more + HOOK)
@@ -180,7 +180,7 @@ def test_the_code_of_a_task_is_part_of_its_cells(tmp_path: Path) -> None:
 
 def test_the_code_of_a_scorer_is_part_of_anatomy(tmp_path: Path) -> None:
     file = tmp_path / "raising.py"
-    changes = {"pipelines": [], "anatomy": {"scorers": ["raising"], "samples": 1}}
+    changes: dict[str, Any] = {"pipelines": [], "anatomy": {"scorers": ["raising"], "samples": 1}}
     keys = []
     for more in ("", "# changed\n"):
         file.write_text(RAISING + more)

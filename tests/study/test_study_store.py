@@ -17,9 +17,10 @@ from study_helpers import study_of
 
 from tokensieve.core.errors import StudyError
 from tokensieve.core.study.plan.records import PlannedCell
+from tokensieve.core.study.store import disk
 from tokensieve.core.study.store.flaws import CorruptCell
 from tokensieve.core.study.store.records import CellDocument
-from tokensieve.core.study.store.store import CellResult, Store, disk, unfinished
+from tokensieve.core.study.store.store import CellResult, Store, unfinished
 
 KILLS = 4
 
@@ -30,7 +31,7 @@ def cells() -> list[PlannedCell]:
 
 
 def result_of(cell: PlannedCell, **changes: Any) -> CellResult:
-    records = [{"id": str(number), "score": 0.5} for number in range(3)]
+    records: list[Any] = [{"id": str(number), "score": 0.5} for number in range(3)]
     facts = {"config": cell.config, "status": "done", "summary": {"samples": 3}, **changes}
     document = CellDocument.model_validate(facts)
     return CellResult(cell.key, document, {"samples.jsonl": records})

@@ -440,6 +440,10 @@ def test_a_task_may_not_take_a_key_of_the_study() -> None:
         class Hiding(Shout):
             score: int = 3  # type: ignore[assignment]
 
-    for kind, reason in [(Reserved, "key of its own in YAML"), (Hiding, "hides an attribute")]:
+    kinds: list[tuple[type[Task], str]] = [
+        (Reserved, "key of its own in YAML"),
+        (Hiding, "hides an attribute"),
+    ]
+    for kind, reason in kinds:
         with pytest.raises(PluginError, match=reason):
             Registry().add(kind)

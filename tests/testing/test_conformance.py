@@ -136,6 +136,7 @@ def test_scorer_of_the_documentation_conforms() -> None:
         power: float = 1.0
 
         def score(self, view: View) -> torch.Tensor:
-            return view.hidden.norm(dim=-1) ** self.power
+            lengths: torch.Tensor = view.hidden.norm(dim=-1)
+            return lengths**self.power
 
     assert_conforms(NormScorer)

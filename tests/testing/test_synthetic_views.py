@@ -15,7 +15,7 @@ from tokensieve.core.contract.signals import SIGNALS, TokenStates
 from tokensieve.core.contract.view import View
 from tokensieve.core.plugins.discovery import build_registry
 from tokensieve.core.testing import Scene, synthetic_batch
-from tokensieve.core.testing.synthetic import ROWS
+from tokensieve.core.testing.synthetic_image import ROWS
 
 
 def test_synthetic_view_offers_every_signal() -> None:
@@ -67,8 +67,8 @@ def test_pruned_scene_has_gaps_and_an_extra_token() -> None:
 def test_every_tensor_is_on_the_device_of_the_scene() -> None:
     made = synthetic_batch(Scene(device="meta", depths=(0.5,)))
     tensors = [made.valid, made.index, *made.tensors.values(), *made.text.values()]
-    named = [*made.attention.values(), *made.encoder.values()]
-    tensors += [values for part in named for values in part.values()]
+    tensors += [values for part in made.attention.values() for values in part.values()]
+    tensors += [values for part in made.encoder.values() for values in part.values()]
     tensors += [change.magnitude for change in made.transitions]
     assert {str(values.device) for values in tensors} == {"meta"}
 

@@ -8,7 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaForConditionalGeneration
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    LlavaForConditionalGeneration,
+    PreTrainedConfig,
+)
 
 from tokensieve.adapters.zoo import EXAMPLES, MODELS
 from tokensieve.adapters.zoo.tasks import digit_scenes
@@ -31,9 +36,11 @@ def processor() -> Any:
 
 def test_it_is_a_small_plain_hugging_face_model(model: Any, processor: Any) -> None:
     assert type(model) is LlavaForConditionalGeneration
+    text = model.config.text_config
+    assert isinstance(text, PreTrainedConfig)
     assert sum(p.numel() for p in model.parameters()) <= 3_000_000
     assert sum(path.stat().st_size for path in FOLDER.iterdir()) <= 8_000_000
-    assert model.config.text_config.num_hidden_layers >= 8
+    assert text.num_hidden_layers >= 8
     assert model.config.image_seq_length >= 144
     names = {path.name for path in FOLDER.iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= names
@@ -91,24 +98,24 @@ def test_answers_follow_from_the_digits() -> None:
     for _, question in heldout_questions(40):
         assert question.answer in digit_scenes.vocabulary()
     scene = digit_scenes.make_scene("heldout", 3)
-    for question in digit_scenes.questions_for(scene, "heldout", 3, 40):
-        about = [scene.digits[i] for i in question.about]
-        if question.kind == "count":
-            assert question.answer == str(len(scene.digits))
-        elif question.kind == "colour":
-            assert (str(about[0].value) in question.text, question.answer) == (
+    for asked in digit_scenes.questions_for(scene, "heldout", 3, 40):
+        about = [scene.digits[i] for i in asked.about]
+        if asked.kind == "count":
+            assert asked.answer == str(len(scene.digits))
+        elif asked.kind == "colour":
+            assert (str(about[0].value) in asked.text, asked.answer) == (
                 True,
                 about[0].color,
             )
-        elif question.kind == "identity":
-            assert (about[0].color in question.text, question.answer) == (
+        elif asked.kind == "identity":
+            assert (about[0].color in asked.text, asked.answer) == (
                 True,
                 str(about[0].value),
             )
         else:
-            axis = 0 if "left" in question.text else 1
+            axis = 0 if "left" in asked.text else 1
             holds = about[0].center[axis] < about[1].center[axis]
-            assert question.answer == ("yes" if holds else "no")
+            assert asked.answer == ("yes" if holds else "no")
 
 
 def test_training_resumes_where_it_stopped(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tokensieve.adapters.zoo.tasks import digit_scenes, glyphs
+from tokensieve.adapters.zoo.tasks.digit_scenes import Split
 from tokensieve.adapters.zoo.tasks.pictures import (
     LARGE,
     SMALL,
@@ -12,8 +14,6 @@ from tokensieve.adapters.zoo.tasks.pictures import (
     Item,
     PictureScene,
     Signs,
-    digit_scenes,
-    glyphs,
     sample,
     vocabulary,
 )
@@ -81,9 +81,10 @@ def test_heldout_strings_and_places_are_never_trained_on() -> None:
     task = Signs()
     strings: dict[str, set[str]] = {"train": set(), "heldout": set()}
     places: dict[str, set[tuple[int, int]]] = {"train": set(), "heldout": set()}
-    for split in ("train", "heldout"):
+    splits: tuple[Split, ...] = ("train", "heldout")
+    for split in splits:
         for index in range(PICTURES):
-            for sign in signs_of(task.scene(index, split)):  # type: ignore[arg-type]
+            for sign in signs_of(task.scene(index, split)):
                 strings[split].add("".join(item.label for item in sign))
                 places[split].add((sign[0].left, sign[0].top))
     assert not strings["train"] & strings["heldout"]

@@ -12,6 +12,7 @@ from command_line import Call, one_line
 from safetensors import safe_open
 
 import tokensieve
+from tokensieve.adapters.zoo import tiny_timm
 from tokensieve.adapters.zoo.tasks.digit_scenes import scans
 from tokensieve.adapters.zoo.tiny_timm import FOLDER, NAME, load_model, make_scene, pixels
 from tokensieve.adapters.zoo.training import evaluate_timm, train_timm
@@ -58,7 +59,7 @@ def test_the_recipe_is_seeded(tmp_path: Any) -> None:
 
 
 def test_a_saved_model_is_one_that_timm_loads(tmp_path: Any) -> None:
-    model = train_timm.tiny_timm.build_model().eval()
+    model = tiny_timm.build_model().eval()
     train_timm.save(model, tmp_path)
     batch = pixels([make_scene("train", 0).image])
     with torch.no_grad():

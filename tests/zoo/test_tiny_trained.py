@@ -15,7 +15,7 @@ from tokensieve.adapters.zoo.tasks.pictures import TASKS
 from tokensieve.adapters.zoo.training.evaluate import evaluate, heldout_questions
 from tokensieve.adapters.zoo.training.starting import FAMILIES
 from tokensieve.core.contract.tasks import Box
-from tokensieve.core.models.loading import load_model
+from tokensieve.core.models.loading import LoadedModel, load_model
 from tokensieve.core.plugins.discovery import build_registry
 from tokensieve.core.run.prompts import VisualQuestion, find_panels
 from tokensieve.core.study.work.relevance import relevant_tokens
@@ -73,6 +73,7 @@ def test_it_answers_heldout_questions_and_random_pruning_costs_ten_points(
 def test_relevant_tokens_are_those_that_the_recipe_trained_on(name: str, task: str) -> None:
     """Panels and boxes of a study against the layout of the recipe, which knows neither."""
     subject = load_model(name, REGISTRY)
+    assert isinstance(subject, LoadedModel)
     side = TASKS[task].side
     cells = FAMILIES[name]().layout(side).cells
     squares = side // PATCH

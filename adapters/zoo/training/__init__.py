@@ -1,1 +1,4 @@
-"""Training of the built-in checkpoints. Not part of the wheel."""
+"""The recipes of the built-in checkpoints: training, and measuring what was trained.
+
+Not here: anything that a user runs: this room is not in the wheel.
+"""

@@ -1,1 +1,4 @@
-"""Reducing the sequence between the blocks of an encoder of pictures."""
+"""The engine of encoders of pictures: reduce the sequence between their blocks.
+
+Not here: prompts, caches and positions: an encoder has none (``engine/decoder``).
+"""

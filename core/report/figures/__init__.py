@@ -1,1 +1,4 @@
-"""Figures of a report, as SVG."""
+"""Figures of a report, as SVG.
+
+Not here: the numbers that are drawn (``report/findings``).
+"""

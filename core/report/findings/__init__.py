@@ -1,1 +1,4 @@
-"""From a study's folder to numbers with intervals: read, compared, generalized."""
+"""From a study's folder to numbers with intervals: read, compared, generalized.
+
+Not here: words: a finding is numbers, and ``report/verdicts`` says what they mean.
+"""

@@ -1,4 +1,8 @@
-"""Executors run the cells: processes here, Ray actors, Slurm jobs. None is a scheduler."""
+"""The executors, which run the cells: processes here, Ray actors, Slurm jobs.
+
+Not here: what a cell does (``study/work``), and which cells are missing (``study``). None of them
+is a scheduler.
+"""
 
 from __future__ import annotations
 

@@ -1,1 +1,4 @@
-"""Estimates of how long cells take, and of how much is done."""
+"""The time that cells take, and how much of a run is done.
+
+Not here: how progress looks on a terminal (``cli``).
+"""

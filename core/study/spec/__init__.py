@@ -1,1 +1,4 @@
-"""A study's file, validated."""
+"""A study's file, validated.
+
+Not here: what its names resolve to on this machine (``study/plan``).
+"""

@@ -1,1 +1,4 @@
-"""One cell turned into its result."""
+"""One cell turned into its result.
+
+Not here: where a worker runs (``study/executors``), and where the result goes (``study/store``).
+"""
