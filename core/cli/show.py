@@ -72,7 +72,22 @@ def show(
     if adaptive:
         names = ", ".join(adaptive)
         ends.append(f"upper bounds: selector {names} decides by the image how many stay")
-    for line in ["", *_totals(readings, described), *scaled, *ends]:
+    full, full_kv = readings.full_flops, readings.full_kv_bytes
+    layer, whole = described.layer.split()[-1], described.whole
+    flops = f"{units.flops(readings.flops, full)} ({_of(readings.flops, full, units.flops)})"
+    kept = units.size(readings.kv_bytes, full_kv)
+    kept = f", KV cache {kept} ({_of(readings.kv_bytes, full_kv, units.size)})"
+    footnote = "; KV cache: visual tokens, 2 bytes a number"
+    untouched = "prefill" if described.caches else whole
+    lines = [
+        "",
+        f"share: of the image's tokens; average (tokens per {layer}) and FLOPs (share of the "
+        f"untouched {untouched}): of the whole {whole}, if later boundaries removed nothing",
+        f"whole {whole}: {flops}, average {readings.average:.2f} tokens per {layer}"
+        f"{kept if described.caches else ''}",
+        f"FLOPs convention: {readings.convention}{footnote if described.caches else ''}",
+    ]
+    for line in [*lines, *scaled, *ends]:
         out.print(line, soft_wrap=True)
 
 
@@ -133,24 +148,6 @@ def _budget_table(readings: Readings, described: Described, *, scaled: bool) -> 
             *([units.size(segment.kv_bytes, readings.full_kv_bytes)] if described.caches else []),
         )
     return rows
-
-
-def _totals(readings: Readings, described: Described) -> list[str]:
-    """Lines on what the columns mean, and on the whole image's cost."""
-    full, full_kv = readings.full_flops, readings.full_kv_bytes
-    layer, whole = described.layer.split()[-1], described.whole
-    flops = f"{units.flops(readings.flops, full)} ({_of(readings.flops, full, units.flops)})"
-    kept = units.size(readings.kv_bytes, full_kv)
-    kept = f", KV cache {kept} ({_of(readings.kv_bytes, full_kv, units.size)})"
-    footnote = "; KV cache: visual tokens, 2 bytes a number"
-    untouched = "prefill" if described.caches else whole
-    return [
-        f"share: of the image's tokens; average (tokens per {layer}) and FLOPs (share of the "
-        f"untouched {untouched}): of the whole {whole}, if later boundaries removed nothing",
-        f"whole {whole}: {flops}, average {readings.average:.2f} tokens per {layer}"
-        f"{kept if described.caches else ''}",
-        f"FLOPs convention: {readings.convention}{footnote if described.caches else ''}",
-    ]
 
 
 def _of(value: float, full: float, unit: Callable[[float], str]) -> str:

@@ -108,17 +108,12 @@ def _flaw(text: str) -> JsonFlaw | None:
         elif token[1] is None:
             problem = _no_number(token[0])
         elif token[2] and levels and levels[-1] is not None:
-            problem = _given_twice(token[1], levels[-1])
+            try:
+                key = json.loads(token[1])
+            except ValueError:  # the grammar says so with a better text
+                continue
+            problem = f"the key {shown(key)} is given twice" if key in levels[-1] else None
+            levels[-1].add(key)
         if problem:
             return JsonFlaw(problem, token.start())
     return None
-
-
-def _given_twice(literal: str, keys: set[str]) -> str | None:
-    try:
-        key = json.loads(literal)
-    except ValueError:  # the grammar says so with a better text
-        return None
-    twice = key in keys
-    keys.add(key)
-    return f"the key {shown(key)} is given twice" if twice else None

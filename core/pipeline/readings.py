@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tokensieve.core.contract.dims import DecoderDims
@@ -96,8 +95,15 @@ def read_budgets(
     boundaries = [
         max(stage.at, 0) for stage in placed
     ]  # a smaller image shortens the decoder's input
+    segments: list[Segment] = []
+    if not boundaries or boundaries[0] > 0:
+        segments.append(segment(0, boundaries[0] if boundaries else dims.layers, None))
+    ends = [*boundaries, dims.layers][1:]
+    for number, (first, end) in enumerate(zip(boundaries, ends, strict=True)):
+        if end > first:  # else a later boundary at the same layer replaces this one
+            segments.append(segment(first, end, number))
     return Readings(
-        segments=tuple(segment(*span) for span in _spans(boundaries, dims.layers)),
+        segments=tuple(segments),
         per_layer=tuple(layers),
         flops=decoder_flops(layers, dims, convention),
         full_flops=full_flops,
@@ -105,15 +111,3 @@ def read_budgets(
         full_kv_bytes=kv_bytes(full, dims, element_bytes=element_bytes),
         convention=convention,
     )
-
-
-def _spans(boundaries: Sequence[int], depth: int) -> list[tuple[int, int, int | None]]:
-    """``(first layer, end, number of the boundary before)`` of each segment."""
-    spans: list[tuple[int, int, int | None]] = []
-    if not boundaries or boundaries[0] > 0:
-        spans.append((0, boundaries[0] if boundaries else depth, None))
-    ends = [*boundaries, depth][1:]
-    for number, (first, end) in enumerate(zip(boundaries, ends, strict=True)):
-        if end > first:  # else a later boundary at the same layer replaces this one
-            spans.append((first, end, number))
-    return spans

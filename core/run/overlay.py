@@ -35,6 +35,7 @@ LONGEST_STRIP = 960
 OVERVIEW_SCALE = 0.45
 COLUMNS = 5
 MARGIN, GAP = 36, 24
+EDGE = 1e-6  # shares of a picture: so little is no overlap
 THIN_CELL = 16  # pixels; the outline of smaller patches is thinner
 TITLE_SIZE, TEXT_SIZE, CAPTION_SIZE, DETAIL_SIZE, LEGEND_SIZE = 34, 24, 25, 22, 20
 
@@ -99,7 +100,15 @@ def draw_overlay(
         right = text_image(text, TEXT_SIZE, max(1, width - column - GAP), rows=2)
         header.append(side_by_side([left, right], GAP))
     top = [stacked(header, GAP // 3)] if header else []
-    legend = text_image(_legend(sheets, frames), LEGEND_SIZE, width, color=SOFT_INK, rows=2)
+    notes = ["in color: kept", "gray: dropped"] if frames else ["nothing is dropped"]
+    if any(_is_partial(own[0]) for own in sheets):
+        notes.append("white: outside the crop that the model sees")
+    if any(len(own) > 1 for own in sheets):
+        notes.append("small: the overview tile")
+    extra = max((frame.extra for frame in frames), default=0)
+    if extra:
+        notes.append(f"not shown: {extra} kept at no patch's place ([CLS])")
+    legend = text_image(" | ".join(notes), LEGEND_SIZE, width, color=SOFT_INK, rows=2)
     return ImageOps.expand(stacked([*top, *blocks, legend], GAP), MARGIN, PAPER)
 
 
@@ -122,7 +131,12 @@ def divide_into_sheets(panels: Sequence[Panel], first: int) -> list[Sheet]:
     """Divide panels into sheets without overlaps: the tiles, then the overview."""
     groups: list[list[Panel]] = [[]]
     for panel in panels:
-        if any(_overlap(panel, other) for other in groups[-1]):
+        left, top, right, bottom = panel.box
+        if any(
+            min(right, box[2]) - max(left, box[0]) > EDGE
+            and min(bottom, box[3]) - max(top, box[1]) > EDGE
+            for box in (other.box for other in groups[-1])
+        ):
             groups.append([])
         groups[-1].append(panel)
     sheets = []
@@ -130,15 +144,6 @@ def divide_into_sheets(panels: Sequence[Panel], first: int) -> list[Sheet]:
         sheets.append(Sheet(tuple(group), first))
         first = sheets[-1].tokens.stop
     return sheets
-
-
-def _overlap(one: Panel, two: Panel) -> bool:
-    """Whether two panels have more than an edge in common."""
-    slack = 1e-6
-    return all(
-        min(one.box[axis + 2], two.box[axis + 2]) - max(one.box[axis], two.box[axis]) > slack
-        for axis in (0, 1)
-    )
 
 
 def _pixels(panel: Panel, size: tuple[int, int]) -> Box:
@@ -218,16 +223,3 @@ def _cell(caption: str, detail: str, views: Sequence[Image.Image]) -> Image.Imag
         text_image(detail, DETAIL_SIZE, width, color=SOFT_INK),
     ]
     return stacked([stacked(head, 2), *views], GAP // 2)
-
-
-def _legend(sheets: Sequence[Sequence[Sheet]], frames: Sequence[Frame]) -> str:
-    """The meaning of the colors, in one line."""
-    notes = ["in color: kept", "gray: dropped"] if frames else ["nothing is dropped"]
-    if any(_is_partial(own[0]) for own in sheets):
-        notes.append("white: outside the crop that the model sees")
-    if any(len(own) > 1 for own in sheets):
-        notes.append("small: the overview tile")
-    extra = max((frame.extra for frame in frames), default=0)
-    if extra:
-        notes.append(f"not shown: {extra} kept at no patch's place ([CLS])")
-    return " | ".join(notes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from tokensieve.core.contract.components import Merged, Split
 from tokensieve.core.contract.view import View
 from tokensieve.core.engine.decision import BoundaryTokens, decide
 from tokensieve.core.engine.layout import Layout, Segment
-from tokensieve.core.engine.reduction import Groups
+from tokensieve.core.engine.reduction import Groups, Reduction
 from tokensieve.core.errors import SignalError
 from tokensieve.core.pipeline.pipeline import Pipeline, PlacedStage
 from tokensieve.core.pipeline.stage import ScoreTerm, Stage
@@ -79,7 +80,8 @@ def signals_of(hidden: Tensor, groups: Groups) -> dict[str, Any]:
 def stage_of(**more: Any) -> Stage:
     written = {"scorer": "hidden-change", "normalize": "minmax", "weight": 2}
     change = ScoreTerm.model_validate(written)
-    return Stage(at=AT, score=(change, ScoreTerm(scorer=Looks())), keep=3, **more)
+    score = (change, ScoreTerm(scorer=Looks()))
+    return Stage.model_validate({"at": AT, "score": score, "keep": 3, **more})
 
 
 def case(**more: Any) -> tuple[PlacedStage, BoundaryTokens]:
@@ -93,6 +95,23 @@ def case(**more: Any) -> tuple[PlacedStage, BoundaryTokens]:
         sizes=(1.0 + index % 3) * groups.valid, hidden=hidden,
     )  # fmt: skip
     return placed, tokens
+
+
+def signal_of(tokens: BoundaryTokens, name: str) -> Tensor:
+    value = tokens.signals[name]
+    assert isinstance(value, Tensor)
+    return value
+
+
+def hidden_of(tokens: BoundaryTokens) -> Tensor:
+    assert tokens.hidden is not None
+    return tokens.hidden
+
+
+def reduced(placed: PlacedStage, tokens: BoundaryTokens) -> Reduction:
+    reduction = decide(placed, tokens, TARGETS).reduction
+    assert reduction is not None
+    return reduction
 
 
 # ------------------------------------------------------------------ the same, slowly
@@ -110,13 +129,13 @@ class Token:
 
 
 def norm(vector: list[float]) -> float:
-    return sum(x * x for x in vector) ** 0.5
+    return math.sqrt(sum(x * x for x in vector))
 
 
 def slow_tokens(tokens: BoundaryTokens, number: int) -> list[Token]:
     """The tokens of a row of the batch, scored."""
     after, before, looks = (
-        tokens.signals[name][number].double().tolist()
+        signal_of(tokens, name)[number].double().tolist()
         for name in ("hidden", "previous_hidden", "vision_attention")
     )
     places = [(b.image, row) for b in tokens.groups.blocks[number] for row in b.rows]
@@ -125,6 +144,7 @@ def slow_tokens(tokens: BoundaryTokens, number: int) -> list[Token]:
     ]
     low, high = min(moved), max(moved)
     scores = [2 * (m - low) / (high - low) + sum(looks[n]) for n, m in enumerate(moved)]
+    assert tokens.sizes is not None
     sizes = tokens.sizes[number].tolist()
     return [
         Token(row, image, score, vector, size)
@@ -163,10 +183,13 @@ def slow(
     tokens: BoundaryTokens, *, order: str = "raster", merge: bool = False
 ) -> list[list[tuple[list[float], float]]]:
     """Per sample, the vectors and sizes of its rows that stay, in their order."""
-    hidden, answer = tokens.hidden.double().tolist(), []
+    hidden: list[list[list[float]]] = hidden_of(tokens).double().tolist()
+    answer: list[list[tuple[list[float], float]]] = []
     for sample, parts in enumerate(SAMPLES):
         start = LAYOUT.length - sum(part.length for part in parts)
-        rows = {row: (hidden[sample][row], 1) for row in range(start, LAYOUT.length)}
+        rows: dict[int, tuple[list[float], float]] = {
+            row: (hidden[sample][row], 1) for row in range(start, LAYOUT.length)
+        }
         for number, group in enumerate(tokens.groups.blocks):
             if group[0].sample != sample:
                 continue
@@ -190,7 +213,8 @@ def test_a_decision_is_what_a_slow_loop_decides(scope: str, order: str, merge: b
     settle(decision.later_checks)
     reduction = decision.reduction
     assert reduction is not None
-    hidden = reduction.hidden(tokens.hidden)
+    assert reduction.valid is not None
+    hidden = reduction.hidden(hidden_of(tokens))
     expected = slow(tokens, order=order, merge=merge)
     lengths = [len(rows) for rows in expected]
     assert reduction.layout.length == max(lengths) == hidden.shape[1]
@@ -203,6 +227,7 @@ def test_a_decision_is_what_a_slow_loop_decides(scope: str, order: str, merge: b
         )
         assert bool(reduction.valid[sample, -len(rows) :].all())
         if merge:
+            assert reduction.sizes is not None
             sizes = reduction.rows(reduction.sizes)[sample, -len(rows) :]
             assert sizes.tolist() == [size for _, size in rows]
 
@@ -228,23 +253,22 @@ def test_signals_may_be_functions_that_are_called_once_and_if_they_are_read() ->
         return read
 
     lazy = {name: reader(name) for name in tokens.signals} | {"grid": reader("grid")}
-    wanted = decide(placed, tokens, TARGETS).reduction
-    made = decide(
-        placed, BoundaryTokens(LAYOUT, tokens.groups, tokens.index, lazy), TARGETS
-    ).reduction
+    wanted = reduced(placed, tokens)
+    made = reduced(placed, BoundaryTokens(LAYOUT, tokens.groups, tokens.index, lazy))
     assert torch.equal(made.order, wanted.order)
     assert sorted(called) == sorted(tokens.signals)
 
 
 def test_a_decision_changes_nothing_that_it_was_given() -> None:
     placed, tokens = case(merge=Bunch(), order="selection")
-    tensors = {**tokens.signals, "hidden rows": tokens.hidden, "index": tokens.index}
+    hidden = hidden_of(tokens)
+    signals = {name: signal_of(tokens, name) for name in tokens.signals}
+    tensors = {**signals, "hidden rows": hidden, "index": tokens.index}
     copies = {name: tensor.clone() for name, tensor in tensors.items()}
-    first = decide(placed, tokens, TARGETS).reduction
-    second = decide(placed, tokens, TARGETS).reduction
+    first, second = reduced(placed, tokens), reduced(placed, tokens)
     assert all(torch.equal(tensor, copies[name]) for name, tensor in tensors.items())
     assert torch.equal(first.order, second.order)
-    assert torch.equal(first.hidden(tokens.hidden), second.hidden(tokens.hidden))
+    assert torch.equal(first.hidden(hidden), second.hidden(hidden))
 
 
 def test_merging_says_what_it_lacks() -> None:

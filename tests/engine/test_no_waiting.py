@@ -17,7 +17,15 @@ from tokensieve.core.errors import PluginError
 
 WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "unique")
 """Operations whose result the host has to know, besides copies to it."""
-GATE = ("gate.py", "gate_mergers.py", "view.py", "blame.py")
+CORE = Path(view_module.__file__).resolve().parents[1]
+GATE = (
+    "gate/",
+    "contract/answers.py",
+    "contract/boundary_log.py",
+    "contract/view.py",
+    "blame.py",
+)
+"""Where the gate is, under ``core``: files, and a folder with all that is in it."""
 
 
 class Waiting(TorchDispatchMode):
@@ -33,8 +41,14 @@ class Waiting(TorchDispatchMode):
         name = str(getattr(function, "__name__", function)).partition(".")[0]
         if name in WAITS:
             frames = traceback.extract_stack()
-            ours = [frame for frame in frames if "/core/" in Path(frame.filename).as_posix()]
-            self.asked.append([f"{Path(f.filename).name}:{f.name}" for f in ours])
+            places = [(Path(frame.filename).resolve(), frame.name) for frame in frames]
+            self.asked.append(
+                [
+                    f"{path.relative_to(CORE).as_posix()}:{function_name}"
+                    for path, function_name in places
+                    if path.is_relative_to(CORE)
+                ]
+            )
         return function(*args, **(kwargs or {}))
 
 
@@ -76,15 +90,20 @@ STAGES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+def test_the_gate_is_where_it_is_looked_for() -> None:
+    assert all((CORE / place).exists() for place in GATE)
+    assert (CORE / "engine/decision.py").exists()
+
+
 @pytest.mark.parametrize("engine", ["decoder", "encoder"])
 @pytest.mark.parametrize("stage", STAGES.values(), ids=STAGES)
 def test_the_gate_waits_once_behind_the_last_layer(
     stage: dict[str, Any], engine: str, device: None
 ) -> None:
     asked = waits(engine, stage)
-    of_the_gate = [names for names in asked if any(n.partition(":")[0] in GATE for n in names)]
-    assert not [names for names in of_the_gate if "base.py:_settle" not in names]
-    inside = [names for names in asked if any(n.startswith("decision.py") for n in names)]
+    of_the_gate = [names for names in asked if any(n.startswith(GATE) for n in names)]
+    assert not [names for names in of_the_gate if "engine/base.py:_settle" not in names]
+    inside = [names for names in asked if any(n.startswith("engine/decision.py:") for n in names)]
     merges = "merge" in stage
     assert len(inside) == int(merges)  # the rows that merged vectors are written to
 

@@ -42,13 +42,15 @@ class Given(tokensieve.Scorer):
     scores: Any
 
     def score(self, view: View) -> Tensor:
-        return self.scores
+        scores: Tensor = self.scores
+        return scores
 
 
 def decided(trial: Trial, batch: SyntheticBatch, **parts: Any) -> Reduction:
     """The reduction of a stage that leaves half of every image, or one token of one."""
     scorer = parts.pop("scorer", None) or Given(scores=batch.tensors["scores"])
-    stage = Stage(at=batch.boundary, score=(ScoreTerm(scorer=scorer),), keep=SHARE, **parts)
+    score = (ScoreTerm(scorer=scorer),)
+    stage = Stage.model_validate({"at": batch.boundary, "score": score, "keep": SHARE, **parts})
     budget = Budget(kind="share", value=SHARE)
     targets = {(n, 0): count for n, count in enumerate(halves(batch))}
     decision = decide(PlacedStage(stage, 0, batch.boundary, 0, budget), batch.tokens(), targets)
@@ -99,6 +101,7 @@ def test_what_a_merger_makes_is_written(entry: Entry, trial: Trial) -> None:
         made = trial.component.apply(kept, [split.merged for split in divided], view)
         reduction = decided(trial, batch, merge=trial.component)
         assert reduction.layout.visual_tokens() == halves(batch)
+        assert reduction.written is not None
         samples, rows, vectors = reduction.written
         own = int(made.targets.sum())
         assert len(rows) == own + sum(split.extra for split in divided)

@@ -97,7 +97,7 @@ def test_unknown_model_and_backend_are_the_users(call: Call) -> None:
 
 def shifted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Positions of the tokens after the prefill are one too low."""
-    right = layer_arguments.next_offset
+    right = vars(layer_arguments)["next_offset"]
     monkeypatch.setattr(layer_arguments, "next_offset", lambda *args: right(*args) + 1)
 
 

@@ -56,7 +56,9 @@ def begin_forward(
     """
     ids, embeds, mask = (given.get(name) for name in INNER_ARGUMENTS)  # each may be left out
     for name, value in given.items():
-        if _tuples_of_tensors(value):
+        first = value[0] if isinstance(value, (tuple, list)) and value else None
+        inner = first if isinstance(first, (tuple, list)) else ()  # sizes of pictures are numbers
+        if any(isinstance(part, torch.Tensor) for part in inner):  # a cache of old
             raise UnsupportedError(
                 f"{name}: pruning needs a DynamicCache, got a {type(value).__name__} of tensors"
             )
@@ -122,12 +124,6 @@ def with_prompt(
         **told,
         "input_ids": repeated.to(embeds.device),
     }
-
-
-def _tuples_of_tensors(value: object) -> bool:
-    """Whether it is a cache of old; sizes of pictures are pairs of numbers."""
-    first = value[0] if isinstance(value, (tuple, list)) and value else None
-    return isinstance(first, (tuple, list)) and any(isinstance(p, torch.Tensor) for p in first)
 
 
 def _marks(bound: AdaptedVlm, rows: list[list[int]]) -> list[list[int]]:

@@ -124,20 +124,6 @@ def layout(
     return devices, max(1, cores // workers)
 
 
-def _context(cells: Sequence[PlannedCell]) -> Context:
-    """The way processes are started.
-
-    On Linux they are copies of one that has imported the libraries: that takes seconds, and once
-    is enough. Not on GPUs: a library that looks for them while it is imported would spoil CUDA
-    for all copies.
-    """
-    if sys.platform != "linux" or any(cell.how.device != "cpu" for cell in cells):
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context(FORKSERVER)
-    context.set_forkserver_preload([WARM])
-    return context
-
-
 class _Team:
     """The processes and the queue."""
 
@@ -149,7 +135,14 @@ class _Team:
         devices: Sequence[str | None],
         threads: int,
     ) -> None:
-        self.context, self.threads, self.listener = _context(cells), threads, listener
+        self.threads, self.listener = threads, listener
+        self.context: Context = multiprocessing.get_context("spawn")
+        # On Linux workers are copies of a process that has imported the libraries: that takes
+        # seconds, and once is enough. Not on GPUs: a library that looks for them while it is
+        # imported would spoil CUDA for all copies.
+        if sys.platform == "linux" and all(cell.how.device == "cpu" for cell in cells):
+            self.context = multiprocessing.get_context(FORKSERVER)
+            self.context.set_forkserver_preload([WARM])
         self.queue = Queue(cells, options.costs)
         self.devices = devices
         self.members: list[_Process] = []

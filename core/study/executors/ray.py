@@ -73,7 +73,10 @@ def connect(ray: Any, options: ExecutorOptions) -> bool:
         noted = Path(os.environ.get("RAY_TMPDIR") or "/tmp", NOTE).read_text("utf-8").strip()
     try:
         try:
-            _knock(named or noted)
+            host, colon, port = (named or noted or "").rpartition(":")
+            if colon and port.isdigit():  # if nobody listens there, Ray itself tries for minutes
+                place = host.removeprefix("ray://").strip("[]")
+                socket.create_connection((place, int(port)), timeout=KNOCK_SECONDS).close()
             ray.init(address=named or "auto", **QUIET)
         except OSError:
             if named:  # nobody asked for another one
@@ -84,18 +87,6 @@ def connect(ray: Any, options: ExecutorOptions) -> bool:
         what = f"{ADDRESS}={named}: no Ray cluster can be reached" if named else "Ray cannot start"
         raise StudyError(f"--executor ray: {what} ({_first_line(error)})") from None
     return True
-
-
-def _knock(address: str | None) -> None:
-    """Check that somebody listens at HOST:PORT: Ray itself tries for minutes.
-
-    Raises:
-        OSError: nobody does.
-    """
-    host, colon, port = (address or "").rpartition(":")
-    if colon and port.isdigit():
-        place = host.removeprefix("ray://").strip("[]")
-        socket.create_connection((place, int(port)), timeout=KNOCK_SECONDS).close()
 
 
 def _first_line(error: Exception) -> str:

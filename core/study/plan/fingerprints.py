@@ -83,7 +83,12 @@ def _add(feed: Feed, value: object, place: str, depth: int) -> None:
     if isinstance(value, Plain):
         _put(feed, "plain", _plain(value))
     elif isinstance(value, Named):
-        _put(feed, "name", _importable(value, place).encode())
+        found: object = sys.modules.get(str(value.__module__))
+        for part in value.__qualname__.split("."):
+            found = getattr(found, part, None)
+        if found is not value:  # its code is hashed where its name leads
+            raise TaskError(f"{place}: {shown(value)} {NO_CONTENT}: keep data in examples")
+        _put(feed, "name", str(value.__qualname__).encode())
         return
     elif pictures is not None and isinstance(value, pictures.Image):
         for fact in picture_facts(value):
@@ -132,16 +137,6 @@ def _plain(value: Plain) -> bytes:
     if isinstance(value, int):
         return int.__format__(value, "x").encode()  # decimal digits have a limit
     return repr(None if value is None else (value.real, value.imag)).encode()
-
-
-def _importable(value: Named, place: str) -> str:
-    """The name of a class or function of a module, so that its code is hashed there."""
-    found: object = sys.modules.get(str(value.__module__))
-    for part in value.__qualname__.split("."):
-        found = getattr(found, part, None)
-    if found is not value:
-        raise TaskError(f"{place}: {shown(value)} {NO_CONTENT}: keep data in examples")
-    return str(value.__qualname__)
 
 
 def _state(value: object, place: str) -> tuple[object, ...]:

@@ -122,7 +122,16 @@ class Store:
 
         A corrupt one is left out and named, on stderr unless ``say`` takes it.
         """
-        keys = None if every else self._listed()
+        keys: list[str] | None = None
+        if not every:
+            try:
+                listed = json.loads(text_of(self.path / "manifest.json"))["cells"]
+            except BROKEN:  # nobody wrote them down
+                listed = None
+            if isinstance(listed, list) and all(
+                isinstance(key, str) and KEY.fullmatch(key) for key in listed
+            ):
+                keys = list(dict.fromkeys(listed))
         if keys is None:
             there = self.folder.iterdir() if os.path.isdir(self.folder) else ()
             keys = sorted(path.name for path in there if not path.name.startswith("."))
@@ -214,17 +223,6 @@ class Store:
 
     def _unwritable(self, error: OSError) -> StudyError:
         return StudyError(f"--out {self.path}: cannot be written: {error.strerror or error}")
-
-    def _listed(self) -> list[str] | None:
-        """The keys of the last study; None if nobody wrote them down."""
-        try:
-            listed = json.loads(text_of(self.path / "manifest.json"))["cells"]
-        except BROKEN:
-            return None
-        spoilt = not isinstance(listed, list) or not all(
-            isinstance(key, str) and KEY.fullmatch(key) for key in listed
-        )
-        return None if spoilt else list(dict.fromkeys(listed))
 
 
 def unfinished(

@@ -60,9 +60,14 @@ def run_benchmark(
     records = []
     for number, score in scores.by_document.items():
         logged = scores.logged[number]
+        given = logged["filtered_resps"]  # the scored text: after the benchmark's filters
+        said = str(given[0] if len(given) == 1 else given)[:SHOWN]
+        if given and isinstance(given[0], tuple | list) and not isinstance(given[0][0], str):
+            losses = [float(loss) for loss, _ in given]
+            said = f"choice {losses.index(min(losses))}"
         own = {
             "id": str(number),
-            "answer": _answer(logged),
+            "answer": said,
             "expected": str(logged["target"])[:SHOWN],
             "score": score,
         }
@@ -76,15 +81,6 @@ def run_benchmark(
         ignored = {"ignored_generation_arguments": sorted(model.ignored)}
         summary = summary.model_copy(update=ignored)
     return records, summary
-
-
-def _answer(logged: Mapping[str, Any]) -> str:
-    """The scored text: after the benchmark's filters; of choices, the one with the least loss."""
-    given = logged["filtered_resps"]
-    if given and isinstance(given[0], tuple | list) and not isinstance(given[0][0], str):
-        losses = [float(loss) for loss, _ in given]
-        return f"choice {losses.index(min(losses))}"
-    return str(given[0] if len(given) == 1 else given)[:SHOWN]
 
 
 def plain_metrics(results: Mapping[str, Any]) -> dict[str, float | str]:

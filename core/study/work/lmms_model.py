@@ -205,7 +205,12 @@ class TokensieveModel(lmms):  # type: ignore[misc]  # an extra's class: Any wher
             for places in groups.values():
                 for start in range(0, len(places), self.batch):
                     part = places[start : start + self.batch]
-                    values, record = self._rate([requests[place] for place in part])
+                    context, _, doc_to_visual, number, task, split = requests[part[0]].args
+                    document = self.task_dict[task][split][number]
+                    shown = ask(doc_to_visual(document) or [], str(context))
+                    ends = [requests[place].args[1] for place in part]
+                    texts = [str(end(document)) if callable(end) else str(end) for end in ends]
+                    values, record = self.answerer.rate(read_conversation(shown), texts)
                     rated |= zip(part, values, strict=True)
                     question = requests[part[0]].task_name, int(requests[part[0]].doc_id)
                     if question not in self.prefills:
@@ -213,14 +218,6 @@ class TokensieveModel(lmms):  # type: ignore[misc]  # an extra's class: Any wher
                         self.tick(1)
         result: Any = importlib.import_module(f"{PACKAGE}.api.instance").GenerationResult
         return [result(text=rated[place]) for place in range(len(requests))]
-
-    def _rate(self, requests: Sequence[Any]) -> tuple[list[tuple[float, bool]], SampleRecord]:
-        context, _, doc_to_visual, number, task, split = requests[0].args
-        document = self.task_dict[task][split][number]
-        conversation = read_conversation(ask(doc_to_visual(document) or [], str(context)))
-        ends = [request.args[1] for request in requests]
-        texts = [str(end(document)) if callable(end) else str(end) for end in ends]
-        return self.answerer.rate(conversation, texts)
 
     def _generation(self, arguments: Any) -> Generation:
         generation = read_generation(arguments, self.max_new_tokens)

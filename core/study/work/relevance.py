@@ -26,15 +26,12 @@ def relevant_tokens(panels: Sequence[Sequence[Panel]], boxes: Sequence[Sequence[
             for row in range(panel.rows):
                 for column in range(panel.columns):
                     x, y = left + column * width, top + row * height
-                    patch = Box(x, y, x + width, y + height)
-                    flags.append(int(any(_touch(patch, box) for box in own)))
+                    shows = False
+                    for box in own:
+                        across = min(x + width, box.right) - max(x, box.left)
+                        down = min(y + height, box.bottom) - max(y, box.top)
+                        area = (box.right - box.left) * (box.bottom - box.top)
+                        needed = TOUCHED * min(width * height, area) * (1 - 1e-9)
+                        shows |= across > 0 and down > 0 and across * down >= needed
+                    flags.append(int(shows))
     return flags
-
-
-def _touch(patch: Box, box: Box) -> bool:
-    """Whether the patch and the box overlap so much that the patch shows it."""
-    left, top, right, bottom = patch.left, patch.top, patch.right, patch.bottom
-    across = min(right, box.right) - max(left, box.left)
-    down = min(bottom, box.bottom) - max(top, box.top)
-    smaller = min((right - left) * (bottom - top), (box.right - box.left) * (box.bottom - box.top))
-    return across > 0 and down > 0 and across * down >= TOUCHED * smaller * (1 - 1e-9)
