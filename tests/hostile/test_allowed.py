@@ -659,7 +659,7 @@ def test_templates_that_want_too_much(case: str) -> None:
     with pytest.raises(Exception) as caught:
         render_chat(processor({**REACHING, **GREEDY}[case]), MESSAGES)
     clear(reason(caught.value))
-    assert time.perf_counter() - start < 8
+    assert time.perf_counter() - start < 60  # of a template that would run for hours
 
 
 PART = "{% for m in messages %}{% for p in m['content'] %}"

@@ -44,7 +44,7 @@ REGISTRY = build_registry()
 STAGE = "at: 2\nscore: iga\nkeep: 0.5\n"
 STUDY = "models: tiny-llava\nbudgets: 0.5\ntasks: digits\n"
 ROW = {"image": "a.png", "question": "What?", "answer": "it"}
-SECONDS = 10  # nothing that is refused takes long; what waits for ever is a failure
+SECONDS = 60  # nothing that is refused takes long; what waits for ever is a failure
 
 
 @pytest.fixture(autouse=True)

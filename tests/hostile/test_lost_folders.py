@@ -13,7 +13,7 @@ from command_line import clear
 from tokensieve.core.errors import StudyError
 from tokensieve.core.study.store.store import Store
 
-SECONDS = 5
+SECONDS = 30
 ELSEWHERE: dict[str, Callable[[Path], object]] = {
     "pipe": os.mkfifo,
     "folder": Path.mkdir,

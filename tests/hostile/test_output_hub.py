@@ -26,7 +26,7 @@ COMMANDS = {
     "doctor": ["doctor", ID],
     "plan": ["study", "--model-id", ID, "--task", "digits", "--dry-run"],
 }
-LIMIT = 5.0  # seconds for a line
+LIMIT = 20.0  # seconds for a line: what asks a network waits for minutes
 
 
 class Server:
@@ -212,4 +212,4 @@ def test_a_proxy_that_never_answers(variable: str, tmp_path: Path) -> None:
     assert done.stdout == ""
     clear(done.stderr)
     assert "does not answer within" in done.stderr
-    assert took < LIMIT + 3  # a machine that is busy with other tests
+    assert took < LIMIT

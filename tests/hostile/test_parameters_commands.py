@@ -21,7 +21,7 @@ from tokensieve.core.plugins.discovery import build_registry
 from tokensieve.core.study.plan import cells as grid
 from tokensieve.core.study.plan.cells import check_count, count_cells, key_of, plan
 
-SECONDS = 2.0
+SECONDS = 20.0
 """A refusal may take, without Python's own start."""
 
 
@@ -254,7 +254,7 @@ def test_commands_refuse_them_from_the_config_alone(
         nonlocal result
         result = call(*COMMANDS[command])
 
-    assert timed(run) < 5 * SECONDS  # the machine of the tests is shared
+    assert timed(run) < SECONDS  # the machine of the tests is shared
     assert result is not None
     assert result.code == 2
     clear(result.err, f"{part}.{key}", "10000000")
