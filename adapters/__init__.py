@@ -1,7 +1,7 @@
 """Model families: where things are in a model. No scoring math is here.
 
-Not here: what is done with a signal (``strategies``), and what is refused for every family
-(``core/engine/guard.py``).
+Not here: what is done with a signal (``strategies``), and what is refused for every family (when a
+session begins in ``core/engine/session.py``, of a prompt in ``core/engine/decoder/prompt.py``).
 """
 
 from __future__ import annotations

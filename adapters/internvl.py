@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tokensieve.adapters.decoder import decoder_dims
-from tokensieve.adapters.encoders import EncodedModel, check_whole_model
+from tokensieve.adapters.projected import ProjectedVlm, check_whole_model
 from tokensieve.adapters.shrinking import one_grid, resized
 from tokensieve.adapters.synthetic import (
     NARROW_ENCODER,
@@ -51,7 +51,7 @@ def tokens_per_tile(config: Any) -> tuple[int, int]:
     return int(height // down * ratio), int(width // across * ratio)
 
 
-class InternVLModel(EncodedModel):
+class InternVLModel(ProjectedVlm):
     """An InternVL model.
 
     [CLS] attention of the encoder layer that feeds the projector, pooled (mean) over the patches

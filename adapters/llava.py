@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tokensieve.adapters.decoder import decoder_dims
-from tokensieve.adapters.encoders import EncodedModel, Layers, check_whole_model
+from tokensieve.adapters.projected import Layers, ProjectedVlm, check_whole_model
 from tokensieve.adapters.shrinking import one_grid, resized
 from tokensieve.adapters.synthetic import (
     NARROW_ENCODER,
@@ -50,7 +50,7 @@ CLIP_LARGE = {
 }
 
 
-class LlavaModel(EncodedModel):
+class LlavaModel(ProjectedVlm):
     """A LLaVA model.
 
     Vision signals come from the encoder layer whose output feeds the projector

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tokensieve.adapters.decoder import decoder_dims
-from tokensieve.adapters.encoders import EncodedModel, Layers, check_whole_model
 from tokensieve.adapters.llava import has_pixtral
+from tokensieve.adapters.projected import Layers, ProjectedVlm, check_whole_model
 from tokensieve.adapters.shrinking import resized
 from tokensieve.adapters.synthetic import (
     NARROW_ENCODER,
@@ -48,7 +48,7 @@ PATCH = 16
 IMAGE_SIZES = "image_sizes"
 
 
-class LlavaPixtralModel(EncodedModel):
+class LlavaPixtralModel(ProjectedVlm):
     """A LLaVA model with Pixtral's encoder.
 
     An image is as many tokens as it has patches; after each row of them is a separator

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from tokensieve.adapters.decoder import LlamaLikeModel, decoder_dims, placeholder_ids
-from tokensieve.adapters.encoders import check_whole_model
+from tokensieve.adapters.projected import check_whole_model
 from tokensieve.adapters.qwen_patches import encoder_features, raster_order, resized_patches
 from tokensieve.adapters.shrinking import spread_features
 from tokensieve.adapters.synthetic import (

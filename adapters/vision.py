@@ -1,4 +1,4 @@
-"""Attention inside a vision encoder, from queries and keys, without an attention map."""
+"""Hooks on a vision encoder and its projector, and the layer that they capture."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names that people tell apart, and names that can only mean one thing."""
+"""Reserved names of pipelines, and names that differ in case or Unicode form only."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Strict models of files and parameters: numbers are numbers, and everything has bounds.
 
-:class:`StrictModel` is the base of everything that people write down. Whatever a field is for,
-yes and no, texts and ``1_000`` are no numbers, no number is infinite or wider than 64 bits, and no
-list is longer than anybody would write it. The types below are the bounds that fields share.
+:class:`StrictModel` is the base of everything that people write down. In no
+field is a boolean, a text or ``1_000`` a number; no number is infinite or wider than 64 bits, and
+no list is longer than anybody would write it. The types below are the bounds that fields share.
 """
 
 from __future__ import annotations

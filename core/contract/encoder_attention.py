@@ -1,4 +1,4 @@
-"""Attention inside an encoder of pictures, from queries and keys, without an attention map."""
+"""Formulas of attention inside an encoder: from queries and keys, without a map in memory."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from tokensieve.core.engine.decided import Decided
+from tokensieve.core.engine.repeated_prompt import EarlierDecisions
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,7 +44,7 @@ class Call:
     before: int = 0
     state: ForwardState | None = None
     records: list[VisionRecord] = field(default_factory=list)
-    decided: Decided | None = None
+    decided: EarlierDecisions | None = None
 
 
 _CALLS: ContextVar[tuple[Call, ...]] = ContextVar("tokensieve_calls", default=())
@@ -79,7 +79,7 @@ def leave(engine: object, call: Call | None) -> None:
         _CALLS.set(tuple(other for other in _CALLS.get() if other is not call))
 
 
-def decided_before(call: Call, ids: Tensor | None) -> Decided | None:
+def decided_before(call: Call, ids: Tensor | None) -> EarlierDecisions | None:
     """What was decided for the prompt of a call without a cache, if its forwards repeat it.
 
     The first forward of a call is its own; others may run other prompts in between (guidance,
@@ -88,5 +88,5 @@ def decided_before(call: Call, ids: Tensor | None) -> Decided | None:
     if call.owner != "generate" or ids is None:
         return None
     if call.decided is None and not call.forwards:
-        call.decided = Decided(ids)
+        call.decided = EarlierDecisions(ids)
     return call.decided if call.decided is not None and call.decided.holds(ids) else None

@@ -8,7 +8,7 @@ from tokensieve.core.contract.adapted import IMAGE, AdaptedModel, Demands
 from tokensieve.core.contract.components import Component
 from tokensieve.core.contract.signals import NEXT_LAYER_SIGNALS
 from tokensieve.core.errors import AttachError
-from tokensieve.core.gate.classes import check_declared
+from tokensieve.core.gate.declarations import check_declared
 from tokensieve.core.pipeline.pipeline import Pipeline, PlacedStage
 
 

@@ -1,4 +1,4 @@
-"""Reserved names name what they are: a report counts on them."""
+"""Pipelines under a reserved name have to be what the name says: a report counts on it."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from pydantic import (
 from tokensieve.core.blame import blamed
 from tokensieve.core.contract.adapted import IMAGE
 from tokensieve.core.contract.components import Component, Scorer
-from tokensieve.core.gate.classes import asked_rescaled
+from tokensieve.core.gate.declarations import asked_rescaled
 from tokensieve.core.pipeline.budgets import Budget
 from tokensieve.core.pipeline.fields import (
     MergerField,

@@ -5,22 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tokensieve.core.output.markdown import escaped, paragraph
+from tokensieve.core.report.figures import attribution as signal_figures
 from tokensieve.core.report.figures import generalization as generalization_figures
 from tokensieve.core.report.figures import methods as method_figures
-from tokensieve.core.report.figures import signals as signal_figures
+from tokensieve.core.report.figures.attribution import Quantity
 from tokensieve.core.report.figures.plotting import Picture
-from tokensieve.core.report.figures.signals import Quantity
 from tokensieve.core.report.findings.accuracy import loss_at_random
+from tokensieve.core.report.findings.attribution import read_anatomy
 from tokensieve.core.report.findings.findings import Findings
 from tokensieve.core.report.findings.results import ModelTask, Results
-from tokensieve.core.report.findings.signals import read_anatomy
+from tokensieve.core.report.tables import attribution as signal_tables
 from tokensieve.core.report.tables import generalization as generalization_tables
 from tokensieve.core.report.tables import methods as method_tables
-from tokensieve.core.report.tables import signals as signal_tables
 from tokensieve.core.report.tables.table import Table
 from tokensieve.core.report.verdicts import generalization as generalization_verdicts
 from tokensieve.core.report.verdicts import methods as method_verdicts
-from tokensieve.core.report.verdicts.signals import signal_verdicts
+from tokensieve.core.report.verdicts.attribution import signal_verdicts
 from tokensieve.core.report.verdicts.verdict import KINDS, Verdict
 from tokensieve.core.report.verdicts.wording import counted, listed
 

@@ -77,7 +77,7 @@ def same(one: Tensor, other: Tensor) -> bool:
 
 @dataclass(frozen=True)
 class SyntheticAttention:
-    """Implements :class:`tokensieve.core.contract.view.TextAttention`."""
+    """Implements :class:`tokensieve.plugin.TextAttention`."""
 
     values: dict[QueryRows, Tensor]
     text: Tensor

@@ -59,7 +59,7 @@ def test_config_without_its_token(
 
 
 def test_adapter_without_placeholders(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tokensieve.adapters import encoders
+    from tokensieve.adapters import projected as encoders
 
     monkeypatch.setattr(encoders, "placeholder_ids", lambda *_: ())
     with pytest.raises(AttachError, match="names no placeholder_ids"):

@@ -11,7 +11,7 @@ from typing import Any
 from identity_changes import rows
 from plugin_sources import write
 
-from tokensieve.core.study.plan.cells import key_of
+from tokensieve.core.study.plan.keys import key_of
 from tokensieve.core.study.plan.records import CellConfig, PlannedCell
 from tokensieve.core.study.store.flaws import sum_of
 from tokensieve.core.study.store.records import CellDocument

@@ -125,7 +125,7 @@ def _results(name: str) -> Callable[[Path], object]:
 
 
 def cell_result() -> CellResult:
-    from tokensieve.core.study.plan.cells import key_of
+    from tokensieve.core.study.plan.keys import key_of
 
     config = {
         "kind": "accuracy", "seed": 0, "budget": None, "pipeline": {"name": "p", "resolved": {}},

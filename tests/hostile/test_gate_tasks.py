@@ -23,8 +23,8 @@ import tokensieve
 from tokensieve.core.contract.tasks import Box, Example
 from tokensieve.core.contract.vision_record import VisionRecord
 from tokensieve.core.errors import TokensieveError
-from tokensieve.core.gate.records import check_record
 from tokensieve.core.gate.tasks import asked_examples, asked_score
+from tokensieve.core.gate.vision_records import check_record
 from tokensieve.core.plugins import discovery as plugins
 from tokensieve.core.plugins.discovery import build_registry
 from tokensieve.core.plugins.registry import Registry

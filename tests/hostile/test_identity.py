@@ -66,9 +66,9 @@ from tokensieve.core.pipeline.loading import load_pipeline
 from tokensieve.core.plugins.discovery import build_registry
 from tokensieve.core.study.executors.ray import RemoteWorker
 from tokensieve.core.study.executors.slurm import RunShare
-from tokensieve.core.study.plan.cells import key_of
 from tokensieve.core.study.plan.fingerprints import fingerprint
 from tokensieve.core.study.plan.identity import model_files
+from tokensieve.core.study.plan.keys import key_of
 from tokensieve.core.study.plan.records import CellConfig, PlannedCell
 from tokensieve.core.study.running import run_study
 from tokensieve.core.study.store.flaws import CorruptCell

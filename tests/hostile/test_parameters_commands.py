@@ -19,7 +19,8 @@ from tokensieve.core.errors import ModelError, StudyError
 from tokensieve.core.models.config_limits import check_config
 from tokensieve.core.plugins.discovery import build_registry
 from tokensieve.core.study.plan import cells as grid
-from tokensieve.core.study.plan.cells import check_count, count_cells, key_of, plan
+from tokensieve.core.study.plan.cells import check_count, count_cells, plan
+from tokensieve.core.study.plan.keys import key_of
 
 SECONDS = 20.0
 """A refusal may take, without Python's own start."""

@@ -18,7 +18,8 @@ from command_line import Call
 pytest.importorskip("matplotlib")
 
 from tokensieve.core.errors import StudyError
-from tokensieve.core.report.findings import accuracy, comparing, signals
+from tokensieve.core.report.findings import accuracy, comparing
+from tokensieve.core.report.findings import attribution as signals
 from tokensieve.core.report.findings.cells import token_scores
 from tokensieve.core.report.findings.findings import Findings, find
 from tokensieve.core.report.findings.full_grid import full_grid

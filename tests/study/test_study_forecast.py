@@ -12,7 +12,7 @@ from study_helpers import study_of
 
 from tokensieve.core.plugins.discovery import build_registry
 from tokensieve.core.study.executors import Queue
-from tokensieve.core.study.plan.cells import key_of
+from tokensieve.core.study.plan.keys import key_of
 from tokensieve.core.study.plan.records import CellConfig, Estimate, PlannedCell
 from tokensieve.core.study.progress.estimate import estimate
 from tokensieve.core.study.progress.forecast import Forecast

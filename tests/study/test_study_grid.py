@@ -18,7 +18,8 @@ from tokensieve.core.pipeline.flops import decoder_flops
 from tokensieve.core.pipeline.loading import load_pipeline
 from tokensieve.core.pipeline.pipeline import Pipeline
 from tokensieve.core.plugins.discovery import build_registry
-from tokensieve.core.study.plan.cells import is_random, key_of
+from tokensieve.core.study.plan.cells import is_random
+from tokensieve.core.study.plan.keys import key_of
 from tokensieve.core.study.work.measures import ABOVE, BELOW
 
 DEEP = DecoderDims(32, 4096, 11008, 32, 32, 128)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from tokensieve.core.study.plan.cells import key_of
+from tokensieve.core.study.plan.keys import key_of
 from tokensieve.core.study.plan.records import CellConfig, as_json
 from tokensieve.core.study.store.manifest import read_manifest
 from tokensieve.core.study.store.records import SampleRecord, Summary

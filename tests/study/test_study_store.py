@@ -203,7 +203,7 @@ def test_a_file_in_the_way_is_said(tmp_path: Path) -> None:
 
 WRITER = """
 import sys
-from tokensieve.core.study.plan.cells import key_of
+from tokensieve.core.study.plan.keys import key_of
 from tokensieve.core.study.store.records import CellDocument
 from tokensieve.core.study.store.store import CellResult, Store
 

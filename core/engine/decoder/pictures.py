@@ -15,10 +15,10 @@ from tokensieve.core.engine.call import Call
 from tokensieve.core.engine.capture_plan import CapturePlan
 from tokensieve.core.engine.decoder.prompt import image_sizes
 from tokensieve.core.engine.decoder.shrinker import Shrinker
-from tokensieve.core.engine.evidence import Evidence, find_evidence
+from tokensieve.core.engine.matched_records import MatchedRecords, find_evidence
 from tokensieve.core.engine.rows import Rows
 from tokensieve.core.engine.state import ImageKey
-from tokensieve.core.gate.records import check_record
+from tokensieve.core.gate.vision_records import check_record
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,7 +66,7 @@ class Pictures:
         """Drop all records that no call has."""
         self._ahead.clear()
 
-    def find(self, call: Call, rows: Rows, embeds: Tensor) -> Evidence:
+    def find(self, call: Call, rows: Rows, embeds: Tensor) -> MatchedRecords:
         """Whose features went into which rows of ``embeds`` ``[samples, rows, dim]``."""
         ahead = list(self._ahead)
         return find_evidence(rows.layout, embeds, call.records, ahead, rows.separators)

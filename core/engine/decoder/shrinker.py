@@ -13,8 +13,8 @@ import torch
 from tokensieve.core.contract.shrinking import Grid, small_grid, spread_places
 from tokensieve.core.contract.tensors import on_device
 from tokensieve.core.contract.vision_record import MappedLayer, VisionRecord
-from tokensieve.core.engine.evidence import Evidence
 from tokensieve.core.engine.layout import Layout
+from tokensieve.core.engine.matched_records import MatchedRecords
 from tokensieve.core.engine.reduction import Groups, Reduction, reduce_rows
 from tokensieve.core.errors import SignalError
 
@@ -91,7 +91,7 @@ class Shrinker(threading.local):
         )
 
 
-def unfilled(layout: Layout, groups: Groups, evidence: Evidence) -> Reduction | None:
+def unfilled(layout: Layout, groups: Groups, evidence: MatchedRecords) -> Reduction | None:
     """Drops the placeholders that no smaller picture fills; None if all are filled."""
     own: list[list[int]] = []
     for group in groups.blocks:

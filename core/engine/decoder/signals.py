@@ -19,7 +19,7 @@ from tokensieve.core.engine.decoder.cache import ReducedLayer
 from tokensieve.core.engine.decoder.masks import join_valid
 from tokensieve.core.engine.decoder.state import DecoderState, Embeddings
 from tokensieve.core.engine.decoder.text import TextRows
-from tokensieve.core.engine.evidence import UNKNOWN, Evidence
+from tokensieve.core.engine.matched_records import UNKNOWN, MatchedRecords
 from tokensieve.core.engine.reduction import Groups
 from tokensieve.core.engine.rows import Rows
 from tokensieve.core.errors import SignalError
@@ -157,7 +157,7 @@ class DecoderSignals(BoundarySignals):
             return None
         return stored.keys.to(self.hidden.device) if stored.keys.numel() else None
 
-    def _evidence(self) -> Evidence:
+    def _evidence(self) -> MatchedRecords:
         evidence = self.decoder.evidence
         if evidence is None:
             raise SignalError(f"no vision encoder ran: {UNKNOWN}")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tokensieve.core.engine.decided import Decided
-from tokensieve.core.engine.evidence import Evidence
+from tokensieve.core.engine.matched_records import MatchedRecords
+from tokensieve.core.engine.repeated_prompt import EarlierDecisions
 from tokensieve.core.engine.state import ForwardState
 
 if TYPE_CHECKING:
@@ -47,8 +47,8 @@ class DecoderState(ForwardState):
     """
 
     cache: Cache | None = None
-    decided: Decided | None = None
-    evidence: Evidence | None = None
+    decided: EarlierDecisions | None = None
+    evidence: MatchedRecords | None = None
     positions: Tensor | None = None
     other_mask: Tensor | None = None
     arguments: dict[tuple[Reductions, Reductions, str], LayerArguments] = field(

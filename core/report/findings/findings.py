@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tokensieve.core.report.findings.attribution import Anatomy, anatomies
 from tokensieve.core.report.findings.comparing import (
     PairedComparison,
     Pairs,
@@ -21,7 +22,6 @@ from tokensieve.core.report.findings.generalizing import (
     variance_shares,
 )
 from tokensieve.core.report.findings.results import Results
-from tokensieve.core.report.findings.signals import Anatomy, anatomies
 from tokensieve.core.report.statistics.intervals import Interval
 
 

@@ -109,7 +109,7 @@ def leave_one_model_out(grid: FullGrid) -> list[HeldOut]:
 
 
 def variance_shares(grid: FullGrid) -> dict[str, Interval]:
-    """Shares of the variance between cells; see :mod:`tokensieve.core.report.variance`.
+    """Shares of the variance between cells; see :mod:`tokensieve.core.report.statistics.variance`.
 
     Terms of something that there is only one of are left out; a single model has none.
     """

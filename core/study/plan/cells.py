@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -18,19 +16,17 @@ from tokensieve.core.plugins.registry import PROJECT, Registry
 from tokensieve.core.study.plan.classifiers import check_answerable, classes_of
 from tokensieve.core.study.plan.code import code_of, digest_of
 from tokensieve.core.study.plan.identity import model_identity
+from tokensieve.core.study.plan.keys import Keys
 from tokensieve.core.study.plan.known_tasks import known_tasks, task_path
 from tokensieve.core.study.plan.records import (
     AttributionFacts,
     CellConfig,
     PipelineFacts,
     PlannedCell,
-    Record,
     RunOptions,
-    as_json,
 )
 from tokensieve.core.study.spec.study import PipelineSpec, StudySpec
 
-KEY_LENGTH = 16
 VERSIONS = (PROJECT, "torch", "transformers")
 
 
@@ -59,7 +55,7 @@ def plan(
     paths = tuple(str(Path(plugin).resolve()) for plugin in plugins)
     tasks = known_tasks(spec, registry, paths)
     sources = {file: digest_of(source) for file, source in registry.sources.items()}
-    keys = _Keys()
+    keys = Keys()
     cells: dict[str, PlannedCell] = {}
     for model in spec.models:
         found, classes = model_identity(model, registry), classes_of(model, registry)
@@ -188,35 +184,3 @@ def pipeline_identity(
     for key in ("description", "source", "about"):  # words for people
         content.pop(key, None)
     return PipelineFacts(name=entry.title, resolved=content, code=code)
-
-
-def key_of(config: CellConfig | Mapping[str, object]) -> str:
-    """The name of a cell's directory: the start of the SHA-256 of its configuration."""
-    return _Keys().of(config)
-
-
-_ENCODER = json.JSONEncoder(
-    sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=as_json
-)
-
-
-class _Keys:
-    """Keys of configurations that share their parts: each part is written down once."""
-
-    def __init__(self) -> None:
-        self._written: dict[int, tuple[Record, str]] = {}
-
-    def of(self, config: CellConfig | Mapping[str, object]) -> str:
-        """The key of one configuration."""
-        texts = []
-        for name, part in sorted(config.items()):
-            if not isinstance(part, Record):
-                text = _ENCODER.encode(part)
-            elif id(part) in self._written:
-                text = self._written[id(part)][1]
-            else:  # the part is kept with its text: its number is not given away again
-                text = _ENCODER.encode(part)
-                self._written[id(part)] = (part, text)
-            texts.append(f'"{name}":{text}')
-        whole = f"{{{','.join(texts)}}}"
-        return hashlib.sha256(whole.encode()).hexdigest()[:KEY_LENGTH]

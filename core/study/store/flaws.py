@@ -16,7 +16,7 @@ from tokensieve.core.files.plain import MEGABYTE, read_plain
 from tokensieve.core.names import BASELINES
 from tokensieve.core.pipeline.fields import describe_problem
 from tokensieve.core.study.lmms.task import LmmsTask
-from tokensieve.core.study.plan.cells import key_of
+from tokensieve.core.study.plan.keys import key_of
 from tokensieve.core.study.plan.records import Record
 from tokensieve.core.study.store.records import (
     ATTRIBUTIONS,

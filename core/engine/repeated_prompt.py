@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Decided:
+class EarlierDecisions:
     """What a prompt's forward decided, for later forwards of the same call without a cache.
 
     Such a forward runs the prompt again, and a few new tokens: what was removed of the prompt stays

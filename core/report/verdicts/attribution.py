@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from tokensieve.core.report.findings.signals import (
+from tokensieve.core.report.findings.attribution import (
     TRUTH,
     Anatomy,
     Profile,

@@ -1,4 +1,4 @@
-"""Finding the evidence of every picture among the tokens: by identity, never by counting.
+"""The record of the vision encoder that belongs to each picture: by identity, never by counting.
 
 A record of the vision encoder holds the features that came out of the projector. The decoder's
 input holds them too, at the rows of the pictures. Rows and features that are equal bit by bit are
@@ -51,7 +51,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class MatchedRecords:
     """The records of the images of a prompt.
 
     Attributes:
@@ -113,7 +113,7 @@ def find_evidence(
     own: Sequence[VisionRecord],
     ahead: Sequence[VisionRecord],
     separators: Tensor | None = None,
-) -> Evidence:
+) -> MatchedRecords:
     """Find every image of a prompt in the records of the encoder's passes.
 
     Args:
@@ -145,7 +145,7 @@ def find_evidence(
     if not found or not all(map(_same, rows, found)):
         found = [_found(block, part, records) for block, part in zip(blocks, rows, strict=True)]
     images = {(b.sample, b.image): place for b, place in zip(blocks, found, strict=True)}
-    return Evidence(images, _places(blocks, len(layout.samples), images, embeds.device))
+    return MatchedRecords(images, _places(blocks, len(layout.samples), images, embeds.device))
 
 
 def _found(block: Block, rows: Tensor, records: list[VisionRecord]) -> Found:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tokensieve.core.report.findings.signals import Anatomy
+from tokensieve.core.report.findings.attribution import Anatomy
 from tokensieve.core.report.tables.table import Table
 from tokensieve.core.report.verdicts.wording import UNKNOWN, in_cell, number
 

@@ -30,8 +30,8 @@ from tokensieve.core.report.figures.plotting import (
     new_figure,
     styled,
 )
+from tokensieve.core.report.findings.attribution import BINS, TRUTH, Anatomy, Profile, values_of
 from tokensieve.core.report.findings.cells import TokenScores
-from tokensieve.core.report.findings.signals import BINS, TRUTH, Anatomy, Profile, values_of
 from tokensieve.core.report.statistics.intervals import Interval
 from tokensieve.core.report.statistics.ranks import average_ranks
 from tokensieve.core.report.verdicts.wording import number

@@ -39,7 +39,7 @@ Layers = dict[float | None, "nn.Module"]
 """Encoder layers by the share of the encoder that has run after them; None: the feeding one."""
 
 
-class EncodedModel(LlamaLikeModel):
+class ProjectedVlm(LlamaLikeModel):
     """A model whose projector is fed by one layer of its vision encoder.
 
     A subclass says how its pictures are laid out: ``grids`` of what the projector gets, and for
