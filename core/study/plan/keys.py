@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 
 from tokensieve.core.study.plan.records import (
     CellConfig,
     Record,
+    as_json,
 )
 
 _ENCODER = json.JSONEncoder(
