@@ -51,8 +51,14 @@ def unreachable() -> str:
         return "HF_HUB_OFFLINE is set"
     place = str(constants.ENDPOINT)
     when, said = _asked.get(place, (-REMEMBERED, ""))
-    if time.monotonic() - when <= REMEMBERED:
-        return said
+    if time.monotonic() - when > REMEMBERED:
+        said = _ask(place)
+        _asked[place] = time.monotonic(), said
+    return said
+
+
+def _ask(place: str) -> str:
+    """Ask the hub in a thread: no time limit reaches the look-up of names."""
     answer = [f"{place} does not answer within {SECONDS:g} seconds"]
 
     def ask() -> None:
@@ -63,8 +69,7 @@ def unreachable() -> str:
         except Exception as error:
             answer[0] = f"{place}: {reason(error)}"
 
-    thread = threading.Thread(target=ask, daemon=True)  # no limit reaches the look-up of names
+    thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(SECONDS)
-    _asked[place] = time.monotonic(), answer[0]
     return answer[0]

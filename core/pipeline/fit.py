@@ -1,4 +1,4 @@
-"""Whether a pipeline can run on a model: signals, depth, and what its adapter refuses."""
+"""The check whether a pipeline can run on a model: signals, depth, and what its adapter refuses."""
 
 from __future__ import annotations
 

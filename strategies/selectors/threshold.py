@@ -66,18 +66,15 @@ class ThresholdSelector(OrderedSelector):
         self, scores: Tensor, available: Tensor, counts: list[int], view: View
     ) -> Tensor:
         """``[batch, tokens]`` turns."""
-        higher = self._above(scores, available)
-        wanted = higher | self._grid(higher, available) if self.grid else higher
-        lowest = torch.finfo(scores.dtype).min
-        return top_in_order(scores.where(higher, lowest), wanted, counts)
-
-    def _above(self, scores: Tensor, available: Tensor) -> Tensor:
         least = top_counts(scores, available, [self.min_tokens] * scores.shape[0])
         if self.rule == "share":
             count = (self.value * available.sum(dim=1).double() + SLACK).floor().long()
-            return top_counts(scores, available, count) | least
-        higher = above(scores, self._limits(scores, available))
-        return (higher & available) | least
+            higher = top_counts(scores, available, count) | least
+        else:
+            higher = (above(scores, self._limits(scores, available)) & available) | least
+        wanted = higher | self._grid(higher, available) if self.grid else higher
+        lowest = torch.finfo(scores.dtype).min
+        return top_in_order(scores.where(higher, lowest), wanted, counts)
 
     def _grid(self, higher: Tensor, available: Tensor) -> Tensor:
         """Every ``s``-th available token but the last."""
