@@ -6,14 +6,14 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils.hooks import RemovableHandle
 
 from tokensieve.core.contract.adapted import IMAGE, AdaptedModel, Branch
 from tokensieve.core.contract.boundary_log import settle
-from tokensieve.core.contract.hooks import all_or_none, own
+from tokensieve.core.contract.hooks import Handle, all_or_none, own
 from tokensieve.core.contract.signature import Signature
 from tokensieve.core.engine.boundary_signals import BoundarySignals
 from tokensieve.core.engine.call import Call, current, enter, leave
@@ -34,13 +34,6 @@ if TYPE_CHECKING:
 
 SEEN = -1
 """Instead of a number of forwards: the last one was seen, and something is wrong with it."""
-
-
-class Handle(Protocol):
-    """What registering a hook gives, or watching something else."""
-
-    def remove(self) -> None:
-        """Take it off again."""
 
 
 class BaseEngine(ABC):

@@ -18,7 +18,6 @@ from tokensieve.adapters.zoo.tiny_llava_hd import TinyLlavaHD
 from tokensieve.adapters.zoo.tiny_qwen import TinyQwen
 
 FAMILIES: dict[str, type[Family]] = {f.name: f for f in (TinyInternVL, TinyQwen, TinyLlavaHD)}
-OLDEST = "tiny-llava"  # encodes as its larger sister does, and knows digits on noise only
 
 
 def locate(name: str) -> Path:

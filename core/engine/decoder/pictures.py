@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from tokensieve.core.contract.adapter import AdaptedVlm
+from tokensieve.core.contract.hooks import Handle
 from tokensieve.core.contract.shrinking import Grid
 from tokensieve.core.contract.signals import VISION_SIGNALS
 from tokensieve.core.contract.vision_record import VisionRecord
-from tokensieve.core.engine.base import Handle
 from tokensieve.core.engine.call import Call
 from tokensieve.core.engine.capture_plan import CapturePlan
 from tokensieve.core.engine.decoder.prompt import image_sizes
